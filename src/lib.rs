@@ -1,0 +1,22 @@
+//! repohostd: a repository-host server for `PostgreSQL` backups.
+//!
+//! It speaks pgBackRest's TLS protocol, so that unmodified `pgbackrest` clients archive, back up,
+//! restore, verify and expire through it. The map of the folders is in the README's chapter
+//! `Architecture`; dependencies point one way:
+//!
+//! ```text
+//! cli → server → session → {repository, filter} → protocol
+//!          └──→ disk        config, observe: used by server and cli
+//! ```
+//!
+//! `protocol`, `session`, `repository` and `filter` do no I/O and read no clock.
+
+pub mod cli;
+pub mod config;
+pub mod disk;
+pub mod filter;
+pub mod observe;
+pub mod protocol;
+pub mod repository;
+pub mod server;
+pub mod session;
