@@ -8,4 +8,5 @@ pub mod errno;
 pub mod error;
 pub mod filter;
 pub mod pack;
+pub mod release;
 pub mod string_id;
