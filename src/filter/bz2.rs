@@ -5,7 +5,7 @@
 
 use bzip2::{Action, Compress as Encoder, Compression, Decompress as Decoder, Error as BzError, Status};
 
-use super::{Step, Transform, check_level, no_memory, unexpected_end};
+use super::{Step, Transform, check_level, difference, no_memory, unexpected_end};
 use crate::protocol::error::{Error, Result};
 
 /// Compresses with blocks of level × 100 kB.
@@ -59,6 +59,7 @@ impl Transform for Decompress {
             consumed: difference(self.0.total_in(), before.0),
             produced: difference(self.0.total_out(), before.1),
             done: status == Status::StreamEnd,
+            ..Step::default()
         };
         if ended && !step.done && step.consumed == input.len() && step.produced == 0 {
             return Err(unexpected_end());
@@ -74,9 +75,4 @@ fn describe(error: BzError) -> Error {
         BzError::Data => "bz2 error: [-4] data error",
         BzError::DataMagic => "bz2 error: [-5] data error magic",
     })
-}
-
-/// What a counter of the library grew by within one step, which [`super::STEP`] bounds.
-fn difference(after: u64, before: u64) -> usize {
-    usize::try_from(after - before).unwrap_or(usize::MAX)
 }

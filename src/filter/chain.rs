@@ -221,7 +221,8 @@ impl Chain {
     }
 
     /// Makes a step of the transform at `index`, if it has anything to do and an empty buffer to
-    /// do it in; tells how many bytes it moved, or one if it moved none but is done now.
+    /// do it in; tells how many bytes it moved, and one more if
+    /// it is done now or asks for another step.
     fn advance(&mut self, index: usize, input: &mut &[u8], finish: bool) -> Result<usize> {
         let (before, rest) = self.stages.split_at_mut(index);
         let Some(stage) = rest.first_mut() else { return Ok(0) };
@@ -271,7 +272,7 @@ struct Stage {
     taken: usize,
     /// Bytes of the buffer that the last step wrote.
     filled: usize,
-    /// The last step filled the buffer: there may be more without more input.
+    /// There may be more output without more input, for instance because the buffer was full.
     pending: bool,
     done: bool,
     observers: Vec<Observer>,
@@ -291,14 +292,14 @@ impl Stage {
         if !self.waiting().is_empty() || (input.is_empty() && !ended && !self.pending) {
             return Ok((0, 0));
         }
-        let Step { consumed, produced, done } = self.transform.step(input, ended, &mut self.buffer)?;
+        let Step { consumed, produced, more, done } = self.transform.step(input, ended, &mut self.buffer)?;
         debug_assert!(consumed <= input.len() && produced <= self.buffer.len(), "a filter counts what it moves");
         self.taken = 0;
         self.filled = produced;
-        self.pending = produced == self.buffer.len();
+        self.pending = more || produced == self.buffer.len();
         self.done = done;
         show(&mut self.observers, &self.buffer[..produced]);
-        Ok((consumed, consumed + produced + usize::from(done)))
+        Ok((consumed, consumed + produced + usize::from(more || done)))
     }
 }
 

@@ -44,7 +44,7 @@ impl Decrypt {
     fn read_header(&mut self, input: &[u8]) -> Result<usize> {
         let mut consumed = 0;
         while self.cipher.is_none() && consumed < input.len() {
-            let missing = self.header_length()? - self.header.len();
+            let missing = header_length(&self.header)? - self.header.len();
             let length = missing.min(input.len() - consumed);
             self.header.extend_from_slice(&input[consumed..consumed + length]);
             consumed += length;
@@ -59,15 +59,7 @@ impl Decrypt {
         Ok(consumed)
     }
 
-    /// How long the header is, as far as can be told by now.
-    fn header_length(&self) -> Result<usize> {
-        header_length(&self.header)
-    }
-
     fn check(&self, format: u32) -> Result<()> {
-        if format > NEWEST_FORMAT {
-            return Err(Error::format(format!("repository format {format} requires a newer version of pgBackRest")));
-        }
         match self.expected {
             Some(expected) if expected != format => {
                 Err(Error::format(format!("expected repository format {expected} but found {format}")))
@@ -110,9 +102,10 @@ impl<'a> Header<'a> {
         }
         let Some((rest, salt)) = bytes.split_last_chunk::<SALT>() else { return Ok(None) };
         let (introduction, rest) = rest.split_at(INTRODUCTION);
-        let (format, digest) = match introduction == MAGIC {
-            true => (MAGIC_FORMAT, Digest::Sha1),
-            false => (format_number(introduction)?, Digest::Sha256),
+        let (format, digest) = if introduction == MAGIC {
+            (MAGIC_FORMAT, Digest::Sha1)
+        } else {
+            (format_number(introduction)?, Digest::Sha256)
         };
         // The key's length stands before it; without one there is neither.
         let key = rest.get(1..).unwrap_or(DEFAULT_KEY);
@@ -129,7 +122,11 @@ fn header_length(bytes: &[u8]) -> Result<usize> {
     if introduction == MAGIC {
         return Ok(INTRODUCTION + SALT);
     }
-    format_number(introduction)?;
+    // First of all, since the rest of a newer header may be different.
+    let format = format_number(introduction)?;
+    if format > NEWEST_FORMAT {
+        return Err(Error::format(format!("repository format {format} requires a newer version of pgBackRest")));
+    }
     match (introduction[INTRODUCTION - 1], bytes.get(INTRODUCTION)) {
         (b'_', _) => Ok(INTRODUCTION + SALT),
         (b'K', None) => Ok(INTRODUCTION + 1),

@@ -7,7 +7,7 @@ use flate2::{
     Compress as Deflate, Compression, Decompress as Inflate, DecompressError, FlushCompress, FlushDecompress, Status,
 };
 
-use super::{Step, Transform, check_level, unexpected_end};
+use super::{Step, Transform, check_level, difference, unexpected_end};
 use crate::protocol::error::{Code, Error, Result};
 
 const WINDOW_BITS: u8 = 15;
@@ -36,6 +36,7 @@ impl Transform for Compress {
             consumed: difference(self.0.total_in(), before.0),
             produced: difference(self.0.total_out(), before.1),
             done: status == Status::StreamEnd,
+            ..Step::default()
         })
     }
 }
@@ -57,6 +58,7 @@ impl Transform for Decompress {
             consumed: difference(self.0.total_in(), before.0),
             produced: difference(self.0.total_out(), before.1),
             done: status == Status::StreamEnd,
+            ..Step::default()
         };
         if ended && !step.done && step.consumed == input.len() && step.produced == 0 {
             return Err(unexpected_end());
@@ -72,9 +74,4 @@ fn describe(error: &DecompressError) -> Error {
     } else {
         "zlib threw error: [-3] data error"
     })
-}
-
-/// What a counter of the library grew by within one step, which [`super::STEP`] bounds.
-fn difference(after: u64, before: u64) -> usize {
-    usize::try_from(after - before).unwrap_or(usize::MAX)
 }

@@ -11,7 +11,7 @@ pub(super) const LONGEST: usize = 32;
 
 /// A digest in the making.
 ///
-/// aws-lc-rs brings the SHA family; MD5, which it leaves out, comes from RustCrypto.
+/// aws-lc-rs brings the SHA family; MD5, which it leaves out, comes from `RustCrypto`.
 #[derive(Clone)]
 pub(super) enum Hasher {
     Md5(Md5),

@@ -87,6 +87,9 @@ impl Transform for Compress {
     }
 }
 
+/// Frames that one step ends, because each costs a new decoder, however short it is.
+const FRAMES: u32 = 16;
+
 /// Decompresses frames, one after the other.
 ///
 /// Skippable frames of less than three bytes are the one thing that the binding cannot read; no
@@ -144,6 +147,7 @@ impl Decompress {
 impl Transform for Decompress {
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
         let mut step = Step::default();
+        let mut frames = 0;
         loop {
             if self.queue().is_empty() {
                 step.consumed += self.queue().fill(&input[step.consumed..]);
@@ -164,7 +168,14 @@ impl Transform for Decompress {
             self.open()?;
             let State::Frame(decoder) = &mut self.state else { return Ok(step) };
             match decoder.read(&mut output[step.produced..]) {
-                Ok(0) => self.close()?,
+                Ok(0) => {
+                    self.close()?;
+                    frames += 1;
+                    if frames == FRAMES {
+                        step.more = true;
+                        return Ok(step);
+                    }
+                }
                 Ok(length) => step.produced += length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if step.consumed == input.len() {

@@ -35,6 +35,8 @@ struct Step {
     consumed: usize,
     /// Bytes put at the front of the output.
     produced: usize,
+    /// There may be more output without more input, although the output is not full.
+    more: bool,
     /// No output will follow, whatever input may still come.
     done: bool,
 }
@@ -67,6 +69,11 @@ fn unexpected_end() -> Error {
 /// What a filter says when it gets no memory.
 fn no_memory(filter: &str) -> Error {
     Error::new(Code::Memory, format!("unable to allocate memory for filter '{filter}'"))
+}
+
+/// What a counter of the library grew by within one step, which [`STEP`] bounds.
+fn difference(after: u64, before: u64) -> usize {
+    usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
 /// Checks a compression level, which pgBackRest's options bound on the client already.

@@ -8,7 +8,7 @@ pub(super) struct Sink;
 
 impl Transform for Sink {
     fn step(&mut self, input: &[u8], ended: bool, _output: &mut [u8]) -> Result<Step> {
-        Ok(Step { consumed: input.len(), produced: 0, done: ended })
+        Ok(Step { consumed: input.len(), done: ended, ..Step::default() })
     }
 }
 
@@ -30,7 +30,7 @@ impl Transform for Prefix {
         self.written += prefix;
         let consumed = copy(input, &mut output[prefix..]);
         let done = ended && consumed == input.len() && self.written == self.bytes.len();
-        Ok(Step { consumed, produced: prefix + consumed, done })
+        Ok(Step { consumed, produced: prefix + consumed, done, ..Step::default() })
     }
 }
 

@@ -27,7 +27,7 @@ impl Transform for Compress {
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
         let left = self.0.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
-        Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0 })
+        Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0, ..Step::default() })
     }
 }
 
@@ -53,7 +53,7 @@ impl Transform for Decompress {
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
         self.complete = self.context.decompress_stream(&mut target, &mut source).map_err(describe)? == 0;
-        let step = Step { consumed: source.pos(), produced: target.pos(), done: false };
+        let step = Step { consumed: source.pos(), produced: target.pos(), ..Step::default() };
         if step.consumed == input.len() && ended && !self.complete && step.produced == 0 {
             return Err(unexpected_end());
         }
