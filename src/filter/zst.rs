@@ -1,7 +1,9 @@
 //! Zstandard frames.
 //!
 //! The context of the high levels is large: its window alone is 128 MiB at level 22, on either
-//! side. That is also the largest window that the decoder accepts, as in the original.
+//! side. That is also the largest window that the decoder accepts, as in the original. From level 19
+//! on a single step can take tenths of a second, at level 22 more than a second, because the library
+//! works through whole blocks; nothing outside of it can divide them.
 
 use zstd::zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, ErrorCode, InBuffer, OutBuffer, get_error_name, is_error_kind};
