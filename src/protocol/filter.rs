@@ -4,18 +4,26 @@
 //! same order and shape (specification, sections 5.1 and 5.2). This module knows the layouts; the
 //! folder `filter` does the work.
 
+use zeroize::Zeroize;
+
 use super::error::{Code, Error, Result};
 use super::pack::{Reader, Writer};
 use super::release::{CipherLayout, Release};
 use super::string_id::StringId;
 
-/// A secret that never shows in a log or an error.
+/// A secret that never shows in a log or an error, and is wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<redacted>")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
