@@ -100,6 +100,14 @@ impl Framer {
         matches!(self.phase, Phase::Message) && self.partial.is_empty()
     }
 
+    /// Takes back the last `count` bytes of the [`Piece::Block`] that was handed on last; the caller
+    /// offers them again.
+    pub const fn unread(&mut self, count: u64) {
+        if let Phase::Block(left) = &mut self.phase {
+            *left += count;
+        }
+    }
+
     /// The next piece, taking its bytes from the front of `input`; `None` when more are needed, and
     /// then `input` is empty.
     ///

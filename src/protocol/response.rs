@@ -48,6 +48,12 @@ impl Payload {
         &self.bytes[self.start..]
     }
 
+    /// How long a buffer of [`Payload::into_buffer`] is when it holds `capacity` bytes of payload.
+    #[must_use]
+    pub const fn limit(capacity: usize) -> usize {
+        HEADROOM + capacity
+    }
+
     /// How many bytes there are so far.
     #[must_use]
     pub const fn len(&self) -> usize {
