@@ -376,3 +376,6 @@ pub trait Disk {
     /// Operations that were taken on and have not been handed back.
     fn outstanding(&self) -> usize;
 }
+
+#[cfg(test)]
+mod tests;
