@@ -276,7 +276,23 @@ fn read(path: &Path, required: bool) -> Result<Option<String>> {
     io::Read::read_to_end(&mut io::BufReader::new(file), &mut bytes).map_err(|error| {
         Error::system(Code::FileRead, format!("unable to read '{shown}'"), error.raw_os_error().unwrap_or(0))
     })?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    text(path, bytes).map(Some)
+}
+
+/// The file's text. A comment may be in any encoding; a value must not be changed silently, since
+/// it may be a path or a passphrase.
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error.into_bytes(),
+    };
+    for (number, line) in (1u32..).zip(bytes.split(|byte| *byte == b'\n')) {
+        if !line.trim_ascii_start().starts_with(b"#") && str::from_utf8(line).is_err() {
+            let message = format!("invalid UTF-8 at line {number}\nHINT: this line is in file '{}'.", path.display());
+            return Err(Error::new(Code::Format, message));
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Names of included files in bytewise order.

@@ -52,3 +52,6 @@ impl Environment {
         Self(variables.filter(|(name, _)| name.starts_with("PGBACKREST_")).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

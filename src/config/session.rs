@@ -308,7 +308,14 @@ impl Parts<'_> {
             return Ok(types.iter().map(|kind| format!("{stanza}-{kind}.lock")).collect());
         }
         if !sent.is_empty() {
-            return Ok(sent.to_vec());
+            let mut names: Vec<String> = vec![];
+            for name in sent {
+                // A second lock on a file of one's own would fail.
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+            return Ok(names);
         }
         Ok(types.iter().map(|kind| format!("{stanza}-{kind}-{key}.lock")).collect())
     }
