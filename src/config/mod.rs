@@ -1,1 +1,2 @@
-//! placeholder
+//! stub
+pub struct SessionSettings;

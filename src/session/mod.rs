@@ -116,7 +116,13 @@ pub struct Session {
 
 #[allow(missing_docs, clippy::missing_errors_doc, reason = "skeleton")]
 impl Session {
-    pub fn new(peer: Peer, release: &'static Release, authority: Rc<dyn Authority>, limits: Limits, now: Instant) -> Self {
+    pub fn new(
+        peer: Peer,
+        release: &'static Release,
+        authority: Rc<dyn Authority>,
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
         let _ = (peer, release, limits, now);
         Self { _placeholder: authority }
     }

@@ -1,0 +1,5 @@
+//! stub
+#[derive(Debug)]
+pub struct Listing;
+#[derive(Debug)]
+pub struct Removal;
