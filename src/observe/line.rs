@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 
 /// The longest message; pgBackRest cuts what is longer.
 const MESSAGE_MAXIMUM: usize = 32 * 1024;
@@ -80,7 +80,7 @@ pub struct Message<'a> {
 
 /// Lays a message out for the console and the file: `2024-05-01 12:00:00.123 P00   INFO: text`.
 /// Without `time` the line begins at `P00`.
-pub fn write_full(out: &mut String, message: &Message<'_>, time: Option<&Zoned>) {
+pub fn write_full(out: &mut String, message: &Message<'_>, time: Option<&ZonedDateTime>) {
     let start = out.len();
     if let Some(time) = time {
         // Writing to a string fails only when the format is wrong, and this one is constant.
@@ -144,7 +144,7 @@ impl fmt::Write for Indented<'_> {
 mod tests {
     use super::*;
 
-    fn full(level: Level, text: &str, time: Option<&Zoned>) -> String {
+    fn full(level: Level, text: &str, time: Option<&ZonedDateTime>) -> String {
         let mut out = String::new();
         write_full(&mut out, &Message { level, origin: "server::listen", text: format_args!("{text}") }, time);
         out
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_local_with_milliseconds_and_widens_the_indent() {
-        let time: Zoned = "2024-05-01T12:00:00.0456[UTC]".parse().unwrap();
+        let time: ZonedDateTime = "2024-05-01T12:00:00.0456[UTC]".parse().unwrap();
         assert_eq!(
             full(Level::Info, "a\nb", Some(&time)),
             "2024-05-01 12:00:00.045 P00   INFO: a\n                                    b\n"

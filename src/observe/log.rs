@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use super::line::Level;
@@ -200,7 +200,7 @@ impl Sinks {
             }
             if to_stdout || to_file {
                 line.clear();
-                let time = self.settings.timestamp.then(Zoned::now);
+                let time = self.settings.timestamp.then(ZonedDateTime::now);
                 write_full(line, message, time.as_ref());
                 if to_stdout {
                     put(std::io::stdout(), line, &mut self.stdout_lost);
