@@ -1,7 +1,7 @@
 //! Places on disk: a directory that the administrator chose, and a path below it that may not
 //! leave it.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -20,21 +20,36 @@ const NAME_MAXIMUM: usize = 255;
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Set by the first operation that finds the directory.
-    pub(super) handle: OnceCell<Rc<OwnedFd>>,
+    /// Set by the first operation that finds the directory, emptied when it turns out to be removed.
+    handle: RefCell<Option<Rc<OwnedFd>>>,
 }
 
 impl Root {
     /// The directory at `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Rc<Self> {
-        Rc::new(Self { path: path.into(), handle: OnceCell::new() })
+        Rc::new(Self { path: path.into(), handle: RefCell::new(None) })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The handle, if the directory has been found before.
+    pub(super) fn held(&self) -> Option<Rc<OwnedFd>> {
+        self.handle.borrow().clone()
+    }
+
+    /// Keeps `handle` for the next operations.
+    pub(super) fn hold(&self, handle: &Rc<OwnedFd>) {
+        *self.handle.borrow_mut() = Some(Rc::clone(handle));
+    }
+
+    /// Gives the handle up, because the directory was removed or may be another one now.
+    pub(super) fn forget(&self) {
+        *self.handle.borrow_mut() = None;
     }
 }
 
@@ -63,6 +78,12 @@ impl RelativePath {
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The path of the directory that holds the entry (empty for the root) and the entry's name, or
+    /// `None` for the root itself.
+    pub(super) fn split_last(&self) -> Option<(&str, &str)> {
+        (!self.is_root()).then(|| self.0.rsplit_once('/').unwrap_or(("", &self.0)))
+    }
 }
 
 /// A place below a root.
@@ -84,10 +105,7 @@ impl Location {
     /// The directory that this place is in, if that is still within the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        if self.path.is_root() {
-            return None;
-        }
-        let parent = self.path.0.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let (parent, _) = self.path.split_last()?;
         Some(Self { root: Rc::clone(&self.root), path: RelativePath(parent.to_owned()) })
     }
 

@@ -9,13 +9,13 @@
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
 
+mod information;
 pub mod inline;
 pub mod location;
 pub mod lock;
 pub mod names;
 pub mod resolve;
 pub mod scrambled;
-pub mod sys;
 pub mod tree;
 
 use std::os::fd::OwnedFd;
@@ -274,19 +274,82 @@ pub enum Outcome {
     Lock(LockAttempt),
 }
 
-/// What went wrong, and on which path where that is not the operation's own.
+/// What went wrong, in which part of the operation, and on which path where that is not the
+/// operation's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The system's error number.
     pub errno: Errno,
-    /// The path below the operation's, for the removal of a tree and for entries of a listing.
+    /// The absolute path of what failed, if that is an entry below the operation's own place: in the
+    /// removal of a tree, in a listing, or a directory that a lock file needs.
     pub path: Option<String>,
+    /// What failed, where parts of an operation have error texts of their own.
+    pub step: Step,
+}
+
+impl Failure {
+    /// A failure of `step` on the operation's own path.
+    #[must_use]
+    pub fn new(errno: impl Into<Errno>, step: Step) -> Self {
+        Self { errno: errno.into(), path: None, step }
+    }
 }
 
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
-        Self { errno, path: None }
+        Self::new(errno, Step::Whole)
     }
+}
+
+impl From<rustix::io::Errno> for Failure {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::new(errno, Step::Whole)
+    }
+}
+
+/// The part of an operation that failed. Every operation can fail as [`Step::Whole`]; the others are
+/// told apart because clients see a different text for each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Step {
+    /// The operation as such: the call that it is named after.
+    #[default]
+    Whole,
+    /// `SyncDirectory`: the directory could not be opened.
+    Open,
+    /// `SyncDirectory`: closing it reported an error.
+    Close,
+    /// A listing: an entry could not be looked at.
+    Information,
+    /// `Stat` and listings: where a link points could not be read.
+    LinkDestination,
+    /// The removal of a tree: a directory could not be opened or read.
+    Listing,
+    /// The removal of a tree: something that is not a directory could not be removed.
+    RemoveFile,
+    /// The removal of a tree: a directory could not be removed.
+    RemoveDirectory,
+    /// `Lock`: a missing directory could not be made.
+    MakeDirectory,
+    /// `SetOwner`: the change that the system refused. `Whole` means that the present owner could not
+    /// be found out.
+    ChangeOwner(Box<OwnerChange>),
+}
+
+/// A refused change of owner, as its error text shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerChange {
+    /// Number of the wanted user; `None` when no user was given or nobody has the name.
+    pub uid: Option<u32>,
+    /// Number of the wanted group, likewise.
+    pub gid: Option<u32>,
+    /// Number of the present owner.
+    pub current_uid: u32,
+    /// Name of the present owner, if there is one.
+    pub current_user: Option<Rc<str>>,
+    /// Number of the present group.
+    pub current_gid: u32,
+    /// Name of the present group, if there is one.
+    pub current_group: Option<Rc<str>>,
 }
 
 /// How an operation ended.
@@ -313,3 +376,6 @@ pub trait Disk {
     /// Operations that were taken on and have not been handed back.
     fn outstanding(&self) -> usize;
 }
+
+#[cfg(test)]
+mod tests;
