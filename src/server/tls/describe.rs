@@ -82,11 +82,10 @@ fn describe_incompatible(cause: &PeerIncompatible) -> String {
         PeerIncompatible::NoCipherSuitesInCommon => {
             "no cipher in common: compare tls-cipher-12 and tls-cipher-13 here and on the client".to_owned()
         }
-        PeerIncompatible::NamedGroupsExtensionRequired | PeerIncompatible::EcPointsExtensionRequired => {
-            "no cipher in common: the client offers none with ECDHE key exchange".to_owned()
-        }
-        PeerIncompatible::NoKxGroupsInCommon => {
-            "no key exchange group in common (this server has X25519MLKEM768, X25519, P-256, P-384)".to_owned()
+        PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::EcPointsExtensionRequired => {
+            "no key exchange in common: this server has ECDHE with X25519MLKEM768, X25519, P-256 and P-384".to_owned()
         }
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
