@@ -9,7 +9,7 @@ use std::path::Path;
 use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-use super::certificate::{Certificate, sequence_content};
+use super::certificate::Certificate;
 use super::{describe, files};
 use crate::protocol::error::Result;
 
@@ -147,12 +147,4 @@ fn warn_of_validity(authority: &Certificate, path: &Path, now: i64, warnings: &m
         format!("is not valid before {}", describe::time_text(authority.not_before))
     };
     warnings.push(format!("CA certificate '{subject}' of CA file '{path}' {when}: clients signed by it are refused"));
-}
-
-/// The name of an authority in a webpki anchor, comparable with [`Certificate::issuer`].
-pub(super) fn anchor_subject<'a>(anchor: &'a TrustAnchor<'_>) -> &'a [u8] {
-    // webpki keeps the contents alone; tolerate the whole SEQUENCE in case that changes.
-    sequence_content(&anchor.subject)
-        .filter(|content| content.len() + 2 >= anchor.subject.len())
-        .unwrap_or(&anchor.subject)
 }

@@ -42,7 +42,7 @@ pub(super) struct Extensions {
     pub(super) usage: Option<KeyUsage>,
     /// `extendedKeyUsage`: whether it names client authentication.
     pub(super) client_purpose: Option<bool>,
-    /// Names of authorities' clients are constrained.
+    /// `nameConstraints` is present.
     pub(super) name_constraints: bool,
     /// A critical extension beyond those above and the alternative names.
     pub(super) further_critical: bool,
@@ -168,7 +168,7 @@ impl Extensions {
 #[derive(Debug, Clone)]
 pub(super) struct Signed {
     message: Range<usize>,
-    /// The contents of the AlgorithmIdentifier, as the provider's algorithms name themselves.
+    /// The contents of the `AlgorithmIdentifier`, as the provider's algorithms name themselves.
     algorithm: Range<usize>,
     signature: Range<usize>,
 }

@@ -75,11 +75,17 @@ fn describe_incompatible(cause: &PeerIncompatible) -> String {
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
             "the client speaks no TLS version that this server speaks (1.2 and 1.3)".to_owned()
         }
+        // rustls looks for this extension, which is as old as TLS 1.2, before it looks at the version.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            "the client speaks a TLS version below 1.2, or 1.2 without saying which signatures it can verify".to_owned()
+        }
         PeerIncompatible::NoCipherSuitesInCommon => {
             "no cipher in common: compare tls-cipher-12 and tls-cipher-13 here and on the client".to_owned()
         }
-        PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired => {
-            "no key exchange group in common (this server has X25519MLKEM768, X25519, P-256, P-384)".to_owned()
+        PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::EcPointsExtensionRequired => {
+            "no key exchange in common: this server has ECDHE with X25519MLKEM768, X25519, P-256 and P-384".to_owned()
         }
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {

@@ -20,6 +20,8 @@ mod revocation;
 mod verifier;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;

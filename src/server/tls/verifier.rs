@@ -12,8 +12,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::verify_tls13_signature_with_raw_key;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -22,7 +23,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
-use super::authorities::{Authorities, Authority, anchor_subject};
+use super::authorities::{Authorities, Authority};
 use super::certificate::{Certificate, SignatureFault, name_text};
 use super::describe::{note_refusal, time_text};
 use super::revocation::RevocationLists;
@@ -101,9 +102,9 @@ impl ClientVerifier {
         // webpki calls this for every chain that it finds good, and looks for another one when it is refused.
         let refusal: RefCell<Option<Fault>> = RefCell::new(None);
         let check = |path: &VerifiedPath<'_>| {
-            self.check_path(path, leaf, now).map_err(|(error, fault)| {
-                refusal.replace(Some(fault));
-                error
+            self.check_path(path, leaf, now).map_err(|fault| {
+                refusal.replace(Some(*fault));
+                webpki::Error::UnknownIssuer
             })
         };
         let verified = cert.verify_for_usage(
@@ -125,25 +126,19 @@ impl ClientVerifier {
     }
 
     /// What webpki leaves out: the authority's own validity and limits, and our revocation lists.
-    fn check_path(
-        &self,
-        path: &VerifiedPath<'_>,
-        leaf: &Certificate,
-        now: UnixTime,
-    ) -> Result<(), (webpki::Error, Fault)> {
+    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<(), Box<Fault>> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let between: Vec<_> = path.intermediate_certificates().collect();
         let count = between.iter().filter(|cert| cert.subject() != cert.issuer()).count();
         self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
-            let fault = match authority {
+            Box::new(match authority {
                 Some(authority) => authority_fault(authority, leaf, seconds, now),
                 None => Fault::unknown_issuer(leaf),
-            };
-            (webpki::Error::UnknownIssuer, fault)
+            })
         })?;
 
         let anchor = path.anchor();
-        let anchor_link = (anchor_subject(anchor), webpki::spki_for_anchor(anchor));
+        let anchor_link = (anchor.subject.as_ref(), webpki::spki_for_anchor(anchor));
         let mut issuers: Vec<(&[u8], SubjectPublicKeyInfoDer<'static>)> =
             between.iter().map(|cert| (cert.subject(), cert.subject_public_key_info())).collect();
         issuers.push(anchor_link);
@@ -154,7 +149,7 @@ impl ClientVerifier {
                     Some(intermediate) => name_text(intermediate.subject()),
                     None => leaf.subject_text(),
                 };
-                return Err((webpki::Error::CertRevoked, Fault::revoked(&revoked, serial)));
+                return Err(Box::new(Fault::revoked(&revoked, serial)));
             }
         }
         Ok(())
@@ -262,7 +257,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Finds who issued `certificate`, up to an authority; `above` are the intermediates used so far.
+    /// Finds who issued `certificate`, up to an authority; `used` are the intermediates between it and `leaf`.
     fn find_issuer(
         &self,
         certificate: &Certificate,
