@@ -1,1 +1,13 @@
-//! placeholder
+//! The server: listeners, connections with TLS, signals, reload, shutdown, limits, systemd.
+//!
+//! It is the only part that knows sockets and clocks. [`event_loop`] turns, [`connection`] is one
+//! client, [`serve`] is the life of the process around them.
+
+pub mod clock;
+pub mod connection;
+pub mod event_loop;
+pub mod listen;
+pub mod notify;
+mod record;
+pub mod signals;
+pub mod tls;
