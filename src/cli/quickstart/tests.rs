@@ -38,8 +38,7 @@ fn installed(directory: &Path, answer: &str) -> PathBuf {
     let script = format!("printf '#!/bin/sh\\necho \"{answer}\"\\n' > pgbackrest && chmod 755 pgbackrest");
     let status = Command::new("sh").args(["-c", &script]).current_dir(directory).status().unwrap();
     assert!(status.success());
-    let program = directory.join("pgbackrest");
-    program
+    directory.join("pgbackrest")
 }
 
 #[test]
