@@ -36,6 +36,7 @@ pub fn describe_handshake_error(error: &Error, first_bytes: &[u8]) -> String {
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } if !is_tls(first_bytes) => {
             describe_foreign(first_bytes)
         }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "the client does not speak TLS".to_owned(),
         Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => {
             "the client speaks an SSL or TLS version below 1.2".to_owned()
         }
@@ -139,6 +140,7 @@ mod tests {
         assert_eq!(says(b"GET / HT"), "the client speaks plain HTTP on the TLS port (it began with 'GET / HT')");
         assert!(says(b"SSH-2.0-").starts_with("the client speaks SSH"));
         assert!(says(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]).starts_with("a PostgreSQL client"));
+        assert_eq!(says(b""), "the client does not speak TLS");
         assert_eq!(says(b"\x00\n\xff"), "the client does not speak TLS (it began with '\\x00\\n\\xff')");
     }
 

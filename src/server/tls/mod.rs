@@ -7,7 +7,7 @@
 //! 2.3, 2.4 and 3.1).
 //!
 //! Certificates as pgBackRest's user guide makes them are X.509 version 1, which webpki refuses to
-//! read as end entities. [`verifier`] accepts them as clients; the server's own certificate is
+//! read as end entities. `verifier` accepts them as clients; the server's own certificate is
 //! handed to rustls without webpki's consistency check.
 
 mod authorities;

@@ -7,12 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateRevocationListParams, Issuer, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd};
+use rustls::crypto::aws_lc_rs;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{ServerConfig, ServerConnection};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::authorities::Authorities;
 use super::certificate::Certificate;
+use super::revocation::RevocationLists;
 use super::testing::{BOTH, Pki, client_config, handshake, outcome};
+use super::verifier::ClientVerifier;
 use super::{TlsFiles, describe_handshake_error, identity, server_config};
 use crate::protocol::error::Code;
 
@@ -185,6 +190,25 @@ fn an_altered_certificate_is_refused() {
     for length in [0, 1, 20, original.len() - 1] {
         let cut = || (vec![CertificateDer::from(original[..length].to_vec())], pki.key("client"));
         outcome(&server, cut).unwrap_err();
+    }
+}
+
+#[test]
+fn no_single_altered_bit_makes_a_certificate_pass() {
+    let pki = Pki::of_user_guide();
+    pki.version_3("client3", "/CN=three", "ca", "basicConstraints=CA:TRUE");
+    let authorities = Authorities::load(&pki.path("ca.crt"), 0, &mut Vec::new()).unwrap();
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    let verifier = ClientVerifier::new(authorities, RevocationLists::default(), algorithms);
+    for client in ["client", "client3"] {
+        let original = pki.certificates(client)[0].to_vec();
+        let verify = |der: &[u8]| verifier.verify_client_cert(&CertificateDer::from(der), &[], UnixTime::now());
+        verify(&original).unwrap();
+        for bit in 0..original.len() * 8 {
+            let mut altered = original.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&altered).is_err(), "{client} passed with bit {bit} altered");
+        }
     }
 }
 
