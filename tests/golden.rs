@@ -174,7 +174,9 @@ impl ScriptedDisk {
                 Ok(Outcome::Done)
             }
             Operation::RemoveFile { at } => self.entries.remove(&name(&at)).map(|_| Outcome::Done).ok_or(ENOENT),
-            Operation::RemoveTree { at } => self.entries.remove(&name(&at)).map(|_| Outcome::Removed(None)).ok_or(ENOENT),
+            Operation::RemoveTree { at } => {
+                self.entries.remove(&name(&at)).map(|_| Outcome::Removed(None)).ok_or(ENOENT)
+            }
             Operation::SymbolicLink { target, at } => {
                 self.add(&name(&at), Kind::Link, 0o777, Some(target));
                 Ok(Outcome::Done)

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::disk::{Completion, Errno, HeldLock, Kind, Level, Location, LockAttempt, Operation, Outcome, RelativePath, Root};
+use crate::disk::{
+    Completion, Errno, HeldLock, Kind, Level, Location, LockAttempt, Operation, Outcome, RelativePath, Root,
+};
 use crate::protocol::error::{Code, Error, Result};
 
 use super::errno::ENOENT;

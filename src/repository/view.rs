@@ -121,7 +121,9 @@ impl View {
         if inside {
             return Ok(place);
         }
-        Err(Error::access(format!("access denied: link '{link}' to '{target}' would lead out of its stanza's directory")))
+        Err(Error::access(format!(
+            "access denied: link '{link}' to '{target}' would lead out of its stanza's directory"
+        )))
     }
 
     fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -152,9 +154,7 @@ impl View {
         }
         match kind {
             Kind::Stanza | Kind::Below => self.is_own(below),
-            Kind::Base | Kind::Area => {
-                self.stanza.is_none() || matches!(access, Access::Look | Access::Directory)
-            }
+            Kind::Base | Kind::Area => self.stanza.is_none() || matches!(access, Access::Look | Access::Directory),
             Kind::Other => self.stanza.is_none(),
         }
     }
@@ -206,13 +206,18 @@ mod tests {
     use super::*;
 
     fn reach(view: &View, path: &str, access: Access) -> Option<String> {
-        view.locate(path, access).ok().map(|place| format!("{} + {}", place.location.root.path().display(), place.location.path.as_str()))
+        view.locate(path, access)
+            .ok()
+            .map(|place| format!("{} + {}", place.location.root.path().display(), place.location.path.as_str()))
     }
 
     #[test]
     fn a_stanza_reaches_its_own_two_directories_and_nothing_else() {
         let view = View::new("/srv/repo", Some("demo"));
-        assert_eq!(reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Change).unwrap(), "/srv/repo/archive/demo + 15-1/a");
+        assert_eq!(
+            reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Change).unwrap(),
+            "/srv/repo/archive/demo + 15-1/a"
+        );
         assert_eq!(reach(&view, "/srv/repo/backup/demo", Access::Change).unwrap(), "/srv/repo/backup/demo + ");
         for path in [
             "/srv/repo/archive/demo2/x",

@@ -82,11 +82,7 @@ impl WriteStream {
     /// # Errors
     ///
     /// What a filter refuses its parameters with; a name that is too long for its temporary form.
-    pub fn begin(
-        mut request: WriteRequest,
-        target: Location,
-        buffers: fn(usize) -> Vec<u8>,
-    ) -> Result<(Self, Step)> {
+    pub fn begin(mut request: WriteRequest, target: Location, buffers: fn(usize) -> Vec<u8>) -> Result<(Self, Step)> {
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
         let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
         let place = place.ok_or_else(|| {

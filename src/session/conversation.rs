@@ -509,14 +509,18 @@ impl Session {
 
     fn count(&mut self, active: &Active, answer: &Answer, envelope: Envelope) {
         let reads = matches!(active, Active::Stream)
-            && self.streams.iter().any(|(number, stream)| *number == envelope.session && matches!(stream, Stream::Read(_)));
+            && self
+                .streams
+                .iter()
+                .any(|(number, stream)| *number == envelope.session && matches!(stream, Stream::Read(_)));
         if reads {
             self.counters.read += answer.payload.as_ref().map_or(0, |payload| payload.len() as u64);
         }
     }
 
     fn begin_block(&mut self, envelope: Envelope) {
-        let target = self.with_stream(envelope.session, |stream| Ok(matches!(stream, Stream::Write(write) if write.is_ready())));
+        let target =
+            self.with_stream(envelope.session, |stream| Ok(matches!(stream, Stream::Write(write) if write.is_ready())));
         self.block = Some(match target {
             Ok(true) if self.phase == Phase::Ready => Block::To(envelope),
             Ok(_) => Block::Refused(envelope, Error::protocol("data for a session that does not take any")),
@@ -553,7 +557,9 @@ impl Session {
     fn end_block(&mut self) {
         match self.block.take() {
             Some(Block::To(envelope)) => self.answer(envelope, Answer::null()),
-            Some(Block::Refused(..)) if self.phase != Phase::Ready => self.fail(Error::format("expected config command")),
+            Some(Block::Refused(..)) if self.phase != Phase::Ready => {
+                self.fail(Error::format("expected config command"))
+            }
             Some(Block::Refused(envelope, error)) => self.answer_error(envelope, error),
             None => {}
         }

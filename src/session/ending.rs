@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::disk::{Completion, Operation};
 use crate::protocol::error::{Code, Error};
 
-use super::conversation::{Active, Phase, Session, Stream};
 use super::Event;
+use super::conversation::{Active, Phase, Session, Stream};
 
 impl Session {
     /// The connection is gone: nothing can be sent any more. `reason` is what to log if that was not

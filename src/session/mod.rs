@@ -106,4 +106,3 @@ pub enum State {
     /// Nothing is left: no output, no disk work under way. The session can be dropped.
     Closed,
 }
-

@@ -142,7 +142,10 @@ impl Session {
         })?;
         let fits = (envelope.command == name::WRITE) == matches!(stream, Stream::Write(_));
         if !fits {
-            return Err(Error::protocol(format!("session id {} is not of request {}", envelope.session, envelope.command)));
+            return Err(Error::protocol(format!(
+                "session id {} is not of request {}",
+                envelope.session, envelope.command
+            )));
         }
         run(stream)
     }
