@@ -69,6 +69,17 @@ impl HeldLock {
     }
 }
 
+/// What an open lock file turns out to be when it is locked.
+enum Found {
+    /// Ours now.
+    Free(HeldLock),
+    /// Locked by somebody else, who left these words.
+    Busy(String),
+    /// Locked by us, but no longer the file at its path: the holder before removed it between our
+    /// opening and locking it. Nobody else will ever find that file, so the lock is worth nothing.
+    Orphaned(Location),
+}
+
 /// Tries once to take a lock, without waiting.
 pub(super) fn acquire(
     resolver: &Resolver,
@@ -77,28 +88,36 @@ pub(super) fn acquire(
 ) -> std::result::Result<LockAttempt, Failure> {
     for _ in 0..ATTEMPTS {
         let file = open(resolver, &at)?;
-        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(LockAttempt::Busy { contents: read_contents(&file) }),
-            Err(errno) => return Err(errno.into()),
+        match take(at, file)? {
+            Found::Free(lock) => return fill(resolver, lock, contents).map(LockAttempt::Acquired),
+            Found::Busy(contents) => return Ok(LockAttempt::Busy { contents }),
+            Found::Orphaned(again) => at = again,
         }
-        let stat = fstat(&file)?;
-        let lock = HeldLock { at, file, device: stat.st_dev, inode: stat.st_ino };
-        if lock.is_orphaned() {
-            // The holder before us removed the file between our opening and locking it: the lock is
-            // on an inode that nobody else will ever find.
-            HeldLock { at, .. } = lock;
-            continue;
-        }
-        let written = ftruncate(&lock.file, 0).and_then(|()| write_at(lock.file.as_fd(), contents.as_bytes(), 0));
-        if let Err(errno) = written {
-            // What to report is why it could not be written, not what happens to the remains.
-            let _ = release(resolver, lock);
-            return Err(errno.into());
-        }
-        return Ok(LockAttempt::Acquired(lock));
     }
     Err(Errno::WOULDBLOCK.into())
+}
+
+/// Locks an open lock file.
+fn take(at: Location, file: OwnedFd) -> Result<Found> {
+    match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(Found::Busy(read_contents(&file))),
+        Err(errno) => return Err(errno),
+    }
+    let stat = fstat(&file)?;
+    let lock = HeldLock { at, file, device: stat.st_dev, inode: stat.st_ino };
+    Ok(if lock.is_orphaned() { Found::Orphaned(lock.at) } else { Found::Free(lock) })
+}
+
+/// Replaces what a former holder left in the file, or gives the lock up.
+fn fill(resolver: &Resolver, lock: HeldLock, contents: &str) -> std::result::Result<HeldLock, Failure> {
+    let written = ftruncate(&lock.file, 0).and_then(|()| write_at(lock.file.as_fd(), contents.as_bytes(), 0));
+    if let Err(errno) = written {
+        // What to report is why it could not be written, not what happens to the remains.
+        let _ = release(resolver, lock);
+        return Err(errno.into());
+    }
+    Ok(lock)
 }
 
 /// Removes the lock file, if it is still the one that was locked, and then gives the lock up.
@@ -157,4 +176,29 @@ fn read_contents(file: &OwnedFd) -> String {
     }
     contents.truncate(CONTENTS_MAXIMUM);
     String::from_utf8_lossy(&contents).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::location::{RelativePath, Root};
+    use super::*;
+
+    #[test]
+    fn a_file_removed_between_opening_and_locking_it_is_no_lock() {
+        let base = tempfile::tempdir().unwrap();
+        let resolver = Resolver::new();
+        let at = Location::new(Root::new(base.path()), RelativePath::new("demo.lock").unwrap());
+        let path = base.path().join("demo.lock");
+
+        let early = open(&resolver, &at).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(take(at.clone(), early).unwrap(), Found::Orphaned(_)));
+
+        let early = open(&resolver, &at).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let LockAttempt::Acquired(other) = acquire(&resolver, at.clone(), "other").unwrap() else { panic!("not free") };
+        assert!(matches!(take(at.clone(), early).unwrap(), Found::Orphaned(_)));
+        release(&resolver, other).unwrap();
+        assert!(matches!(acquire(&resolver, at, "again").unwrap(), LockAttempt::Acquired(_)));
+    }
 }

@@ -111,13 +111,15 @@ pub enum Operation {
         /// How much is wanted.
         level: Level,
     },
-    /// Opens for reading, without blocking on a pipe. Outcome: [`Outcome::File`].
+    /// Opens for reading, without blocking on a pipe. A directory opens too and fails with EISDIR when
+    /// it is read. Outcome: [`Outcome::File`].
     OpenRead {
         /// What to open.
         at: Location,
     },
     /// Reads `length` bytes at `offset`, fewer only at the end of the file, and appends them to
-    /// `buffer`, whose spare capacity is at least `length`. Outcome: [`Outcome::Read`].
+    /// `buffer`, whose spare capacity is at least `length`. It is cheapest when it is hardly more,
+    /// an eighth at most; a roomier buffer is zeroed first. Outcome: [`Outcome::Read`].
     Read {
         /// From `OpenRead`.
         file: File,
@@ -128,7 +130,8 @@ pub enum Operation {
         /// Offset in the file, in bytes.
         offset: u64,
     },
-    /// Creates a file or truncates it, for writing. Outcome: [`Outcome::File`].
+    /// Creates a file or truncates it, for writing. A link in the last place is not written through
+    /// but fails with ELOOP. Outcome: [`Outcome::File`].
     OpenWrite {
         /// What to open.
         at: Location,
@@ -365,12 +368,16 @@ pub struct Ticket {
 }
 
 /// A back end that runs operations.
+///
+/// Operations that are under way at the same time have no order among each other. Who needs one, a
+/// sync after a write for instance, submits the second when the first has completed.
 pub trait Disk {
     /// Takes on an operation. Everything that it needs lives in `operation` until it completes, even
     /// when the session that asked for it is gone.
     fn submit(&mut self, ticket: Ticket, operation: Operation);
 
-    /// The next operation that has completed, if there is one.
+    /// The next operation that has completed, if there is one. `None` says nothing of operations that
+    /// are still [outstanding](Self::outstanding).
     fn complete(&mut self) -> Option<(Ticket, Completion)>;
 
     /// Operations that were taken on and have not been handed back.

@@ -19,6 +19,7 @@
 //! | stat, link followed | the same unless it is a link | `openat2(O_PATH)`, `fstatat`, `close` |
 //! | make, remove, rename, … | the call itself on the root's handle | `openat2(O_PATH)` of the parent, the call, `close` |
 //!
+//! An operation that fails with ENOENT costs an `fstat` of the root's handle more; see `below`.
 //! A stat of a path with directories costs three calls whether its parent or the entry itself is
 //! opened; the entry is opened, because that alone also serves links that are followed.
 

@@ -217,16 +217,12 @@ impl Removal {
         }
         let mut passed: Option<OwnedFd> = None;
         for index in 1..=depth {
-            let here = match (&passed, &self.levels[index - 1].directory) {
-                (_, Some(directory)) => directory.as_fd(),
-                (Some(directory), None) => directory.as_fd(),
-                (None, None) => return Err(Errno::BADF),
-            };
+            let above = self.levels[index - 1].directory.as_ref().or(passed.as_ref()).ok_or(Errno::BADF)?;
             if self.levels[index].directory.is_some() {
                 continue;
             }
             let name = &self.levels[index].name;
-            let opened = retry_on_intr(|| openat(here, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))?;
+            let opened = retry_on_intr(|| openat(above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))?;
             if index + OPEN_MAXIMUM / 2 > depth {
                 self.levels[index].directory = Some(opened);
             } else {
@@ -267,9 +263,8 @@ fn read_chunk(directory: BorrowedFd<'_>, found: &mut VecDeque<Found>) -> Result<
     let mut entries = RawDir::new(directory, &mut chunk);
     loop {
         let entry = match entries.next() {
-            None => return Ok(true),
-            // The directory has been removed while it was read.
-            Some(Err(Errno::NOENT)) => return Ok(true),
+            // ENOENT: the directory has been removed while it was read.
+            None | Some(Err(Errno::NOENT)) => return Ok(true),
             Some(entry) => entry?,
         };
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {

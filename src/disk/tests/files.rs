@@ -297,7 +297,7 @@ fn missing_permissions_are_an_error_except_for_the_superuser() {
     let closed = base.path().join("closed");
     std::fs::create_dir(&closed).unwrap();
     write(closed.join("file"), "text");
-    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
     let root = Root::new(base.path());
     for mut disk in back_ends() {
         for operation in [

@@ -1,7 +1,6 @@
 //! Lock files.
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 
@@ -108,29 +107,4 @@ fn of_a_huge_lock_file_only_the_beginning_is_read() {
         };
         assert_eq!(contents, "é".repeat(2048));
     }
-}
-
-#[test]
-fn two_processes_that_lock_and_unlock_all_the_time_never_hold_the_lock_together() {
-    const ROUNDS: u32 = 2000;
-    let base = tempfile::tempdir().unwrap();
-    let (held, acquired) = (AtomicBool::new(false), AtomicU32::new(0));
-    // Threads stand in for two processes: flock tells their open files apart in the same way.
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let disk = &mut Inline::new(Options::default());
-                let root = Root::new(base.path());
-                for _ in 0..ROUNDS {
-                    if let LockAttempt::Acquired(lock) = attempt(disk, place(&root, "x.lock"), "x") {
-                        assert!(!held.swap(true, Ordering::SeqCst), "held twice");
-                        acquired.fetch_add(1, Ordering::SeqCst);
-                        held.store(false, Ordering::SeqCst);
-                        done(run(disk, Operation::Unlock { lock }));
-                    }
-                }
-            });
-        }
-    });
-    assert!(acquired.into_inner() > 0);
 }

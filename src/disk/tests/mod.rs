@@ -33,6 +33,7 @@ fn run(disk: &mut Inline, operation: Operation) -> Completion {
     completion
 }
 
+#[track_caller]
 fn file(completion: Completion) -> File {
     match completion {
         Ok(Outcome::File(file)) => file,
@@ -40,6 +41,7 @@ fn file(completion: Completion) -> File {
     }
 }
 
+#[track_caller]
 fn bytes(completion: Completion) -> Vec<u8> {
     match completion {
         Ok(Outcome::Read(bytes)) => bytes,
@@ -47,6 +49,7 @@ fn bytes(completion: Completion) -> Vec<u8> {
     }
 }
 
+#[track_caller]
 fn metadata(completion: Completion) -> Metadata {
     match completion {
         Ok(Outcome::Metadata(metadata)) => metadata,
@@ -54,17 +57,23 @@ fn metadata(completion: Completion) -> Metadata {
     }
 }
 
+#[track_caller]
 fn done(completion: Completion) {
-    assert!(matches!(completion, Ok(Outcome::Done)), "{completion:?}");
+    match completion {
+        Ok(Outcome::Done) => {}
+        other => panic!("not done: {other:?}"),
+    }
 }
 
 /// The error number and step of what must have failed.
+#[track_caller]
 fn failed(completion: Completion) -> (rustix::io::Errno, Step) {
     let failure = completion.expect_err("it should have failed");
     (rustix::io::Errno::from_raw_os_error(failure.errno.0), failure.step)
 }
 
 /// The error number of an operation that failed as a whole.
+#[track_caller]
 fn errno(completion: Completion) -> rustix::io::Errno {
     let (errno, step) = failed(completion);
     assert_eq!(step, Step::Whole, "{errno}");

@@ -54,7 +54,9 @@ fn a_listing_names_every_entry_once_in_bounded_slices() {
             let path = base.path().join(&directory);
             let expected: BTreeSet<String> = (0..count).map(|number| format!("{number:024}")).collect();
             if std::fs::create_dir(&path).is_ok() {
-                expected.iter().for_each(|name| write(path.join(name), ""));
+                for name in &expected {
+                    write(path.join(name), "");
+                }
             }
             for level in [Level::Exists, Level::Basic] {
                 let (found, slices) = list(&mut disk, place(&root, &directory), level);
@@ -93,7 +95,9 @@ fn a_listing_tells_kinds_sizes_and_destinations() {
 fn entries_that_vanish_during_a_listing_are_left_out() {
     for mut disk in back_ends() {
         let base = tempfile::tempdir().unwrap();
-        (0..600).for_each(|number| write(base.path().join(number.to_string()), ""));
+        for number in 0..600 {
+            write(base.path().join(number.to_string()), "");
+        }
         let root = Root::new(base.path());
         let (first, rest) = entries(run(&mut disk, Operation::List { at: place(&root, ""), level: Level::Basic }));
         assert_eq!(first.len(), 256);
@@ -163,7 +167,9 @@ fn a_tree_is_removed_with_everything_in_it_and_nothing_else() {
         write(at("outside/deep/file"), "keep");
         for directory in 0..20 {
             std::fs::create_dir_all(at(&format!("root/tree/{directory}/sub"))).unwrap();
-            (0..60).for_each(|file| write(at(&format!("root/tree/{directory}/{file}")), ""));
+            for file in 0..60 {
+                write(at(&format!("root/tree/{directory}/{file}")), "");
+            }
         }
         link("../../outside", at("root/tree/out"));
         link("/", at("root/tree/3/slash"));
@@ -245,7 +251,9 @@ fn a_tree_that_changes_between_slices_is_removed_all_the_same() {
         let base = tempfile::tempdir().unwrap();
         let tree = base.path().join("tree");
         std::fs::create_dir(&tree).unwrap();
-        (0..600).for_each(|number| std::fs::create_dir(tree.join(number.to_string())).unwrap());
+        for number in 0..600 {
+            std::fs::create_dir(tree.join(number.to_string())).unwrap();
+        }
         let root = Root::new(base.path());
         let first = run(&mut disk, Operation::RemoveTree { at: place(&root, "tree") });
         let Ok(Outcome::Removed(Some(mut removal))) = first else { panic!("{first:?}") };
