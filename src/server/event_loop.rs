@@ -40,6 +40,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// Lines about failed handshakes, refused connections and failed accepts: so many in this time.
 const LOG_RATE: (u32, Duration) = (30, Duration::from_secs(10));
 
+/// How long a session counts as ended a moment ago.
+const RECENT: Duration = Duration::from_secs(10);
+
 const SIGNAL: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on, connections those below.
 const LISTENERS: usize = usize::MAX / 2;
@@ -65,6 +68,8 @@ pub struct EventLoop {
     arrivals: VecDeque<u64>,
     generation: u32,
     queue: VecDeque<u64>,
+    /// Stanzas of sessions that ended a moment ago, each once, and when.
+    ended: Vec<(Instant, Option<String>)>,
     buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
     rates: Rates,
@@ -109,6 +114,7 @@ impl EventLoop {
             arrivals: VecDeque::new(),
             generation: 0,
             queue: VecDeque::new(),
+            ended: Vec::new(),
             buffer: vec![0; READ_BYTES],
             spare: Vec::with_capacity(SPARE_BUFFERS),
             rates: Rates {
@@ -224,9 +230,8 @@ impl EventLoop {
         Ok(turn)
     }
 
-    /// Ends the sessions for which `reason` gives an error, once their request in flight is done.
-    /// Returns how many there are.
-    pub fn drain(&mut self, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
+    /// Ends the connections for which `reason` gives an error. Returns how many there are.
+    pub fn end(&mut self, ending: Ending, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
         let now = self.clock.now();
         let mut count = 0;
         for (_, connection) in &mut self.connections {
@@ -235,24 +240,29 @@ impl EventLoop {
                 stanza: connection.stanza(),
                 authorized: connection.is_authorized(),
             };
-            if let Some(error) = reason(&view) {
-                connection.drain(now, error);
-                enqueue(&mut self.queue, connection);
-                count += 1;
+            let Some(error) = reason(&view) else { continue };
+            match ending {
+                Ending::Drain => connection.drain(now, error),
+                Ending::Abort => connection.abort(now, error),
             }
+            enqueue(&mut self.queue, connection);
+            count += 1;
         }
         self.advance();
         count
     }
 
-    /// Ends every session without waiting for anything but the disk.
-    pub fn abort(&mut self, error: &Error) {
+    /// The stanzas of sessions that are open or ended a moment ago; `None` for sessions of no stanza.
+    #[must_use]
+    pub fn recent_stanzas(&self) -> Vec<Option<String>> {
         let now = self.clock.now();
-        for (_, connection) in &mut self.connections {
-            connection.abort(now, error.clone());
-            enqueue(&mut self.queue, connection);
-        }
-        self.advance();
+        let ended = self.ended.iter().filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
+        let open = self.connections.iter().map(|(_, connection)| connection).filter(|one| one.is_authorized());
+        let mut stanzas: Vec<_> = ended.map(|(_, stanza)| stanza.clone()).collect();
+        stanzas.extend(open.map(|connection| connection.stanza().map(str::to_owned)));
+        stanzas.sort_unstable();
+        stanzas.dedup();
+        stanzas
     }
 
     /// How long the poll may wait.
@@ -413,6 +423,9 @@ impl EventLoop {
         let Some(connection) = self.connections.try_remove(slot(key)) else { return };
         debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
         connection.log_end();
+        if connection.is_authorized() {
+            self.remember(connection.stanza().map(str::to_owned));
+        }
         if let Some(at) = connection.armed {
             self.timers.cancel(at, Timer::Connection(key));
         }
@@ -431,6 +444,12 @@ impl EventLoop {
         {
             self.arrivals.pop_front();
         }
+    }
+
+    fn remember(&mut self, stanza: Option<String>) {
+        let now = self.clock.now();
+        self.ended.retain(|(at, old)| *old != stanza && now.saturating_duration_since(*at) < RECENT);
+        self.ended.push((now, stanza));
     }
 
     fn expire(&mut self, turn: &mut Turn) {
@@ -465,6 +484,15 @@ impl EventLoop {
             arm(&mut self.timers, connection);
         }
     }
+}
+
+/// How connections end when the server wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The request in flight finishes, then the client is told.
+    Drain,
+    /// The client is told at once; nothing is waited for but the disk.
+    Abort,
 }
 
 /// What a caller sees of a client.

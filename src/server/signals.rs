@@ -14,9 +14,11 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::origin::{Origin, WithOrigin};
@@ -64,6 +66,16 @@ impl Signals {
         registry.register(&mut SourceFd(&self.delivery.get_read().as_raw_fd()), token, Interest::READABLE)
     }
 
+    /// Waits for signals, for `longest` at most.
+    pub fn wait(&mut self, longest: Duration) -> Vec<Meaning> {
+        let mut ready = [PollFd::new(self.delivery.get_read(), PollFlags::IN)];
+        let seconds = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: longest.subsec_nanos().into() };
+        // An interruption is a signal, too.
+        let _ = poll(&mut ready, Some(&timeout));
+        self.pending()
+    }
+
     /// What came since the last call: reloads first, so that "reload, then end" is done in order.
     pub fn pending(&mut self) -> Vec<Meaning> {
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
@@ -94,9 +106,8 @@ const fn sent_by_master(sender: Option<i32>, kernel: bool, parent: i32) -> bool 
     }
 }
 
-/// The name of the signal behind a meaning, for messages.
 impl Meaning {
-    /// `SIGTERM` and the like.
+    /// The signal behind it, for messages.
     #[must_use]
     pub const fn signal(self) -> &'static str {
         match self {
