@@ -74,8 +74,19 @@ impl Authority {
         openssl(
             path,
             &[
-                "x509", "-req", "-in", "own.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-out",
-                "own.crt", "-days", days,
+                "x509",
+                "-req",
+                "-in",
+                "own.csr",
+                "-CA",
+                "ca.crt",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-out",
+                "own.crt",
+                "-days",
+                days,
             ],
         );
         let text = openssl(path, &["x509", "-in", "own.crt", "-noout", "-text"]);

@@ -138,14 +138,12 @@ impl Owner {
         static OWNER: OnceLock<Owner> = OnceLock::new();
         *OWNER.get_or_init(|| {
             if !rustix::process::geteuid().is_root() {
-                return Self {
-                    uid: rustix::process::geteuid().as_raw(),
-                    gid: rustix::process::getegid().as_raw(),
-                };
+                return Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
             }
             let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
             let line = users.lines().find(|line| line.starts_with("postgres:")).expect("there is a user postgres");
-            let ids: Vec<u32> = line.split(':').skip(2).take(2).map(|id| id.parse().expect("ids are numbers")).collect();
+            let ids: Vec<u32> =
+                line.split(':').skip(2).take(2).map(|id| id.parse().expect("ids are numbers")).collect();
             Self { uid: ids[0], gid: ids[1] }
         })
     }
@@ -421,6 +419,12 @@ impl Config {
         }
     }
 
+    /// The first value of a key that was set.
+    pub(crate) fn value(&self, section: &str, key: &str) -> &str {
+        let mut entries = self.sections.get(section).into_iter().flatten();
+        entries.find(|(name, _)| name == key).map(|(_, value)| value.as_str()).expect("the key was set")
+    }
+
     /// The file's text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -463,7 +467,8 @@ pub(crate) fn free_port() -> u16 {
     let base = 10_000 + u16::try_from(std::process::id() % 200).expect("small") * 100;
     loop {
         let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok()
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok()
         {
             return port;
         }
@@ -528,7 +533,8 @@ fn read(path: &Path) -> String {
 
 /// Opens a file and holds the lock that pgbackrest takes on lock files.
 pub(crate) fn hold_lock(path: &Path) -> File {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("lock file opens");
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("lock file opens");
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("the lock is free");
     file
 }

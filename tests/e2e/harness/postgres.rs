@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::{Output, Process, SOON, STANZA, Workspace, peer, program, wait_for, wait_until};
+use super::{Output, Process, SOON, STANZA, Workspace, own, peer, program, wait_until};
 
 /// Debian's directory, since a wrapper of the same name may stand first in the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -146,9 +146,14 @@ impl Cluster {
         rows
     }
 
-    /// Where the running server is in its WAL: the segment's name.
-    pub(crate) fn current_segment(&self) -> String {
-        wait_for("a WAL position", SOON, || Some(self.query("select pg_walfile_name(pg_current_wal_lsn())")))
+    /// Copies an archived WAL segment of this cluster to a name of its own outside the cluster, to be
+    /// pushed by hand. Nothing else is pushed unless the caller causes it.
+    pub(crate) fn copy_segment(&self, name: &str) -> PathBuf {
+        let segment = self.archive();
+        let copy = self.workspace.directory("segments").join(name);
+        fs::copy(self.path.join("pg_wal").join(segment), &copy).expect("the segment can be copied");
+        own(&copy);
+        copy
     }
 
     fn try_query(&self, sql: &str) -> Output {
