@@ -73,9 +73,17 @@ impl Inline {
                 read_at(file.0.as_fd(), &mut buffer, length, offset)?;
                 Ok(Outcome::Read(buffer))
             }
-            Operation::OpenWrite { at, mode } => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | CAREFUL;
-                opened(resolver.open(&at, flags, Mode::from_raw_mode(mode)))
+            Operation::OpenWrite { at, mode, fresh } => {
+                let how = if fresh { OFlags::EXCL } else { OFlags::TRUNC };
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | CAREFUL | how;
+                let open = || resolver.open(&at, flags, Mode::from_raw_mode(mode));
+                match open() {
+                    Err(Errno::EXIST) if fresh => {
+                        remove_file(resolver, &at)?;
+                        opened(open())
+                    }
+                    result => opened(result),
+                }
             }
             Operation::Write { file, data, offset } => {
                 write_at(file.0.as_fd(), &data, offset)?;

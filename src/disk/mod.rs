@@ -137,6 +137,9 @@ pub enum Operation {
         at: Location,
         /// Permission bits of a new file, applied as they are.
         mode: u32,
+        /// Always make a new file: one that has the name is removed first, so that two writers never
+        /// share a file.
+        fresh: bool,
     },
     /// Writes all of `data` at `offset`. Outcome: [`Outcome::Written`].
     Write {

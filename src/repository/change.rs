@@ -1,6 +1,6 @@
 //! Requests that change directories: making, removing and syncing them, removing files, making links.
 
-use crate::disk::{Completion, Errno, Location, Operation, Outcome, Removal};
+use crate::disk::{self, Completion, Errno, Failure, Location, Operation, Outcome, Removal};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
@@ -15,6 +15,21 @@ fn failed(code: Code, text: &str, location: &Location, errno: Errno) -> Error {
         return leads_out(location);
     }
     Error::system(code, format_args!("{text} '{location}'"), errno.0)
+}
+
+/// The error of a directory that could not be put on stable storage.
+pub(super) fn sync_failure(at: &Location, failure: &Failure) -> Error {
+    match (&failure.step, failure.errno) {
+        (_, EXDEV) => leads_out(at),
+        (_, ENOENT) => Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
+        (disk::Step::Open, errno) => {
+            Error::system(Code::PathOpen, format_args!("unable to open path '{at}' for sync"), errno.0)
+        }
+        (disk::Step::Close, errno) => {
+            Error::system(Code::PathClose, format_args!("unable to close path '{at}' after sync"), errno.0)
+        }
+        (_, errno) => Error::system(Code::PathSync, format_args!("unable to sync path '{at}'"), errno.0),
+    }
 }
 
 /// Makes a directory, and its missing parents where that is wanted.
@@ -84,13 +99,15 @@ impl Task for PathRemove {
             Ok(_) => true,
             Err(failure) if failure.errno == ENOENT => false,
             Err(failure) => {
-                let error = match failure.path {
-                    Some(path) => {
-                        Error::system(Code::PathRemove, format_args!("unable to remove file '{path}'"), failure.errno.0)
-                    }
-                    None => failed(Code::PathRemove, "unable to remove path", &self.at, failure.errno),
+                let (code, text) = match failure.step {
+                    disk::Step::Listing => (Code::PathOpen, "unable to list file info for path"),
+                    disk::Step::RemoveFile => (Code::PathRemove, "unable to remove file"),
+                    _ => (Code::PathRemove, "unable to remove path"),
                 };
-                return Err(error);
+                return Err(match failure.path {
+                    Some(path) => Error::system(code, format_args!("{text} '{path}'"), failure.errno.0),
+                    None => failed(code, text, &self.at, failure.errno),
+                });
             }
         };
         Ok(Step::Done(Answer::data(Payload::from_pack(|pack| _ = pack.bool_forced(removed)))))
@@ -148,17 +165,16 @@ impl Change {
 
 impl Task for Change {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        let errno = match completion {
+        let failure = match completion {
             Ok(Outcome::Done) => return Ok(Step::Done(Answer::null())),
             Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) => failure.errno,
+            Err(failure) => failure,
         };
-        let at = &self.at;
+        let (at, errno) = (&self.at, failure.errno);
         Err(match (&self.kind, errno) {
             (Kind::Remove { error_on_missing: false, .. }, ENOENT) => return Ok(Step::Done(Answer::null())),
             (Kind::Remove { text, .. }, _) => failed(Code::FileRemove, text, at, errno),
-            (Kind::Sync, ENOENT) => Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
-            (Kind::Sync, _) => failed(Code::PathSync, "unable to sync path", at, errno),
+            (Kind::Sync, _) => sync_failure(at, &failure),
             (Kind::Link { text, target }, _) => {
                 let message = format_args!("unable to create {text} '{at}' to '{target}'");
                 Error::system(Code::FileOpen, message, errno.0)

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::disk::{Completion, Entry, Errno, Kind, Level, Location, Metadata, Operation, Outcome};
+use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Location, Metadata, Operation, Outcome};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::pack::Writer;
 use crate::protocol::response::Payload;
@@ -106,8 +106,11 @@ impl Task for Info {
                 ENOENT => None,
                 EXDEV => return Err(leads_out(&self.at)),
                 errno => {
-                    let message = format_args!("unable to get info for path/file '{}'", self.at);
-                    return Err(Error::system(Code::FileOpen, message, errno.0));
+                    let (code, text) = match failure.step {
+                        disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
+                        _ => (Code::FileOpen, "unable to get info for path/file"),
+                    };
+                    return Err(Error::system(code, format_args!("{text} '{}'", self.at), errno.0));
                 }
             },
         };
@@ -151,16 +154,16 @@ impl List {
         });
     }
 
-    fn failure(&self, errno: Errno, path: Option<String>) -> Error {
-        match (errno, path) {
+    fn failure(&self, failure: Failure) -> Error {
+        let (code, text) = match failure.step {
+            disk::Step::Information => (Code::FileOpen, "unable to get info for path/file"),
+            disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
+            _ => (Code::PathOpen, "unable to list file info for path"),
+        };
+        match (failure.errno, failure.path) {
             (EXDEV, None) => leads_out(&self.place.location),
-            (_, Some(path)) => {
-                Error::system(Code::FileOpen, format_args!("unable to get info for path/file '{path}'"), errno.0)
-            }
-            (_, None) => {
-                let message = format_args!("unable to list file info for path '{}'", self.place.location);
-                Error::system(Code::PathOpen, message, errno.0)
-            }
+            (errno, Some(path)) => Error::system(code, format_args!("{text} '{path}'"), errno.0),
+            (errno, None) => Error::system(code, format_args!("{text} '{}'", self.place.location), errno.0),
         }
     }
 }
@@ -187,7 +190,7 @@ impl Task for List {
             Err(failure) if failure.errno == ENOENT && failure.path.is_none() => {
                 Ok(Step::Done(Answer::data(Payload::from_pack(|pack| _ = pack.bool_forced(false)))))
             }
-            Err(failure) => Err(self.failure(failure.errno, failure.path)),
+            Err(failure) => Err(self.failure(failure)),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Write sessions: a file that appears under its name only when it is complete and as durable as
 //! the client asked.
 
-use crate::disk::{Completion, Errno, File, Location, Operation, Outcome};
+use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, Outcome};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
 use crate::protocol::request::WriteRequest;
 use crate::protocol::response::Payload;
 
+use super::change::sync_failure;
 use super::errno::{ENOENT, EXDEV};
 use super::make_path::{self, MakePath};
 use super::view::leads_out;
@@ -196,7 +197,7 @@ impl WriteStream {
                 }
             },
             Phase::Owning => {
-                self.check(completion, Code::FileOwner, "unable to set ownership for", "")?;
+                completion.map_err(|failure| self.owner_failure(failure))?;
                 self.ready()
             }
             Phase::Writing => {
@@ -229,10 +230,7 @@ impl WriteStream {
             }
             Phase::SyncingPath(left) => match completion {
                 Ok(_) => Ok(self.next_sync()),
-                Err(failure) => {
-                    let at = left.last().map(ToString::to_string).unwrap_or_default();
-                    Err(Error::system(Code::PathSync, format_args!("unable to sync path '{at}'"), failure.errno.0))
-                }
+                Err(failure) => Err(sync_failure(left.last().unwrap_or(&self.target), &failure)),
             },
             Phase::Discarding => Ok(Step::Done(Answer { payload: None, close: true })),
             Phase::Ready | Phase::Finished => Err(unexpected_outcome()),
@@ -240,7 +238,7 @@ impl WriteStream {
     }
 
     fn open(&self) -> Operation {
-        Operation::OpenWrite { at: self.place.clone(), mode: self.request.file_mode }
+        Operation::OpenWrite { at: self.place.clone(), mode: self.request.file_mode, fresh: self.request.atomic }
     }
 
     fn opened(&mut self, completion: Completion) -> Result<Step> {
@@ -306,6 +304,27 @@ impl WriteStream {
 
     fn check(&self, completion: Completion, code: Code, before: &str, after: &str) -> Result<()> {
         completion.map(|_| ()).map_err(|failure| self.failed(code, before, after, failure.errno))
+    }
+
+    /// The original's text names who should own the file and who does.
+    fn owner_failure(&self, failure: Failure) -> Error {
+        let disk::Step::ChangeOwner(change) = failure.step else {
+            return self.failed(Code::FileOwner, "unable to set ownership for", "", failure.errno);
+        };
+        let wanted = |name: &Option<String>, id: Option<u32>| {
+            let name = name.as_deref().unwrap_or("[none]");
+            id.map_or_else(|| name.to_owned(), |id| format!("{name}[{id}]"))
+        };
+        let current = |name: &Option<std::rc::Rc<str>>, id: u32| format!("{}[{id}]", name.as_deref().unwrap_or("[unknown]"));
+        let message = format_args!(
+            "unable to set ownership for '{}' to {}:{} from {}:{}",
+            self.place,
+            wanted(&self.request.user, change.uid),
+            wanted(&self.request.group, change.gid),
+            current(&change.current_user, change.current_uid),
+            current(&change.current_group, change.current_gid),
+        );
+        Error::system(Code::FileOwner, message, failure.errno.0)
     }
 
     fn flush(&mut self) -> Result<Step> {

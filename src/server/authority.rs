@@ -6,11 +6,11 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use crate::config::{Environment, Files, ServerSettings, SessionSettings, parse_session};
+use crate::config::{Environment, Files, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
-use crate::session::Authority;
+use crate::session::{Authority, Authorized};
 
 /// How long files count as unchanged after they were looked at.
 const UNCHANGED: Duration = Duration::from_secs(1);
@@ -52,14 +52,17 @@ impl Configured {
 }
 
 impl Authority for Configured {
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<SessionSettings> {
+    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized> {
         // The order of these checks is the original's: specification, section 3.3.
         let grant = self.server.grants.lookup(names).ok_or_else(denied)?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
         let version = self.release.version;
         let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;
-        if grant.allows(settings.stanza.as_deref())? { Ok(settings) } else { Err(denied()) }
+        if !grant.allows(settings.stanza.as_deref())? {
+            return Err(denied());
+        }
+        Ok(Authorized { settings, whole_repository: grant.is_for_all() })
     }
 }
 
@@ -100,7 +103,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Search, load_from};
+    use crate::config::{Search, SessionSettings, load_from};
     use crate::protocol::error::Code;
 
     fn configured(directory: &Path, stanzas: &str) -> Configured {
@@ -121,7 +124,7 @@ mod tests {
             ["--exec-id=1-12345678", "--remote-type=repo", "--repo=1", "--pg1-path=/pg"].map(str::to_owned);
         let mut parameters = parameters.to_vec();
         parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
-        authority.authorize(&[name.to_owned()], &parameters)
+        authority.authorize(&[name.to_owned()], &parameters).map(|authorized| authorized.settings)
     }
 
     #[test]

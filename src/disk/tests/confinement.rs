@@ -164,8 +164,8 @@ fn nothing_outside_can_be_changed() {
     for mut disk in back_ends() {
         let out = || place(&root, "out/new");
         let operations = [
-            Operation::OpenWrite { at: out(), mode: 0o640 },
-            Operation::OpenWrite { at: place(&root, "out/file"), mode: 0o640 },
+            Operation::OpenWrite { at: out(), mode: 0o640, fresh: false },
+            Operation::OpenWrite { at: place(&root, "out/file"), mode: 0o640, fresh: false },
             Operation::MakeDirectory { at: out(), mode: 0o750 },
             Operation::RemoveFile { at: place(&root, "out/file") },
             Operation::RemoveFile { at: place(&root, "absolute/passwd") },
@@ -200,7 +200,7 @@ fn a_last_name_that_is_a_link_is_never_written_through() {
     let (base, root) = scene();
     for mut disk in back_ends() {
         for path in ["to-file", "out-file", "dangling", "dir/back"] {
-            let open = Operation::OpenWrite { at: place(&root, path), mode: 0o640 };
+            let open = Operation::OpenWrite { at: place(&root, path), mode: 0o640, fresh: false };
             assert_eq!(errno(run(&mut disk, open)), Errno::LOOP, "{path}");
         }
         done(run(&mut disk, Operation::RemoveFile { at: place(&root, "out-file") }));
@@ -274,7 +274,7 @@ fn a_root_that_appears_later_or_is_made_anew_is_found() {
     for mut disk in back_ends() {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path().join("repository"));
-        let write_file = || Operation::OpenWrite { at: place(&root, "file"), mode: 0o640 };
+        let write_file = || Operation::OpenWrite { at: place(&root, "file"), mode: 0o640, fresh: false };
         let make_root = || Operation::MakeDirectory { at: place(&root, ""), mode: 0o750 };
         assert_eq!(errno(run(&mut disk, write_file())), Errno::NOENT);
         done(run(&mut disk, make_root()));
@@ -300,7 +300,7 @@ fn the_root_cannot_be_used_as_a_file() {
     let here = || place(&root, "");
     for mut disk in back_ends() {
         for (operation, expected) in [
-            (Operation::OpenWrite { at: here(), mode: 0o640 }, Errno::ISDIR),
+            (Operation::OpenWrite { at: here(), mode: 0o640, fresh: false }, Errno::ISDIR),
             (Operation::RemoveFile { at: here() }, Errno::ISDIR),
             (Operation::RemoveDirectory { at: here() }, Errno::NOTEMPTY),
             (Operation::MakeDirectory { at: here(), mode: 0o750 }, Errno::EXIST),

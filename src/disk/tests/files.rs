@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::*;
 
 fn open_write(disk: &mut Inline, at: Location) -> File {
-    file(run(disk, Operation::OpenWrite { at, mode: 0o640 }))
+    file(run(disk, Operation::OpenWrite { at, mode: 0o640, fresh: false }))
 }
 
 fn open_read(disk: &mut Inline, at: Location) -> File {
@@ -83,7 +83,7 @@ fn a_directory_opens_for_reading_and_fails_at_the_first_read() {
         let file = open_read(&mut disk, place(&root, "dir"));
         let read = Operation::Read { file, buffer: Vec::with_capacity(8), length: 8, offset: 0 };
         assert_eq!(errno(run(&mut disk, read)), Errno::ISDIR);
-        let open = Operation::OpenWrite { at: place(&root, "dir"), mode: 0o640 };
+        let open = Operation::OpenWrite { at: place(&root, "dir"), mode: 0o640, fresh: false };
         assert_eq!(errno(run(&mut disk, open)), Errno::ISDIR);
     }
 }
@@ -95,7 +95,7 @@ fn a_pipe_stops_nobody() {
     rustix::fs::mkfifoat(rustix::fs::CWD, base.path().join("pipe"), mode).unwrap();
     let root = Root::new(base.path());
     for mut disk in back_ends() {
-        let open = Operation::OpenWrite { at: place(&root, "pipe"), mode: 0o640 };
+        let open = Operation::OpenWrite { at: place(&root, "pipe"), mode: 0o640, fresh: false };
         assert_eq!(errno(run(&mut disk, open)), Errno::NXIO);
         let file = open_read(&mut disk, place(&root, "pipe"));
         let read = Operation::Read { file, buffer: Vec::with_capacity(8), length: 8, offset: 0 };

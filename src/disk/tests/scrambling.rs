@@ -58,7 +58,7 @@ fn reads_and_writes_in_pieces_are_whole_in_the_end() {
             disk.submit(ticket(seed), operation);
             drain(&mut disk).pop().unwrap().1
         };
-        let written = file(run(Operation::OpenWrite { at: place(&root, "file"), mode: 0o640 }));
+        let written = file(run(Operation::OpenWrite { at: place(&root, "file"), mode: 0o640, fresh: false }));
         let data: Vec<u8> = (0..=255).collect();
         assert!(matches!(
             run(Operation::Write { file: written, data: data.clone(), offset: 0 }),
@@ -82,7 +82,7 @@ fn faults_strike_where_they_were_ordered() {
         (completion, disk.injected().len())
     };
     let fine = Faults::default();
-    let (completion, _) = run(fine, Operation::OpenWrite { at: place(&root, "file"), mode: 0o640 });
+    let (completion, _) = run(fine, Operation::OpenWrite { at: place(&root, "file"), mode: 0o640, fresh: false });
     let handle = file(completion);
     let open = Operation::OpenRead { at: place(&root, "file") };
     let read = Operation::Read { file: handle.clone(), buffer: Vec::new(), length: 1, offset: 0 };

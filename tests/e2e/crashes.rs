@@ -1,0 +1,161 @@
+//! Whoever dies, no half file stands under a final name and nobody is locked out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+
+use crate::archiving::assert_whole_segments;
+use crate::for_each_release;
+use crate::harness::{Bench, Process, SOON, STANZA, files, temporary_files, wait_until};
+
+for_each_release! {
+    a_client_killed_while_it_pushes_leaves_no_temporary_file_and_no_lock;
+    a_client_killed_during_a_backup_leaves_no_temporary_file_and_no_lock;
+    a_server_killed_under_load_loses_no_segment_and_locks_nobody_out;
+    a_server_killed_during_a_backup_lets_the_next_one_pass;
+}
+
+fn a_client_killed_while_it_pushes_leaves_no_temporary_file_and_no_lock(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0");
+
+    let push = stopped_while_it_pushes(&bench, &segment);
+    push.signal(Signal::KILL);
+    drop(push);
+
+    assert_nothing_is_left(&bench);
+    bench.client.ok(&["archive-push", &segment.display().to_string()]);
+    assert!(assert_whole_segments(&bench.server.repository()) >= 1);
+}
+
+fn a_client_killed_during_a_backup_leaves_no_temporary_file_and_no_lock(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    bench.client.config.set("global", "process-max", "2");
+    let cluster = bench.with_cluster();
+    cluster.fill(2);
+
+    let backup = running_backup(&bench);
+    backup.signal(Signal::KILL);
+    drop(backup);
+
+    assert_nothing_is_left(&bench);
+    bench.client.ok(&["backup", "--type=full"]);
+    bench.client.verifies();
+}
+
+fn a_server_killed_under_load_loses_no_segment_and_locks_nobody_out(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    let cluster = bench.with_cluster();
+    cluster.fill(1);
+    let load = cluster.load();
+    for _ in 0..3 {
+        let segment = cluster.switch_wal();
+        wait_for_temporary_file(&bench.server.repository());
+        bench.server.kill();
+        assert_whole_segments(&bench.server.repository());
+        bench.server.start();
+        // a new segment wakes the archiver, which may have given up for a minute
+        cluster.archive();
+        cluster.wait_until_archived(&segment);
+    }
+    drop(load);
+    cluster.archive();
+    bench.client.ok(&["backup", "--type=full"]);
+    cluster.archive();
+
+    assert!(assert_whole_segments(&bench.server.repository()) >= 6);
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+    bench.client.verifies();
+}
+
+fn a_server_killed_during_a_backup_lets_the_next_one_pass(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    let cluster = bench.with_cluster();
+    cluster.fill(2);
+
+    let backup = running_backup(&bench);
+    bench.server.kill();
+    let output = backup.output(SOON);
+    assert_ne!(output.code, 0, "a backup without a server: {}", output.text());
+    bench.server.start();
+
+    bench.client.ok(&["backup", "--type=full"]);
+    bench.client.verifies();
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+}
+
+/// Makes transfers take long enough to be caught in the middle.
+pub(crate) fn slow_down(bench: &mut Bench) {
+    bench.client.config.set("global", "compress-type", "none");
+    bench.client.config.set("global", "buffer-size", "16KiB");
+}
+
+/// A push that stands still while its segment lies half-written in the repository.
+pub(crate) fn stopped_while_it_pushes(bench: &Bench, segment: &Path) -> Process {
+    let repository = bench.server.repository();
+    for _ in 0..50 {
+        let mut push = bench.client.start(&["archive-push", &segment.display().to_string()]);
+        while push.ended().is_none() {
+            if !archive_temporary_files(&repository).is_empty() {
+                push.signal(Signal::STOP);
+                break;
+            }
+        }
+        if push.ended().is_none() && !archive_temporary_files(&repository).is_empty() {
+            return push;
+        }
+        // it was quicker than the look at the directory: once more
+        push.signal(Signal::CONT);
+        push.output(SOON).ok();
+        let name = segment.file_name().and_then(|name| name.to_str()).expect("segments have names");
+        for path in files(&repository.join("archive")) {
+            if path.to_string_lossy().contains(name) {
+                fs::remove_file(path).expect("the segment can be removed");
+            }
+        }
+    }
+    panic!("no push could be caught in the middle");
+}
+
+/// A full backup that has begun to write files.
+pub(crate) fn running_backup(bench: &Bench) -> Process {
+    let mut backup = bench.client.start(&["backup", "--type=full"]);
+    let place = bench.server.repository().join("backup").join(STANZA);
+    let started =
+        || files(&place).iter().filter(|path| path.components().any(|part| part.as_os_str() == "base")).count();
+    wait_until("the backup to write files", SOON, || {
+        assert!(backup.ended().is_none(), "the backup was over too soon:\n{}", backup.printed());
+        started() >= 1
+    });
+    backup
+}
+
+/// Insists that the server tidies up after a client that is gone.
+fn assert_nothing_is_left(bench: &Bench) {
+    wait_until("temporary files to go", SOON, || temporary_files(&bench.server.repository()).is_empty());
+    wait_until("locks to be free", SOON, || {
+        files(&bench.server.path("lock")).iter().all(|path| {
+            // a lock file that vanished meanwhile is free, too
+            fs::File::open(path).map_or(true, |file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+        })
+    });
+}
+
+fn wait_for_temporary_file(repository: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while archive_temporary_files(repository).is_empty() {
+        assert!(Instant::now() < deadline, "no segment was seen half-written");
+    }
+}
+
+fn archive_temporary_files(repository: &Path) -> Vec<PathBuf> {
+    temporary_files(&repository.join("archive").join(STANZA))
+}

@@ -1,0 +1,168 @@
+//! `PostgreSQL` clusters that archive to the repository or were restored from it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::client::Client;
+use super::{Output, Process, SOON, STANZA, Workspace, own, peer, program, wait_until};
+
+/// Debian's directory, since a wrapper of the same name may stand first in the path.
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+
+/// A cluster's directory and, while it runs, its server.
+pub(crate) struct Cluster {
+    pub(crate) path: PathBuf,
+    workspace: Arc<Workspace>,
+    sockets: PathBuf,
+    process: Option<Process>,
+}
+
+impl Cluster {
+    /// Makes a new cluster that archives with a client's configuration, and tells the client of it.
+    pub(crate) fn create(workspace: &Arc<Workspace>, client: &mut Client) -> Self {
+        let cluster = Self::at(workspace, "pg");
+        let mut command = cluster.command("initdb");
+        command.args(["--data-checksums", "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=trust", "--pgdata"]);
+        command.arg(&cluster.path);
+        workspace.run("initdb", command).ok();
+
+        client.config.set(STANZA, "pg1-path", &cluster.path.display().to_string());
+        client.config.set(STANZA, "pg1-socket-path", &cluster.sockets.display().to_string());
+        client.write_config();
+        let archive = format!(
+            "{} --config={} --stanza={STANZA} archive-push \"%p\"",
+            peer(&client.release).display(),
+            client.config_file().display(),
+        );
+        let settings = format!(
+            "archive_mode = on\narchive_command = '{archive}'\nfsync = off\nshared_buffers = 32MB\n\
+             listen_addresses = ''\nautovacuum = off\nmax_wal_size = 256MB\n"
+        );
+        let file = cluster.path.join("postgresql.conf");
+        let text = fs::read_to_string(&file).expect("initdb wrote a configuration");
+        fs::write(&file, text + &settings).expect("the configuration can be written");
+        cluster
+    }
+
+    /// A cluster that a restore is going to make.
+    pub(crate) fn at(workspace: &Arc<Workspace>, name: &str) -> Self {
+        let path = workspace.directory(&format!("{name}/data"));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("its mode can be set");
+        let sockets = workspace.directory(&format!("{name}/run"));
+        Self { path, workspace: Arc::clone(workspace), sockets, process: None }
+    }
+
+    /// Starts the cluster; returns when it takes queries and has left recovery.
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "the cluster runs already");
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(&self.path).arg("-k").arg(&self.sockets);
+        let mut process = self.workspace.spawn("postgres", command);
+        process.ending = Signal::QUIT;
+        wait_until("PostgreSQL to take queries", Duration::from_secs(180), || {
+            if let Some(status) = process.ended() {
+                panic!("PostgreSQL ended with {status}:\n{}", process.printed());
+            }
+            let output = self.try_query("select pg_is_in_recovery()");
+            output.code == 0 && output.stdout == "f\n"
+        });
+        self.process = Some(process);
+    }
+
+    /// Shuts the cluster down as an administrator does.
+    pub(crate) fn stop(&mut self) {
+        let mut process = self.process.take().expect("the cluster runs");
+        process.signal(Signal::INT);
+        let status = process.wait(Duration::from_secs(120));
+        assert!(status.success(), "PostgreSQL ended with {status}:\n{}", process.printed());
+    }
+
+    /// Answers a query.
+    #[track_caller]
+    pub(crate) fn query(&self, sql: &str) -> String {
+        self.try_query(sql).ok().trim_end().to_owned()
+    }
+
+    /// Makes pgbench's tables.
+    pub(crate) fn fill(&self, scale: u32) {
+        let mut command = self.command("pgbench");
+        command.args(["--initialize", "--quiet", "--scale", &scale.to_string(), "--host"]).arg(&self.sockets);
+        command.arg("postgres");
+        self.workspace.run("pgbench-fill", command).ok();
+    }
+
+    /// Starts a load that goes on until the returned process ends.
+    pub(crate) fn load(&self) -> Process {
+        let mut command = self.command("pgbench");
+        command.args(["--client=2", "--time=3600", "--rate=200", "--host"]).arg(&self.sockets).arg("postgres");
+        let before = self.query("select count(*) from pgbench_history");
+        let process = self.workspace.spawn("pgbench", command);
+        wait_until("the load to change rows", SOON, || self.query("select count(*) from pgbench_history") != before);
+        process
+    }
+
+    /// Finishes the current WAL segment and returns its name.
+    pub(crate) fn switch_wal(&self) -> String {
+        // a switch right after a switch does nothing, so there has to be something to switch from
+        self.query("select pg_create_restore_point('switch')");
+        self.query("select pg_walfile_name(pg_switch_wal())")
+    }
+
+    /// Finishes the current WAL segment, waits until it is archived and returns its name.
+    pub(crate) fn archive(&self) -> String {
+        let segment = self.switch_wal();
+        self.wait_until_archived(&segment);
+        segment
+    }
+
+    /// Waits until a WAL segment is archived.
+    #[track_caller]
+    pub(crate) fn wait_until_archived(&self, segment: &str) {
+        wait_until(&format!("segment {segment} to be archived"), Duration::from_secs(180), || {
+            self.query("select last_archived_wal from pg_stat_archiver").as_str() >= segment
+        });
+    }
+
+    /// A checksum of every row of each table.
+    pub(crate) fn rows(&self) -> BTreeMap<String, String> {
+        let tables = self.query("select tablename from pg_tables where schemaname = 'public' order by 1");
+        let rows: BTreeMap<String, String> = tables
+            .lines()
+            .map(|table| {
+                let sql = format!(
+                    "select count(*) || ' rows, ' || coalesce(md5(string_agg(t::text, '|' order by t::text)), '') \
+                     from {table} t"
+                );
+                (table.to_owned(), self.query(&sql))
+            })
+            .collect();
+        assert!(rows.len() >= 4, "pgbench's tables are missing: {rows:?}");
+        rows
+    }
+
+    /// Copies an archived WAL segment of this cluster to a name of its own outside the cluster, to be
+    /// pushed by hand. Nothing else is pushed unless the caller causes it.
+    pub(crate) fn copy_segment(&self, name: &str) -> PathBuf {
+        let segment = self.archive();
+        let copy = self.workspace.directory("segments").join(name);
+        fs::copy(self.path.join("pg_wal").join(segment), &copy).expect("the segment can be copied");
+        own(&copy);
+        copy
+    }
+
+    fn try_query(&self, sql: &str) -> Output {
+        let mut command = self.command("psql");
+        command.args(["-X", "-A", "-t", "-q", "-h"]).arg(&self.sockets).args(["-d", "postgres", "-c", sql]);
+        self.workspace.run_quietly(command)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        self.workspace.command(program(format!("{PROGRAMS}/{name}")))
+    }
+}

@@ -1,0 +1,216 @@
+//! The repository host: our server, or the original one in its place.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::certificates::{Certificates, Identity};
+use super::{Config, Output, Process, SOON, STANZA, Workspace, free_port, peer, wait_until};
+
+/// Whether the original server runs instead of ours.
+fn original() -> bool {
+    match std::env::var("REPOHOSTD_TEST_SERVER").as_deref() {
+        Err(_) | Ok("" | "repohostd") => false,
+        Ok("original") => true,
+        Ok(other) => panic!("REPOHOSTD_TEST_SERVER={other}: original or repohostd"),
+    }
+}
+
+/// A repository host with its configuration and, while it runs, its server.
+pub(crate) struct Server {
+    pub(crate) workspace: Arc<Workspace>,
+    pub(crate) release: String,
+    pub(crate) port: u16,
+    /// `pgbackrest.conf`.
+    pub(crate) config: Config,
+    /// `repohostd.conf`, which only our server reads.
+    pub(crate) own_config: Config,
+    /// What the server finds in its environment.
+    pub(crate) environment: Vec<(String, String)>,
+    process: Option<Process>,
+    log: String,
+}
+
+impl Server {
+    /// Prepares a host that lets `pgbackrest-client` use every stanza.
+    pub(crate) fn new(workspace: &Arc<Workspace>, release: &str) -> Self {
+        for name in ["server/repository", "server/lock", "server/log"] {
+            workspace.directory(name);
+        }
+        let mut server = Self {
+            workspace: Arc::clone(workspace),
+            release: release.to_owned(),
+            port: free_port(),
+            config: Config::default(),
+            own_config: Config::default(),
+            environment: Vec::new(),
+            process: None,
+            log: String::new(),
+        };
+        let certificates = Certificates::shared();
+        workspace.file("server/ca.crt", 0o644, &certificates.authority.certificate);
+        server.write_identity(&certificates.server);
+        let here = workspace.path().join("server").display().to_string();
+        let port = server.port.to_string();
+        for (key, value) in [
+            ("repo1-path", format!("{here}/repository")),
+            ("lock-path", format!("{here}/lock")),
+            ("log-path", format!("{here}/log")),
+            ("log-level-console", "detail".to_owned()),
+            ("tls-server-port", port),
+            ("tls-server-auth", "pgbackrest-client=*".to_owned()),
+            ("tls-server-ca-file", format!("{here}/ca.crt")),
+            ("tls-server-cert-file", format!("{here}/server.crt")),
+            ("tls-server-key-file", format!("{here}/server.key")),
+        ] {
+            server.config.set("global", key, &value);
+        }
+        server
+    }
+
+    /// Replaces the files of the server's key and certificate.
+    pub(crate) fn write_identity(&self, identity: &Identity) {
+        self.workspace.file("server/server.crt", 0o644, &identity.certificate);
+        self.workspace.file("server/server.key", 0o600, &identity.key);
+    }
+
+    /// Where the repository is.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    /// The lock file of the stanza and the first repository.
+    pub(crate) fn lock(&self, kind: &str) -> PathBuf {
+        self.path("lock").join(format!("{STANZA}-{kind}-1.lock"))
+    }
+
+    /// A path of this host.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.workspace.path().join("server").join(name)
+    }
+
+    /// Writes the configuration and starts the server; returns when it accepts connections.
+    pub(crate) fn start(&mut self) {
+        self.launch();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        self.wait_until_listening(address);
+    }
+
+    /// Writes the configuration and starts the server, without waiting for it.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.process.is_none(), "the server runs already");
+        self.write_config();
+        let config = self.path("pgbackrest.conf");
+        let mut command = if original() {
+            let mut command = self.workspace.command(peer(&self.release));
+            // its sessions do not know a --config of its command line
+            command.env("PGBACKREST_CONFIG", &config).arg("server");
+            command
+        } else {
+            let mut command = self.workspace.command(self.binary());
+            command.arg(format!("--config={}", config.display())).arg(format!("--release={}", self.release));
+            command
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.process = Some(self.workspace.spawn("server", command));
+    }
+
+    /// Waits until the server accepts connections at an address.
+    pub(crate) fn wait_until_listening(&mut self, address: SocketAddr) {
+        let process = self.process.as_mut().expect("the server was started");
+        wait_until(&format!("a listener at {address}"), SOON, || {
+            if let Some(status) = process.ended() {
+                panic!("the server ended at once with {status}:\n{}", process.printed());
+            }
+            TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok()
+        });
+    }
+
+    /// Writes `pgbackrest.conf` and `repohostd.conf`.
+    pub(crate) fn write_config(&self) {
+        self.workspace.file("server/pgbackrest.conf", 0o640, &self.config.text());
+        self.workspace.file("server/repohostd.conf", 0o640, &self.own_config.text());
+    }
+
+    /// Writes the configuration and has the server read it again; returns when it says that it has.
+    pub(crate) fn reload(&mut self) {
+        let before = self.log().matches("configuration reload end").count();
+        self.write_config();
+        self.signal(Signal::HUP);
+        wait_until("the end of the reload", SOON, || self.log().matches("configuration reload end").count() > before);
+    }
+
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running().signal(signal);
+    }
+
+    /// The server's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.running().id()
+    }
+
+    /// Whether the server still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// Waits for the server's end and returns how it ended; `limit` is how long it may take.
+    pub(crate) fn wait(&mut self, limit: Duration) -> i32 {
+        let output = self.process.take().expect("the server runs").output(limit);
+        self.log.push_str(&output.text());
+        output.code
+    }
+
+    /// Asks the server to end and returns its exit code.
+    pub(crate) fn terminate(&mut self) -> i32 {
+        self.signal(Signal::TERM);
+        self.wait(SOON)
+    }
+
+    /// Ends the server without notice.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait(SOON);
+    }
+
+    /// What the server printed, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        let now = self.process.as_ref().map(Process::printed);
+        format!("{}{}", self.log, now.unwrap_or_default())
+    }
+
+    /// Waits until the server has printed something.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("{text:?} in the server's log"), SOON, || self.log().contains(text));
+    }
+
+    /// Runs the real pgbackrest on the repository host.
+    pub(crate) fn local(&self, arguments: &[&str]) -> Output {
+        let mut command = self.workspace.command(peer(&self.release));
+        command
+            .arg(format!("--config={}", self.path("pgbackrest.conf").display()))
+            .arg(format!("--stanza={STANZA}"))
+            .args(arguments);
+        self.workspace.run(&format!("local-{}", arguments[0]), command)
+    }
+
+    /// Our server at a place that the tests' user can reach, wherever the source tree is.
+    fn binary(&self) -> PathBuf {
+        let built = Path::new(env!("CARGO_BIN_EXE_repohostd"));
+        let place = self.path("repohostd");
+        if !place.exists() && fs::hard_link(built, &place).is_err() {
+            fs::copy(built, &place).expect("the server can be copied");
+        }
+        place
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+}

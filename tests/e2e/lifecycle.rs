@@ -1,0 +1,190 @@
+//! What an administrator does to the server while clients use it.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::archiving::assert_whole_segments;
+use crate::crashes::{running_backup, slow_down, stopped_while_it_pushes};
+use crate::for_each_release;
+use crate::harness::certificates::{Certificates, Identity};
+use crate::harness::{Bench, SOON, own, temporary_files, wait_until};
+
+for_each_release! {
+    a_reload_lets_a_new_client_in;
+    a_reload_shuts_a_client_out;
+    a_reload_with_a_broken_certificate_changes_nothing;
+    a_reload_with_a_bad_option_changes_nothing;
+    a_reload_takes_a_new_certificate;
+    sigterm_ends_an_idle_server_with_success;
+    sigint_ends_the_server_with_63;
+    sigterm_lets_a_push_finish;
+    sigterm_during_a_backup_leaves_nothing_half_done;
+    the_service_manager_is_told;
+    a_second_server_on_the_same_port_leaves_the_first_alone;
+}
+
+fn a_reload_lets_a_new_client_in(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.config.set("global", "tls-server-auth", "somebody-else=*");
+    bench.server.start();
+    let text = bench.client.run(&["repo-ls"]).text();
+    assert!(text.contains("access denied"), "{text}");
+
+    bench.server.config.set("global", "tls-server-auth", "pgbackrest-client=*");
+    bench.server.reload();
+    bench.client.ok(&["repo-ls"]);
+    assert!(bench.server.log().contains("DETAIL: configuration reload begin"), "{}", bench.server.log());
+    assert!(bench.server.log().contains("DETAIL: configuration reload end"), "{}", bench.server.log());
+}
+
+fn a_reload_shuts_a_client_out(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    bench.client.ok(&["repo-ls"]);
+    bench.server.config.set("global", "tls-server-auth", "somebody-else=*");
+    bench.server.reload();
+    let text = bench.client.fails(105, &["repo-ls"]);
+    assert!(text.contains("access denied"), "{text}");
+}
+
+fn a_reload_with_a_broken_certificate_changes_nothing(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let broken = Identity { key: "no key".to_owned(), certificate: "no certificate".to_owned() };
+    bench.server.write_identity(&broken);
+    bench.server.signal(Signal::HUP);
+    bench.server.wait_for_log("ERROR");
+    assert!(bench.server.log().contains("server.crt"), "the error names the file:\n{}", bench.server.log());
+    assert!(bench.server.runs(), "the server ended");
+    bench.client.ok(&["repo-ls"]);
+
+    bench.server.write_identity(&Certificates::shared().server);
+    bench.server.reload();
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn a_reload_with_a_bad_option_changes_nothing(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let port = bench.server.port.to_string();
+    bench.server.config.set("global", "tls-server-port", "abc");
+    bench.server.write_config();
+    bench.server.signal(Signal::HUP);
+    bench.server.wait_for_log("'abc' is not valid for 'tls-server-port' option");
+    assert!(bench.server.runs(), "the server ended");
+
+    bench.server.config.set("global", "tls-server-port", &port);
+    bench.server.reload();
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn a_reload_takes_a_new_certificate(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    bench.server.write_identity(&Certificates::shared().authority.issue("elsewhere"));
+    bench.server.reload();
+    // the client now finds another host's certificate
+    let text = bench.client.fails(95, &["repo-ls"]);
+    assert!(text.contains("unable to find hostname 'localhost' in certificate"), "{text}");
+}
+
+fn sigterm_ends_an_idle_server_with_success(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    bench.client.ok(&["repo-ls"]);
+    assert_eq!(bench.server.terminate(), 0);
+    let log = bench.server.log();
+    assert!(log.contains(" INFO: server command begin "), "{log}");
+    assert!(log.contains(" INFO: server command end: completed successfully"), "{log}");
+}
+
+fn sigint_ends_the_server_with_63(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    bench.server.signal(Signal::INT);
+    assert_eq!(bench.server.wait(SOON), 63);
+    let log = bench.server.log();
+    assert!(log.contains(" INFO: server command end: terminated on signal [SIGINT]"), "{log}");
+}
+
+fn sigterm_lets_a_push_finish(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    let mut cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0");
+    cluster.stop();
+    let before = assert_whole_segments(&bench.server.repository());
+
+    let push = stopped_while_it_pushes(&bench, &segment);
+    bench.server.signal(Signal::TERM);
+    push.signal(Signal::CONT);
+    push.output(SOON).ok();
+
+    assert_eq!(bench.server.wait(SOON), 0);
+    assert!(bench.server.log().contains("server command end: completed successfully"), "{}", bench.server.log());
+    assert_eq!(assert_whole_segments(&bench.server.repository()), before + 1);
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+}
+
+fn sigterm_during_a_backup_leaves_nothing_half_done(release: &str) {
+    let mut bench = Bench::new(release);
+    slow_down(&mut bench);
+    let cluster = bench.with_cluster();
+    cluster.fill(2);
+
+    let backup = running_backup(&bench);
+    bench.server.signal(Signal::TERM);
+    assert_eq!(bench.server.wait(Duration::from_secs(30)), 0, "the server ends within its time for draining");
+    let output = backup.output(SOON * 2);
+    assert_ne!(output.code, 0, "the backup outlived its server: {}", output.text());
+    assert!(bench.server.log().contains("server command end: completed successfully"), "{}", bench.server.log());
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+
+    bench.server.start();
+    bench.client.ok(&["backup", "--type=full"]);
+    bench.client.verifies();
+}
+
+fn the_service_manager_is_told(release: &str) {
+    let mut bench = Bench::new(release);
+    let path = bench.workspace.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("the socket can be bound");
+    own(&path);
+    socket.set_nonblocking(true).expect("the socket can be made non-blocking");
+    let mut told = String::new();
+    let mut hears = |wanted: &str| {
+        wait_until(&format!("{wanted} at the service manager"), SOON, || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                told.push('\n');
+            }
+            told.lines().any(|line| line == wanted)
+        });
+    };
+    bench.server.environment.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    bench.server.launch();
+    hears("READY=1");
+    bench.client.ok(&["repo-ls"]);
+    bench.server.signal(Signal::TERM);
+    hears("STOPPING=1");
+    assert_eq!(bench.server.wait(SOON), 0);
+}
+
+fn a_second_server_on_the_same_port_leaves_the_first_alone(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let mut second = crate::harness::server::Server::new(&bench.workspace, release);
+    second.port = bench.server.port;
+    second.config.set("global", "tls-server-port", &second.port.to_string());
+    second.launch();
+    for _ in 0..3 {
+        bench.client.ok(&["repo-ls"]);
+    }
+    assert!(bench.server.runs());
+    second.kill();
+    bench.client.ok(&["repo-ls"]);
+}

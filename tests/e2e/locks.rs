@@ -1,0 +1,122 @@
+//! Locks and stop files are shared with the real `pgbackrest` on the repository host.
+
+use std::fs;
+use std::io::Write as _;
+
+use rustix::process::Signal;
+
+use crate::for_each_release;
+use crate::harness::{Bench, SOON, files, hold_lock, wait_until};
+
+for_each_release! {
+    a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed;
+    a_stop_file_for_all_stanzas_stops_a_backup;
+    a_lock_held_on_the_repository_host_stops_a_backup;
+    a_backup_keeps_a_command_on_the_repository_host_waiting_outside;
+    a_lock_file_left_by_a_dead_process_stops_nobody;
+    two_backups_at_once_are_refused;
+}
+
+fn a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed(release: &str) {
+    let mut bench = Bench::new(release);
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+
+    bench.server.local(&["stop"]).ok();
+    let text = bench.client.fails(62, &["archive-push", &segment]);
+    assert!(
+        text.contains("raised from remote-0 tls protocol on 'localhost': stop file exists for stanza demo"),
+        "{text}"
+    );
+
+    bench.server.local(&["start"]).ok();
+    bench.client.ok(&["archive-push", &segment]);
+}
+
+fn a_stop_file_for_all_stanzas_stops_a_backup(release: &str) {
+    let mut bench = Bench::new(release);
+    let _cluster = bench.with_cluster();
+    fs::write(bench.server.path("lock/all.stop"), "").expect("the stop file can be written");
+    let text = bench.client.fails(62, &["backup"]);
+    assert!(text.contains("stop file exists for all stanzas"), "{text}");
+    fs::remove_file(bench.server.path("lock/all.stop")).expect("the stop file can be removed");
+    bench.client.ok(&["backup"]);
+}
+
+fn a_lock_held_on_the_repository_host_stops_a_backup(release: &str) {
+    let mut bench = Bench::new(release);
+    let _cluster = bench.with_cluster();
+    let path = bench.server.lock("backup");
+    let mut lock = hold_lock(&path);
+    lock.write_all(br#"{"execId":"1-deadbeef","pid":1}"#).expect("the lock file can be written");
+    crate::harness::own(&path);
+
+    let text = bench.client.fails(50, &["backup"]);
+    let expected = format!("unable to acquire lock on file '{}': Resource temporarily unavailable", path.display());
+    assert!(text.contains(&expected), "{text}");
+    assert!(text.contains("HINT: is another pgBackRest process running?"), "{text}");
+    let content = fs::read_to_string(&path).expect("the lock file is still there");
+    assert_eq!(content, r#"{"execId":"1-deadbeef","pid":1}"#, "another's lock file was written to");
+
+    drop(lock);
+    bench.client.ok(&["backup"]);
+}
+
+fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str) {
+    let mut bench = Bench::new(release);
+    let cluster = bench.with_cluster();
+    cluster.fill(1);
+    bench.client.ok(&["backup"]);
+
+    let mut backup = bench.client.start(&["backup", "--type=full"]);
+    let lock = bench.server.lock("backup");
+    wait_until("the backup to take its lock", SOON, || fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('}')));
+    backup.signal(Signal::STOP);
+    assert!(backup.ended().is_none(), "the backup was over too soon:\n{}", backup.printed());
+
+    let content: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&lock).expect("the lock file is there")).expect("it holds JSON");
+    let owner = content["execId"].as_str().expect("an exec-id");
+    assert!(owner.starts_with(&format!("{}-", backup.id())), "the lock names the client: {content}");
+    let process = content["pid"].as_u64().expect("a process id");
+    assert!(fs::exists(format!("/proc/{process}")).expect("/proc is readable"), "the lock names a live process");
+
+    let text = bench.server.local(&["expire"]).fails_with(50);
+    assert!(text.contains("Resource temporarily unavailable"), "{text}");
+
+    backup.signal(Signal::CONT);
+    backup.output(SOON * 3).ok();
+    bench.server.local(&["expire"]).ok();
+    assert_eq!(files(&bench.server.path("lock")), Vec::<std::path::PathBuf>::new(), "no lock file is left");
+}
+
+fn a_lock_file_left_by_a_dead_process_stops_nobody(release: &str) {
+    let mut bench = Bench::new(release);
+    let _cluster = bench.with_cluster();
+    let stale = r#"{"execId":"99999999-0123456789abcdef0123456789abcdef","pid":99999999,"sz":1,"szCplt":1}"#;
+    bench.workspace.file("server/lock/demo-backup-1.lock", 0o640, stale);
+    bench.client.ok(&["backup"]);
+    assert!(!bench.server.lock("backup").exists(), "the lock file is left");
+}
+
+fn two_backups_at_once_are_refused(release: &str) {
+    let mut bench = Bench::new(release);
+    let cluster = bench.with_cluster();
+    cluster.fill(1);
+    let backup = bench.client.start(&["backup", "--type=full"]);
+    let lock = bench.server.lock("backup");
+    wait_until("the backup to take its lock", SOON, || lock.exists());
+    backup.signal(Signal::STOP);
+
+    // another host's client, which does not see the first one's own locks
+    let mut other = crate::harness::client::Client::new(&bench.server, "other");
+    for key in ["pg1-path", "pg1-socket-path"] {
+        other.config.set("demo", key, bench.client.config.value("demo", key));
+    }
+    let text = other.fails(50, &["backup"]);
+    assert!(text.contains("unable to acquire lock on file"), "{text}");
+
+    backup.signal(Signal::CONT);
+    backup.output(SOON * 3).ok();
+    other.ok(&["backup"]);
+}
