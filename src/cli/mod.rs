@@ -115,7 +115,7 @@ fn fail(error: &Error) -> u8 {
 /// Lets `log` speak on standard error, for the commands that have no log of their own.
 fn log_to_stderr() {
     // Only a second logger could fail, and that would do as well.
-    let _ = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Warn).without_timestamps().init();
+    let _ = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Warn).init();
 }
 
 #[cfg(test)]

@@ -315,7 +315,8 @@ impl WriteStream {
             let name = name.as_deref().unwrap_or("[none]");
             id.map_or_else(|| name.to_owned(), |id| format!("{name}[{id}]"))
         };
-        let current = |name: &Option<std::rc::Rc<str>>, id: u32| format!("{}[{id}]", name.as_deref().unwrap_or("[unknown]"));
+        let current =
+            |name: &Option<std::rc::Rc<str>>, id: u32| format!("{}[{id}]", name.as_deref().unwrap_or("[unknown]"));
         let message = format_args!(
             "unable to set ownership for '{}' to {}:{} from {}:{}",
             self.place,

@@ -24,6 +24,7 @@ use crate::disk::Disk;
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
 use crate::protocol::error::Error;
+use crate::session;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
@@ -435,6 +436,9 @@ impl EventLoop {
             if *count == 0 {
                 self.per_address.remove(&site);
             }
+        }
+        if self.connections.is_empty() {
+            session::release_buffers();
         }
         // Those that left from the front are forgotten; the others when their turn comes.
         while self
