@@ -6,18 +6,25 @@ use crate::config::Environment;
 use crate::server::serve::serve;
 
 /// serve the repository until a signal ends it (the default; also called 'server').
-///
-/// Takes the options of 'pgbackrest server', from the command line, from PGBACKREST_... in the
-/// environment and from /etc/pgbackrest/pgbackrest.conf, most important of them:
-/// --config=FILE, --tls-server-address, --tls-server-port, --tls-server-cert-file,
-/// --tls-server-key-file, --tls-server-ca-file, --tls-server-auth, --log-level-console;
-/// and of its own --release=VERSION, the pgbackrest release to announce, and
-/// --repohostd-config=FILE, default repohostd.conf beside the configuration file.
-///
-/// SIGHUP reloads the configuration, SIGTERM lets requests in flight finish and ends with status 0,
-/// SIGINT ends at once with status 63.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "serve")]
+#[argh(
+    subcommand,
+    name = "serve",
+    note = "Takes the options of 'pgbackrest server', from the command line, from PGBACKREST_... in the
+environment and from /etc/pgbackrest/pgbackrest.conf. The most important ones:
+  --config=FILE                      instead of /etc/pgbackrest/pgbackrest.conf
+  --tls-server-address=LIST          names and addresses, * for all (default: localhost)
+  --tls-server-port=PORT             (default: 8432)
+  --tls-server-cert-file=FILE        with --tls-server-key-file and --tls-server-ca-file
+  --tls-server-auth=CLIENT=STANZAS   who may do what; repeatable
+  --log-level-console=LEVEL          (default: warn)
+Its own:
+  --release=VERSION                  the pgbackrest release to announce
+  --repohostd-config=FILE            instead of repohostd.conf beside the configuration file",
+    note = "SIGHUP reloads the configuration; what is wrong with it is logged, and the server goes on
+with what it had. SIGTERM lets requests in flight finish and ends with status 0, SIGINT
+ends at once with status 63."
+)]
 pub struct Serve {}
 
 /// Serves with these options; returns the exit status.

@@ -120,8 +120,8 @@ mod tests {
     }
 
     fn ask(authority: &Configured, name: &str, stanza: &str) -> Result<SessionSettings> {
-        let parameters =
-            ["--exec-id=1-12345678", "--remote-type=repo", "--repo=1", "--pg1-path=/pg"].map(str::to_owned);
+        let parameters = ["--exec-id=1-12345678", "--remote-type=repo", "--repo=1", "--pg1-path=/pg", "--process=0"]
+            .map(str::to_owned);
         let mut parameters = parameters.to_vec();
         parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
         authority.authorize(&[name.to_owned()], &parameters).map(|authorized| authorized.settings)

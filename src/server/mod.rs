@@ -16,3 +16,6 @@ pub mod serve;
 pub mod signals;
 pub mod stop_files;
 pub mod tls;
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::connect();
+    // Modes are explicit everywhere, and clients count on getting those that they ask for.
+    rustix::process::umask(Mode::empty());
     let begun = Instant::now();
     match Server::start(arguments, environment) {
         Ok(Some(mut server)) => match server.run() {
@@ -92,8 +94,6 @@ impl Server {
     /// Everything up to listening. `None` when a signal came in between, which is logged, as errors
     /// are.
     fn start(arguments: &[String], environment: &Environment) -> Result<Option<Self>> {
-        // Modes are explicit everywhere, and clients count on getting those that they ask for.
-        rustix::process::umask(Mode::empty());
         let mut configuration = Configuration::load(arguments, environment).inspect_err(report_unread)?;
         log::apply(&configuration.log);
         log::info(format_args!("{}", configuration.begin));
@@ -345,3 +345,7 @@ fn bind_patiently(endpoints: &[Endpoint], keep_alive: KeepAlive, signals: &mut S
 fn system(text: &str, error: &io::Error) -> Error {
     Error::system(Code::Kernel, text, error.raw_os_error().unwrap_or(0))
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;
