@@ -23,9 +23,9 @@ fn a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed(releas
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
 
     bench.server.local(&["stop"]).ok();
-    let text = bench.client.fails(62, &["archive-push", &segment]);
+    let text = bench.client.fails(103, &["archive-push", &segment]);
     assert!(
-        text.contains("raised from remote-0 tls protocol on 'localhost': stop file exists for stanza demo"),
+        text.contains("[StopError] raised from remote-0 tls protocol on 'localhost': stop file exists for stanza demo"),
         "{text}"
     );
 

@@ -240,18 +240,6 @@ impl Workspace {
         self.spawn(name, command).output(Duration::from_secs(300))
     }
 
-    /// Runs a program to its end without leaving logs, for what is asked often.
-    pub(crate) fn run_quietly(&self, mut command: Command) -> Output {
-        let text = format!("{command:?}");
-        let output = command.output().unwrap_or_else(|error| panic!("{text} does not start: {error}"));
-        Output {
-            command: text,
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
     /// Processes whose command line names this directory.
     fn left_behind(&self) -> Vec<Pid> {
         let name = self.path().as_os_str().as_bytes();
@@ -391,6 +379,18 @@ impl Output {
     pub(crate) fn fails_with(self, code: i32) -> String {
         assert!(self.code == code, "exit code {}, not {code}, of {}:\n{}", self.code, self.command, self.text());
         self.text()
+    }
+}
+
+/// Runs a program to its end without leaving logs, for what is asked often.
+pub(crate) fn run_quietly(mut command: Command) -> Output {
+    let text = format!("{command:?}");
+    let output = command.output().unwrap_or_else(|error| panic!("{text} does not start: {error}"));
+    Output {
+        command: text,
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
