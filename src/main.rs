@@ -1,1 +1,8 @@
-fn main() {}
+//! The program: arguments to a command, nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    ExitCode::from(repohostd::cli::run(&arguments))
+}

@@ -1,1 +1,150 @@
-//! placeholder
+//! The command line: which words mean which command. One file for each command.
+//!
+//! `serve`, which is also meant when no command is named, and `check` take the server's options,
+//! whose grammar is pgBackRest's and is read by `config`. The other commands are ours alone and have
+//! their arguments described by `argh`. Every command returns the exit status, which is
+//! pgBackRest's error number.
+
+pub mod check;
+pub mod ping;
+pub mod quickstart;
+pub mod serve;
+pub mod try_out;
+pub mod version;
+
+use std::io::Write;
+
+use argh::{EarlyExit, FromArgs, SubCommand};
+
+use crate::config::Environment;
+use crate::protocol::error::{Code, Error};
+
+/// The name that help texts show.
+const PROGRAM: &str = "repohostd";
+
+/// repohostd serves a repository of PostgreSQL backups to unmodified pgbackrest clients, in place of
+/// 'pgbackrest server'. Without a command it serves.
+#[derive(FromArgs)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    TryOut(try_out::TryOut),
+    Check(check::Check),
+    Ping(ping::Ping),
+    Version(version::Version),
+}
+
+/// Runs the command that `arguments`, without the program's name, ask for. Returns the exit status.
+#[must_use]
+pub fn run(arguments: &[String]) -> u8 {
+    let environment = Environment::capture();
+    let word = arguments.first().map_or("", String::as_str);
+    let help = arguments.iter().any(|argument| argument == "--help");
+    let rest = arguments.get(1..).unwrap_or_default();
+    match word {
+        "check" if !help => return check::run(rest, &environment),
+        "--version" => return version::run(),
+        "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
+        "serve" | "server" | "check" if help => {}
+        _ if help && word.starts_with("--") => {}
+        _ => return serve::run(arguments, &environment),
+    }
+    let separate = if help || matches!(word, "help" | "-h") { help_for(word) } else { split_values(arguments) };
+    let separate: Vec<_> = separate.iter().map(String::as_str).collect();
+    match Arguments::from_args(&[PROGRAM], &separate) {
+        Ok(Arguments { command }) => match command {
+            Command::TryOut(options) => try_out::run(&options, &environment),
+            Command::Ping(options) => ping::run(&options),
+            Command::Version(version::Version {}) => version::run(),
+            // Served above; argh knows them for their help.
+            Command::Serve(_) => serve::run(&[], &environment),
+            Command::Check(_) => check::run(&[], &environment),
+        },
+        Err(EarlyExit { output, status: Ok(()) }) => {
+            say(&output);
+            0
+        }
+        Err(EarlyExit { output, status: Err(()) }) => fail(&Error::new(Code::OptionInvalid, output.trim_end())),
+    }
+}
+
+/// The arguments that make argh print the help of the command that `word` is.
+fn help_for(word: &str) -> Vec<String> {
+    let command = match word {
+        "server" => Some(serve::Serve::COMMAND.name),
+        "serve" | "check" | "quickstart" | "ping" | "version" => Some(word),
+        _ => None,
+    };
+    command.into_iter().chain(["--help"]).map(str::to_owned).collect()
+}
+
+/// Splits `--name=value`, which argh does not know, into two arguments.
+fn split_values(arguments: &[String]) -> Vec<String> {
+    let mut result = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => result.extend([name.to_owned(), value.to_owned()]),
+            _ => result.push(argument.clone()),
+        }
+    }
+    result
+}
+
+/// Writes to standard output. A reader that left is no failure.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = output.write_all(b"\n");
+    }
+}
+
+/// Says on standard error what went wrong; returns the exit status.
+fn fail(error: &Error) -> u8 {
+    let text = format!("ERROR: {error}").replace('\n', "\n       ");
+    let _ = writeln!(std::io::stderr(), "{text}");
+    error.code.number()
+}
+
+/// Lets `log` speak on standard error, for the commands that have no log of their own.
+fn log_to_stderr() {
+    // Only a second logger could fail, and that would do as well.
+    let _ = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Warn).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn values_may_be_joined_to_their_option() {
+        assert_eq!(split_values(&strings(&["ping", "--port=1", "a=b", "--x"])), ["ping", "--port", "1", "a=b", "--x"]);
+    }
+
+    #[test]
+    fn every_command_has_a_help_text() {
+        for word in ["help", "serve", "server", "check", "quickstart", "ping", "version"] {
+            let arguments = help_for(word);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
+            assert!(exit.status.is_ok() && exit.output.contains("Usage: repohostd"), "{word}: {}", exit.output);
+        }
+    }
+
+    #[test]
+    fn an_argument_that_does_not_exist_is_an_error_with_its_own_status() {
+        assert_eq!(run(&strings(&["ping", "--no-such-option"])), Code::OptionInvalid.number());
+        assert_eq!(run(&strings(&["--no-such-option"])), Code::OptionInvalid.number());
+        assert_eq!(run(&strings(&["bakcup"])), Code::CommandInvalid.number());
+    }
+}

@@ -1,1 +1,57 @@
-//! placeholder
+//! Configuration: what the server and each session are told, by whom, and what they may not be told.
+//!
+//! Owns the option table, the grammar and search of configuration files, the precedence of sources,
+//! the checks of values, who may do what, and our own `repohostd.conf`. It opens configuration files
+//! and nothing else: no socket, no certificate, no repository. Facts: the server specification,
+//! sections 1, 2.4, 3.4 and 4; texts of errors are pgBackRest's because people search for them,
+//! and what we add to them stands on a `HINT:` line of its own.
+//!
+//! ```text
+//! arguments ─┐
+//! environment ┼→ settings (raw texts) → server   (ServerSettings)
+//! files → ini ┘                       → session  (SessionSettings) → query (opt-g)
+//! ```
+
+mod command;
+mod definitions;
+mod describe;
+mod dialect;
+mod files;
+mod grants;
+mod ini;
+mod key_file;
+mod own;
+mod query;
+mod server;
+mod session;
+mod settings;
+mod value;
+
+use std::collections::BTreeMap;
+
+pub use command::Command;
+pub use describe::{Described, describe};
+pub use files::{Files, Search};
+pub use grants::{Grant, Grants};
+pub use key_file::check_key_file;
+pub use own::OwnSettings;
+pub use server::{Loaded, LogLevel, ServerSettings, load_from, load_server};
+pub use session::{CipherType, RemoteType, Repository, RepositoryKind, SessionSettings, parse_session};
+
+/// The process's environment, captured by the caller so that tests can pass their own; only
+/// variables called `PGBACKREST_…` count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl Environment {
+    /// The environment of this process, as far as it concerns the configuration.
+    #[must_use]
+    pub fn capture() -> Self {
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        Self(variables.filter(|(name, _)| name.starts_with("PGBACKREST_")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,26 @@
 //! same order and shape (specification, sections 5.1 and 5.2). This module knows the layouts; the
 //! folder `filter` does the work.
 
+use zeroize::Zeroize;
+
+use super::error::{Code, Error, Result};
+use super::pack::{Reader, Writer};
+use super::release::{CipherLayout, Release};
 use super::string_id::StringId;
 
-/// A secret that never shows in a log or an error.
+/// A secret that never shows in a log or an error, and is wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<redacted>")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -147,4 +158,150 @@ pub enum FilterResult {
     Size(u64),
     /// The format of the repository file that was read.
     Format(u32),
+}
+
+/// More filters than any client chains are refused.
+const FILTERS_MAXIMUM: usize = 16;
+/// More keys than any repository has are refused.
+const KEYS_MAXIMUM: u32 = 1000;
+
+const ENCRYPT: StringId = StringId::new("encrypt");
+const DECRYPT: StringId = StringId::new("decrypt");
+const AES_256_CBC: StringId = StringId::new("aes-256-cbc");
+
+/// Reads the list of filters that is the next field of a request.
+///
+/// Null parameters mean a filter's defaults.
+///
+/// # Errors
+///
+/// [`Code::Assert`] for a filter that there is not, as the original reports it, and
+/// [`Code::Format`] for parameters that do not fit.
+pub fn decode_filters(reader: &mut Reader<'_>, release: &Release) -> Result<Vec<FilterSpec>> {
+    let Some(mut list) = reader.read_pack()? else { return Ok(Vec::new()) };
+    let mut filters = Vec::new();
+    while list.peek()?.is_some() {
+        if filters.len() == FILTERS_MAXIMUM {
+            return Err(Error::format(format!("more than {FILTERS_MAXIMUM} filters")));
+        }
+        let name = list.read_string_id()?.ok_or_else(|| Error::format("filter has no name"))?;
+        let parameters = list.read_pack()?;
+        let defaults = parameters.is_none();
+        filters.push(decode_filter(name, &mut parameters.unwrap_or(Reader::new(&[])), defaults, release)?);
+    }
+    Ok(filters)
+}
+
+fn decode_filter(name: StringId, parameters: &mut Reader<'_>, defaults: bool, release: &Release) -> Result<FilterSpec> {
+    let level = |parameters: &mut Reader<'_>, default| {
+        let level = parameters.read_i32()?;
+        Ok::<_, Error>(if defaults { default } else { level })
+    };
+    Ok(match name.to_string().as_str() {
+        "hash" => FilterSpec::Hash(decode_digest(parameters.read_string_id()?)?.unwrap_or(Digest::Sha1)),
+        "size" => FilterSpec::Size,
+        "sink" => FilterSpec::Sink,
+        "buffer" => FilterSpec::Buffer,
+        "gz-cmp" => FilterSpec::GzCompress { level: level(parameters, 6)?, raw: parameters.read_bool()? },
+        "gz-dcmp" => FilterSpec::GzDecompress { raw: parameters.read_bool()? },
+        "lz4-cmp" => FilterSpec::Lz4Compress { level: level(parameters, 1)?, raw: parameters.read_bool()? },
+        "lz4-dcmp" => FilterSpec::Lz4Decompress,
+        "zst-cmp" => FilterSpec::ZstCompress { level: level(parameters, 3)? },
+        "zst-dcmp" => FilterSpec::ZstDecompress,
+        "bz2-cmp" => FilterSpec::Bz2Compress { level: level(parameters, 9)? },
+        "bz2-dcmp" => FilterSpec::Bz2Decompress,
+        "cipher-blk" => decode_cipher(parameters, release.cipher_layout)?,
+        "cipher-fmt" if release.detects_cipher_format => decode_cipher_format(parameters)?,
+        "cipher-hdr" if release.detects_cipher_format => {
+            FilterSpec::CipherHeader(parameters.read_bin()?.unwrap_or_default().to_vec())
+        }
+        _ => return Err(Error::new(Code::Assert, format!("unable to add filter '{name}'"))),
+    })
+}
+
+fn decode_digest(name: Option<StringId>) -> Result<Option<Digest>> {
+    let Some(name) = name else { return Ok(None) };
+    Ok(Some(match name.to_string().as_str() {
+        "md5" => Digest::Md5,
+        "sha1" => Digest::Sha1,
+        "sha256" => Digest::Sha256,
+        _ => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
+    }))
+}
+
+fn decode_cipher(parameters: &mut Reader<'_>, layout: CipherLayout) -> Result<FilterSpec> {
+    let mode = match parameters.read_u64()?.map(StringId) {
+        Some(ENCRYPT) => CipherMode::Encrypt,
+        Some(DECRYPT) => CipherMode::Decrypt,
+        _ => return Err(Error::format("invalid cipher mode")),
+    };
+    let (digest, pass, magic) = match layout {
+        CipherLayout::Raw => {
+            decode_cipher_type(parameters.read_u64()?.map(StringId))?;
+            let pass = decode_pass(parameters)?;
+            let digest = match parameters.read_str()? {
+                None | Some("sha1") => Digest::Sha1,
+                Some("sha256") => Digest::Sha256,
+                Some("md5") => Digest::Md5,
+                Some(name) => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
+            };
+            (digest, pass, !parameters.read_bool()?)
+        }
+        CipherLayout::Header => {
+            decode_cipher_type(parameters.read_string_id()?)?;
+            let digest = decode_digest(parameters.read_string_id()?)?
+                .ok_or_else(|| Error::new(Code::Assert, "unable to load digest '!'"))?;
+            let pass = decode_pass(parameters)?;
+            let magic = match parameters.read_u32()? {
+                0 => true,
+                1 => false,
+                header => return Err(Error::format(format!("invalid cipher header type {header}"))),
+            };
+            (digest, pass, magic)
+        }
+    };
+    Ok(FilterSpec::CipherBlock { mode, pass, digest, magic })
+}
+
+fn decode_cipher_type(name: Option<StringId>) -> Result<()> {
+    match name {
+        Some(AES_256_CBC) => Ok(()),
+        Some(name) => Err(Error::new(Code::Assert, format!("unable to load cipher '{name}'"))),
+        None => Err(Error::format("cipher filter has no cipher")),
+    }
+}
+
+fn decode_pass(parameters: &mut Reader<'_>) -> Result<Secret> {
+    Ok(Secret(parameters.read_bin()?.ok_or_else(|| Error::format("cipher filter has no passphrase"))?.to_vec()))
+}
+
+fn decode_cipher_format(parameters: &mut Reader<'_>) -> Result<FilterSpec> {
+    let count = parameters.read_u32()?;
+    if count > KEYS_MAXIMUM {
+        return Err(Error::format(format!("more than {KEYS_MAXIMUM} cipher keys")));
+    }
+    let mut keys = Vec::new();
+    for _ in 0..count {
+        let id = parameters.read_str()?.unwrap_or_default().to_owned();
+        decode_cipher_type(parameters.read_string_id()?)?;
+        let digest = decode_digest(parameters.read_string_id()?)?;
+        keys.push(CipherKey { id, digest, pass: decode_pass(parameters)? });
+    }
+    // The key that new files are written with; a reader does not need it.
+    parameters.skip()?;
+    let expected = Some(parameters.read_u32()?).filter(|format| *format != 0);
+    Ok(FilterSpec::CipherFormat { keys, expected })
+}
+
+/// Writes the results of a list of filters as a pack: name and result, pair by pair.
+pub fn encode_results(writer: &mut Writer, results: &[(StringId, FilterResult)]) {
+    for (name, result) in results {
+        writer.string_id(*name);
+        match result {
+            FilterResult::None => writer.null(),
+            FilterResult::Hash(digest) => writer.pack(|inner| _ = inner.bin(digest)),
+            FilterResult::Size(size) => writer.pack(|inner| _ = inner.u64(*size)),
+            FilterResult::Format(format) => writer.pack(|inner| _ = inner.u32(*format)),
+        };
+    }
 }

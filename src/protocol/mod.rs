@@ -7,5 +7,9 @@
 pub mod errno;
 pub mod error;
 pub mod filter;
+pub mod framing;
 pub mod pack;
+pub mod release;
+pub mod request;
+pub mod response;
 pub mod string_id;

@@ -1,1 +1,79 @@
-//! placeholder
+//! What a request means on disk: confined paths, reads, writes, listings, changes, locks and stop
+//! files.
+//!
+//! Each request is a small state machine that asks for one disk operation at a time and is resumed
+//! with its completion. Nothing here does I/O. [`view::View`] is where a client's paths become
+//! places; no request reaches the disk but through it.
+
+pub mod change;
+pub mod listing;
+pub mod locks;
+pub mod make_path;
+pub mod read;
+pub mod view;
+pub mod write;
+
+use crate::disk::{Completion, Operation};
+use crate::protocol::error::{Error, Result};
+use crate::protocol::response::Payload;
+
+/// What a request needs next.
+#[derive(Debug)]
+pub enum Step {
+    /// This disk operation; resume with its completion.
+    Disk(Operation),
+    /// Another slice of work that only burns CPU, after others had their turn.
+    Work,
+    /// Nothing: it is answered.
+    Done(Answer),
+}
+
+/// The answer to a request.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// A pack of data, or null.
+    pub payload: Option<Payload>,
+    /// Whether the session that the request belongs to ends with it.
+    pub close: bool,
+}
+
+impl Answer {
+    /// An answer without data.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self { payload: None, close: false }
+    }
+
+    /// An answer with data.
+    #[must_use]
+    pub const fn data(payload: Payload) -> Self {
+        Self { payload: Some(payload), close: false }
+    }
+}
+
+/// A request that takes more than one step.
+pub trait Task {
+    /// Goes on after the operation that was asked for last has completed.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told; the task is over then.
+    fn resume(&mut self, completion: Completion) -> Result<Step>;
+}
+
+/// An outcome that does not belong to the operation that was asked for.
+fn unexpected_outcome() -> Error {
+    Error::new(crate::protocol::error::Code::Assert, "disk operation came to an unexpected outcome")
+}
+
+/// Errno values that requests tell apart.
+pub(crate) mod errno {
+    use crate::disk::Errno;
+
+    /// No such file or directory.
+    pub(crate) const ENOENT: Errno = Errno(2);
+    /// It exists already.
+    pub(crate) const EEXIST: Errno = Errno(17);
+    /// Another file system, or outside of the root.
+    pub(crate) const EXDEV: Errno = Errno(18);
+}

@@ -1,1 +1,21 @@
-//! placeholder
+//! The server: listeners, connections with TLS, signals, reload, shutdown, limits, systemd.
+//!
+//! It is the only part that knows sockets and clocks. [`event_loop`] turns, [`connection`] is one
+//! client, [`serve`] is the life of the process around them.
+
+pub mod authority;
+mod clock;
+pub mod connection;
+pub mod event_loop;
+pub mod limits;
+pub mod listen;
+pub mod notify;
+mod record;
+pub mod reload;
+pub mod serve;
+pub mod signals;
+pub mod stop_files;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;

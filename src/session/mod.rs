@@ -1,1 +1,108 @@
-//! placeholder
+//! One client's conversation, without I/O: bytes in; bytes, disk work and deadlines out.
+//!
+//! The type [`Session`] documents the contract with the event loop.
+
+mod buffers;
+mod conversation;
+mod ending;
+mod output;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::config::SessionSettings;
+use crate::protocol::error::{Error, Result};
+
+pub use buffers::release as release_buffers;
+pub use conversation::Session;
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Names in the client's certificate, the common name first; `None` without a certificate.
+    pub names: Option<Vec<String>>,
+}
+
+/// Decides whether a client may open a session, and with which settings.
+pub trait Authority {
+    /// Checks the names of a client against the grants, reads the parameters of its `config` request
+    /// and merges them with the server's configuration.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told: code 105 when it may not, 31, 32 or 37 for parameters.
+    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized>;
+}
+
+/// A client that may open a session.
+#[derive(Debug)]
+pub struct Authorized {
+    /// What the session does, and on what.
+    pub settings: SessionSettings,
+    /// Whether the client is granted every stanza, and so the whole repository.
+    pub whole_repository: bool,
+}
+
+/// Bounds that the server sets for a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the end of the handshake to the end of the first request.
+    pub first_request: Duration,
+    /// Every later wait for the client, for input as for output to drain.
+    pub idle: Duration,
+}
+
+/// What happened that somebody may want in the log.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The client was authorized.
+    Opened(Opened),
+    /// The session ends because of this; the client was told so if it still could be.
+    Refused(Error),
+    /// A request was refused or failed in a way that an administrator should see.
+    Denied {
+        /// The request's name, such as `s-rd`.
+        request: String,
+        /// What the client was told.
+        error: Error,
+    },
+}
+
+/// What a client that was authorized wants.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The command, such as `archive-push`.
+    pub command: String,
+    /// The stanza, if it named one.
+    pub stanza: Option<String>,
+    /// 0 for the main process of a client, otherwise the number of its worker.
+    pub process: u32,
+    /// The client's own id for its run.
+    pub exec_id: Option<String>,
+}
+
+/// Counters of a session, for its line in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that were answered, `config` and `noop` included.
+    pub requests: u64,
+    /// Requests that were answered with an error.
+    pub errors: u64,
+    /// Bytes of files sent to the client.
+    pub read: u64,
+    /// Bytes of files taken from the client.
+    pub written: u64,
+}
+
+/// What a session wants done with its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Goes on.
+    Open,
+    /// Send what `poll_output` still holds, then `close_notify`, then close. No input is wanted.
+    Closing,
+    /// Nothing is left: no output, no disk work under way. The session can be dropped.
+    Closed,
+}

@@ -1,0 +1,167 @@
+//! A quickstart as its user meets it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::{Options, create};
+use crate::protocol::error::Code;
+use crate::server::tls::testing::{BOTH, handshake};
+use crate::server::tls::{TlsFiles, identity, server_config};
+
+const KNOWN: [&str; 2] = ["2.55.1", "2.60.0"];
+
+fn options() -> Options<'static> {
+    Options {
+        port: None,
+        release: None,
+        known_releases: &KNOWN,
+        pgbackrest: Path::new("/nonexistent/pgbackrest"),
+        pg_path: None,
+    }
+}
+
+/// The value of an option in one of the files.
+fn value(file: &Path, key: &str) -> String {
+    super::text::get(&fs::read_to_string(file).unwrap(), key).unwrap().to_owned()
+}
+
+/// A program that answers like `pgbackrest version`.
+fn installed(directory: &Path, answer: &str) -> PathBuf {
+    // Written by another process: a file that this one has open for writing, and that a test on another
+    // thread inherits to its children for a moment, cannot be executed.
+    let script = format!("printf '#!/bin/sh\\necho \"{answer}\"\\n' > pgbackrest && chmod 755 pgbackrest");
+    let status = Command::new("sh").args(["-c", &script]).current_dir(directory).status().unwrap();
+    assert!(status.success());
+    directory.join("pgbackrest")
+}
+
+#[test]
+fn its_client_and_server_shake_hands_and_verify_each_other() {
+    let place = tempfile::tempdir().unwrap();
+    let quickstart = create(&place.path().join("demo"), &options()).unwrap();
+    let (server, client) = (&quickstart.server_config, &quickstart.client_config);
+    let (server_files, warnings) = server_config(&TlsFiles {
+        cert: Path::new(&value(server, "tls-server-cert-file")),
+        key: Path::new(&value(server, "tls-server-key-file")),
+        ca: Path::new(&value(server, "tls-server-ca-file")),
+        crl: None,
+        cipher_12: None,
+        cipher_13: None,
+    })
+    .unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+
+    let pem = |key: &str| fs::read(value(client, key)).unwrap();
+    let mut roots = RootCertStore::empty();
+    for root in rustls_pemfile::certs(&mut pem("repo1-host-ca-file").as_slice()) {
+        roots.add(root.unwrap()).unwrap();
+    }
+    for version in BOTH {
+        let chain: Result<_, _> = rustls_pemfile::certs(&mut pem("repo1-host-cert-file").as_slice()).collect();
+        let key = rustls_pemfile::private_key(&mut pem("repo1-host-key-file").as_slice()).unwrap().unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain.unwrap(), key)
+            .unwrap();
+        let connection = handshake(&server_files, config).unwrap();
+        assert_eq!(identity(&connection).unwrap().unwrap().names, ["pgbackrest-client"]);
+    }
+}
+
+#[test]
+fn everything_lies_under_one_directory_and_keys_are_closed() {
+    let place = tempfile::tempdir().unwrap();
+    let quickstart = create(&place.path().join("a/b"), &options()).unwrap();
+    let root = &quickstart.directory;
+    for key in ["server.key", "client.key"] {
+        assert_eq!(fs::metadata(root.join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+    }
+    let server = &quickstart.server_config;
+    for (file, key) in [
+        (server, "repo1-path"),
+        (server, "lock-path"),
+        (server, "log-path"),
+        (&quickstart.client_config, "lock-path"),
+        (&quickstart.client_config, "log-path"),
+        (&quickstart.client_config, "spool-path"),
+    ] {
+        let path = PathBuf::from(value(file, key));
+        assert!(path.starts_with(root) && path.is_dir(), "{key}={}", path.display());
+    }
+    // The same lock directory on both sides would make every backup wait for itself.
+    assert_ne!(value(server, "lock-path"), value(&quickstart.client_config, "lock-path"));
+    assert!(!quickstart.reused);
+    let commands = &quickstart.instructions;
+    for command in ["server-ping", "stanza-create", "archive-push %p", "check", "backup", "info", "restore"] {
+        assert!(commands.contains(command), "{command} is missing in\n{commands}");
+    }
+}
+
+#[test]
+fn a_second_run_keeps_certificates_and_edits_and_applies_options() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("demo");
+    let first = create(&directory, &options()).unwrap();
+    assert_eq!((first.port, first.release.as_str()), (8432, "2.60.0"));
+    let certificate = fs::read(directory.join("client.crt")).unwrap();
+    let edited = fs::read_to_string(&first.client_config).unwrap().replace("/15/", "/17/") + "process-max=4\n";
+    fs::write(&first.client_config, edited).unwrap();
+
+    let changed = Options { port: Some(9999), release: Some("2.55.1"), ..options() };
+    let second = create(&directory, &changed).unwrap();
+    assert!(second.reused);
+    assert_eq!(fs::read(directory.join("client.crt")).unwrap(), certificate);
+    assert_eq!(value(&second.server_config, "tls-server-port"), "9999");
+    assert_eq!(value(&second.client_config, "repo1-host-port"), "9999");
+    assert_eq!(value(&second.client_config, "pg1-path"), "/var/lib/postgresql/17/main");
+    assert_eq!(value(&second.client_config, "process-max"), "4");
+    assert_eq!(value(&directory.join("server/repohostd.conf"), "release"), "2.55.1");
+
+    // What was chosen stays chosen, and a lost key means new certificates.
+    fs::remove_file(directory.join("client.key")).unwrap();
+    let third = create(&directory, &options()).unwrap();
+    assert_eq!((third.port, third.release.as_str()), (9999, "2.55.1"));
+    assert_ne!(fs::read(directory.join("client.crt")).unwrap(), certificate);
+}
+
+#[test]
+fn somebodys_data_is_not_touched() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("precious"), "data").unwrap();
+    let error = create(place.path(), &options()).unwrap_err();
+    assert_eq!(error.code, Code::OptionInvalidValue);
+    assert!(error.message.contains("is not empty and was not made by quickstart"), "{}", error.message);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+
+    let error = create(&place.path().join("with space"), &options()).unwrap_err();
+    assert!(error.message.contains("cannot handle spaces"), "{}", error.message);
+}
+
+#[test]
+fn the_installed_release_is_announced_and_an_unknown_one_is_said_loudly() {
+    let place = tempfile::tempdir().unwrap();
+    let program = installed(place.path(), "pgBackRest 2.55.1");
+    let with_program = Options { pgbackrest: &program, ..options() };
+    let quickstart = create(&place.path().join("one"), &with_program).unwrap();
+    assert_eq!((quickstart.release.as_str(), quickstart.warnings.len()), ("2.55.1", 0));
+
+    let program = installed(place.path(), "pgBackRest 2.45");
+    let with_program = Options { pgbackrest: &program, ..options() };
+    let quickstart = create(&place.path().join("two"), &with_program).unwrap();
+    assert_eq!(quickstart.release, "2.60.0");
+    assert!(quickstart.warnings[0].contains("pgbackrest is 2.45"), "{:?}", quickstart.warnings);
+    assert!(quickstart.warnings[0].contains("CANNOT"), "{:?}", quickstart.warnings);
+
+    let asked = Options { release: Some("2.44"), ..options() };
+    let error = create(&place.path().join("three"), &asked).unwrap_err();
+    assert_eq!(error.code, Code::OptionInvalidValue);
+    assert!(error.message.contains("2.55.1, 2.60.0"), "{}", error.message);
+}

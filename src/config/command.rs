@@ -1,0 +1,141 @@
+//! The commands that a client can run against a remote.
+//!
+//! Facts: specification, sections 4.3, 4.5 and 5.1.
+
+use super::dialect::Dialect;
+use crate::protocol::error::{Code, Error, Result};
+
+/// A command whose remote role a session plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are pgBackRest's own and explain themselves")]
+pub enum Command {
+    Annotate,
+    ArchiveGet,
+    ArchivePush,
+    Backup,
+    Check,
+    Expire,
+    Info,
+    Manifest,
+    RepoGet,
+    RepoLs,
+    RepoPut,
+    RepoRm,
+    Restore,
+    StanzaCreate,
+    StanzaDelete,
+    StanzaUpgrade,
+    Verify,
+}
+
+const ALL: [Command; 17] = [
+    Command::Annotate,
+    Command::ArchiveGet,
+    Command::ArchivePush,
+    Command::Backup,
+    Command::Check,
+    Command::Expire,
+    Command::Info,
+    Command::Manifest,
+    Command::RepoGet,
+    Command::RepoLs,
+    Command::RepoPut,
+    Command::RepoRm,
+    Command::Restore,
+    Command::StanzaCreate,
+    Command::StanzaDelete,
+    Command::StanzaUpgrade,
+    Command::Verify,
+];
+const WITHOUT_REMOTE: [&str; 7] = ["help", "repo-create", "server", "server-ping", "start", "stop", "version"];
+const ROLES: [&str; 3] = ["async", "local", "remote"];
+
+impl Command {
+    /// The name as it stands on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Annotate => "annotate",
+            Self::ArchiveGet => "archive-get",
+            Self::ArchivePush => "archive-push",
+            Self::Backup => "backup",
+            Self::Check => "check",
+            Self::Expire => "expire",
+            Self::Info => "info",
+            Self::Manifest => "manifest",
+            Self::RepoGet => "repo-get",
+            Self::RepoLs => "repo-ls",
+            Self::RepoPut => "repo-put",
+            Self::RepoRm => "repo-rm",
+            Self::Restore => "restore",
+            Self::StanzaCreate => "stanza-create",
+            Self::StanzaDelete => "stanza-delete",
+            Self::StanzaUpgrade => "stanza-upgrade",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The command and role at the end of a client's list, such as `backup:remote`.
+    ///
+    /// # Errors
+    ///
+    /// 48 for anything but a command's remote role: other roles have side effects that no client
+    /// may cause here.
+    pub(super) fn from_word(word: &str) -> Result<Self> {
+        let invalid = |message: String| Err(Error::new(Code::CommandInvalid, message));
+        let (name, role) = word.split_once(':').map_or((word, None), |(name, role)| (name, Some(role)));
+        let command = ALL.into_iter().find(|command| command.name() == name);
+        if command.is_none() && !WITHOUT_REMOTE.contains(&name) {
+            return invalid(format!("invalid command '{word}'"));
+        }
+        match (command, role) {
+            (Some(command), Some("remote")) => Ok(command),
+            (_, Some(role)) if !ROLES.contains(&role) => invalid(format!("invalid command role '{role}'")),
+            _ => invalid(format!("invalid command/role combination '{word}'")),
+        }
+    }
+
+    /// Whether the main session of this command tests stop files and takes locks on a remote in
+    /// `release` (`2.55.1`).
+    #[must_use]
+    pub fn locks_remotely(self, release: &str) -> bool {
+        !self.lock_types(Dialect::of(release)).is_empty()
+    }
+
+    /// The types of the locks that the command takes on a remote, in the order of taking.
+    pub(super) fn lock_types(self, dialect: Dialect) -> &'static [&'static str] {
+        match self {
+            Self::ArchivePush => &["archive"],
+            Self::Backup | Self::Annotate => &["backup"],
+            Self::Expire if dialect.expire_locks => &["backup"],
+            Self::StanzaCreate | Self::StanzaDelete | Self::StanzaUpgrade if dialect.restore_lock => {
+                &["archive", "backup", "restore"]
+            }
+            Self::StanzaCreate | Self::StanzaDelete | Self::StanzaUpgrade if dialect.stanza_commands_lock => {
+                &["archive", "backup"]
+            }
+            _ => &[],
+        }
+    }
+
+    pub(super) const fn requires_stanza(self, dialect: Dialect) -> bool {
+        match self {
+            Self::Info | Self::RepoGet | Self::RepoLs | Self::RepoPut | Self::RepoRm => false,
+            Self::Check => !dialect.check_without_stanza,
+            _ => true,
+        }
+    }
+
+    pub(super) const fn requires_pg_path(self, has_stanza: bool) -> bool {
+        match self {
+            Self::ArchiveGet
+            | Self::Backup
+            | Self::Restore
+            | Self::StanzaCreate
+            | Self::StanzaDelete
+            | Self::StanzaUpgrade => true,
+            Self::Check => has_stanza,
+            _ => false,
+        }
+    }
+}

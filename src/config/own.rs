@@ -1,0 +1,233 @@
+//! Our own settings, from `repohostd.conf`.
+//!
+//! Owns their names, defaults and limits. They live in a file of their own, so that
+//! `pgbackrest.conf` stays free of options that pgBackRest would warn of. This file is ours alone:
+//! whatever it says that is not known here is an error, so that a typo cannot pass unseen.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::dialect::release_number;
+use super::files::Files;
+use super::ini::{Value, place};
+use super::value;
+use crate::protocol::error::{Code, Error, Result};
+
+const SECTION: &str = "global";
+/// Known options, in alphabetical order.
+const KNOWN: [&str; 11] = [
+    "allow-client-config",
+    "allow-client-repository",
+    "connection-max",
+    "connection-max-per-address",
+    "crl-file",
+    "drain-timeout",
+    "end-revoked-sessions",
+    "handshake-timeout",
+    "listing-memory-max",
+    "release",
+    "releases",
+];
+const TIMEOUT_MAXIMUM: i64 = 3_600_000;
+const CONNECTION_MAXIMUM: i64 = 1_000_000;
+const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
+
+/// The settings of `repohostd.conf`, section `[global]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSettings {
+    /// `release=`: the release that is announced to every client. Default: none, the server finds
+    /// out. `--release` on the command line wins.
+    pub release: Option<String>,
+    /// `releases=`: the releases that may be announced, the likeliest first; a list. Default: empty,
+    /// all that the server speaks.
+    pub releases: Vec<String>,
+    /// `drain-timeout=`: how long requests in flight may take after SIGTERM; 0 to 1h. Default: 10s.
+    pub drain_timeout: Duration,
+    /// `handshake-timeout=`: how long a client may take from connecting to its first request; 100ms
+    /// to 1h. Default: 30s.
+    pub handshake_timeout: Duration,
+    /// `connection-max=`: connections at one time; 1 to 1000000. Default: 1024.
+    pub connection_max: usize,
+    /// `connection-max-per-address=`: connections at one time from one address; 1 to 1000000.
+    /// Default: none, since a client opens as many as its process-max.
+    pub connection_max_per_address: Option<usize>,
+    /// `allow-client-config=`: further configuration files and directories that a client may ask
+    /// for; a list. Default: empty.
+    pub allow_client_config: Vec<String>,
+    /// `allow-client-repository=`: further repository paths that a client may ask for; a list.
+    /// Default: empty.
+    pub allow_client_repository: Vec<String>,
+    /// `end-revoked-sessions=`: whether a reload ends sessions of clients that it takes the right
+    /// from. Default: y.
+    pub end_revoked_sessions: bool,
+    /// `crl-file=`: revoked certificates. Default: none.
+    pub crl_file: Option<PathBuf>,
+    /// `listing-memory-max=`: bytes that directory listings in flight may hold together; from 1MiB.
+    /// Default: 256MiB.
+    pub listing_memory_max: usize,
+}
+
+impl Default for OwnSettings {
+    fn default() -> Self {
+        Self {
+            release: None,
+            releases: vec![],
+            drain_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(30),
+            connection_max: 1024,
+            connection_max_per_address: None,
+            allow_client_config: vec![],
+            allow_client_repository: vec![],
+            end_revoked_sessions: true,
+            crl_file: None,
+            listing_memory_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+impl OwnSettings {
+    /// What `repohostd.conf` says.
+    ///
+    /// # Errors
+    ///
+    /// 27 for an unknown section or option, naming file, line and what is known; 31 for an option
+    /// that is repeated and may not be; 32 for a bad value.
+    pub(super) fn read(files: &Files) -> Result<Self> {
+        let mut result = Self::default();
+        for (section, entries) in files.own_ini.sections() {
+            if section != SECTION {
+                let shown = files.own_or_default();
+                let line = entries
+                    .first()
+                    .and_then(|entry| entry.values.first())
+                    .map_or(String::new(), |value| format!(", above line {}", value.line));
+                return Err(Error::new(
+                    Code::Config,
+                    format!(
+                        "unknown section '[{section}]' in '{}'{line}\nHINT: the only section is [{SECTION}].",
+                        shown.display()
+                    ),
+                ));
+            }
+            for entry in entries {
+                result.set(&entry.key, &entry.values)?;
+            }
+        }
+        Ok(result)
+    }
+
+    fn set(&mut self, key: &str, values: &[Value]) -> Result<()> {
+        let texts = || values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
+        let list = || texts().filter(|text| !text.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let Some(first) = values.first() else { return Ok(()) };
+        let one = Single { key, values };
+        match key {
+            "release" => self.release = Some(one.release()?),
+            "releases" => {
+                self.releases = list();
+                if let Some(bad) = self.releases.iter().find(|text| release_number(text).is_none()) {
+                    return Err(one.invalid(bad));
+                }
+            }
+            "drain-timeout" => self.drain_timeout = value::duration(one.time(0)?),
+            "handshake-timeout" => self.handshake_timeout = value::duration(one.time(100)?),
+            "connection-max" => self.connection_max = one.count()?,
+            "connection-max-per-address" => self.connection_max_per_address = Some(one.count()?),
+            "allow-client-config" => self.allow_client_config = list(),
+            "allow-client-repository" => self.allow_client_repository = list(),
+            "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
+            "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
+            "listing-memory-max" => self.listing_memory_max = one.memory()?,
+            _ => {
+                return Err(Error::new(
+                    Code::Config,
+                    format!(
+                        "unknown option '{key}' in '{}'\nHINT: known options are {}.",
+                        place(&first.file, first.line),
+                        KNOWN.join(", ")
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names, values and places of what is set, for a report.
+    pub(super) fn describe(files: &Files) -> Vec<(String, String, String)> {
+        let entries = files.own_ini.section(SECTION).iter();
+        entries
+            .flat_map(|entry| entry.values.iter().map(|value| (entry.key.clone(), value)))
+            .map(|(key, value)| (key, value.text.clone(), place(&value.file, value.line)))
+            .collect()
+    }
+}
+
+/// An option that has one value.
+struct Single<'a> {
+    key: &'a str,
+    values: &'a [Value],
+}
+
+impl Single<'_> {
+    fn text(&self) -> Result<&str> {
+        let Self { key, values } = self;
+        match values {
+            [only] if !only.text.is_empty() => Ok(&only.text),
+            [_] => Err(self.error(Code::OptionInvalidValue, format!("option '{key}' must have a value"))),
+            _ => Err(self.error(Code::OptionInvalid, format!("option '{key}' cannot be set multiple times"))),
+        }
+    }
+
+    fn error(&self, code: Code, message: String) -> Error {
+        let last = self.values.last();
+        let place = last.map_or(String::new(), |value| format!("\nHINT: see '{}'.", place(&value.file, value.line)));
+        Error::new(code, message + &place)
+    }
+
+    fn invalid(&self, text: &str) -> Error {
+        self.error(Code::OptionInvalidValue, format!("'{text}' is not valid for '{}' option", self.key))
+    }
+
+    fn number(&self, number: Option<i64>, minimum: i64, maximum: i64) -> Result<i64> {
+        let text = self.text()?;
+        let number = number.ok_or_else(|| self.invalid(text))?;
+        if (minimum..=maximum).contains(&number) {
+            return Ok(number);
+        }
+        Err(self.error(Code::OptionInvalidValue, format!("'{text}' is out of range for '{}' option", self.key)))
+    }
+
+    fn time(&self, minimum: i64) -> Result<i64> {
+        self.number(value::time(self.text()?, false), minimum, TIMEOUT_MAXIMUM)
+    }
+
+    fn count(&self) -> Result<usize> {
+        let number = self.number(self.text()?.parse().ok(), 1, CONNECTION_MAXIMUM)?;
+        Ok(usize::try_from(number).unwrap_or(1))
+    }
+
+    fn memory(&self) -> Result<usize> {
+        let number = self.number(value::size(self.text()?), LISTING_MEMORY_MINIMUM, i64::MAX)?;
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    fn boolean(&self) -> Result<bool> {
+        match self.text()? {
+            "y" => Ok(true),
+            "n" => Ok(false),
+            _ => {
+                let message = format!("boolean option '{}' must be 'y' or 'n'", self.key);
+                Err(self.error(Code::OptionInvalidValue, message))
+            }
+        }
+    }
+
+    fn path(&self) -> Result<String> {
+        value::path(self.key, self.text()?).map_err(|error| self.error(error.code, error.message))
+    }
+
+    fn release(&self) -> Result<String> {
+        let text = self.text()?;
+        release_number(text).map(|_| text.to_owned()).ok_or_else(|| self.invalid(text))
+    }
+}

@@ -1,0 +1,290 @@
+//! The back end that does the work at once, in the call that submits it.
+//!
+//! It owns what each operation is in system calls. Where paths lead is [`super::resolve`]'s business;
+//! listings, removals and locks have modules of their own.
+//!
+//! Modes are applied as they come: the process' umask is zero, which the server sees to at its start.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
+
+use super::location::Location;
+use super::names::Names;
+use super::resolve::Resolver;
+use super::{Completion, Disk, Failure, File, Listing, Operation, Outcome, OwnerChange, Removal, Step, Ticket};
+use super::{information, lock};
+
+/// Neither a pipe without a partner nor a terminal may stop or take over the process; regular files
+/// know no difference.
+const CAREFUL: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Spare room of a buffer, beyond the bytes that are wanted, that may be read into and cut off again:
+/// an eighth of them. More would be worse than zeroing the buffer.
+const SLACK_DIVISOR: usize = 8;
+
+/// What a back end can be told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Users' names and numbers.
+    pub passwd: PathBuf,
+    /// Groups' names and numbers.
+    pub group: PathBuf,
+    /// Resolve paths component by component even where the kernel would do it.
+    pub by_component: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), by_component: false }
+    }
+}
+
+/// The back end.
+#[derive(Debug)]
+pub struct Inline {
+    resolver: Resolver,
+    names: Names,
+    completed: VecDeque<(Ticket, Completion)>,
+}
+
+impl Inline {
+    /// A back end with nothing to do yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let resolver = if options.by_component { Resolver::by_component() } else { Resolver::new() };
+        Self { resolver, names: Names::new(options.passwd, options.group), completed: VecDeque::new() }
+    }
+
+    /// Runs one operation.
+    pub(super) fn run(&mut self, operation: Operation) -> Completion {
+        let resolver = &self.resolver;
+        match operation {
+            Operation::Stat { at, follow, level } => {
+                information::look(resolver, &mut self.names, &at, follow, level).map(Outcome::Metadata)
+            }
+            Operation::OpenRead { at } => opened(resolver.open(&at, OFlags::RDONLY | CAREFUL, Mode::empty())),
+            Operation::Read { file, mut buffer, length, offset } => {
+                read_at(file.0.as_fd(), &mut buffer, length, offset)?;
+                Ok(Outcome::Read(buffer))
+            }
+            Operation::OpenWrite { at, mode, fresh } => {
+                let how = if fresh { OFlags::EXCL } else { OFlags::TRUNC };
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | CAREFUL | how;
+                let open = || resolver.open(&at, flags, Mode::from_raw_mode(mode));
+                match open() {
+                    Err(Errno::EXIST) if fresh => {
+                        remove_file(resolver, &at)?;
+                        opened(open())
+                    }
+                    result => opened(result),
+                }
+            }
+            Operation::Write { file, data, offset } => {
+                write_at(file.0.as_fd(), &data, offset)?;
+                Ok(Outcome::Written(data))
+            }
+            // Not fdatasync: the file's owner and mode have to survive a crash as well as its data, and
+            // both may have been set since it was created.
+            Operation::Sync { file } => done(retry_on_intr(|| rustix::fs::fsync(&file.0))),
+            Operation::Close { file } => done(close(file)),
+            Operation::SetTimes { at, modified } => done(set_times(resolver, &at, modified)),
+            Operation::SetOwner { file, user, group } => {
+                set_owner(&mut self.names, file.0.as_fd(), user.as_deref(), group.as_deref())
+            }
+            Operation::Rename { from, to } => done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
+                rustix::fs::renameat(old, old_name, new, new_name)
+            })),
+            Operation::MakeDirectory { at, mode } => done(make_directory(resolver, &at, mode)),
+            Operation::SyncDirectory { at } => sync_directory(resolver, &at),
+            Operation::RemoveFile { at } => done(remove_file(resolver, &at)),
+            Operation::RemoveDirectory { at } => done(remove_directory(resolver, &at)),
+            Operation::SymbolicLink { target, at } => done(exists_if_root(&at).and_then(|()| {
+                resolver.in_parent(&at, |directory, name| rustix::fs::symlinkat(target.as_str(), directory, name))
+            })),
+            Operation::HardLink { target, at } => done(exists_if_root(&at).and_then(|()| {
+                resolver.in_parents(&target, &at, |old, old_name, new, new_name| {
+                    rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())
+                })
+            })),
+            Operation::List { at, level } => Listing::begin(resolver, at, level)?.slice(&mut self.names),
+            Operation::ListMore { listing } => listing.slice(&mut self.names),
+            Operation::RemoveTree { at } => Removal::begin(resolver, at)?.slice(resolver),
+            Operation::RemoveMore { removal } => removal.slice(resolver),
+            Operation::Lock { at, contents } => lock::acquire(resolver, at, &contents).map(Outcome::Lock),
+            Operation::Unlock { lock } => done(lock::release(resolver, lock)),
+        }
+    }
+}
+
+impl Disk for Inline {
+    fn submit(&mut self, ticket: Ticket, operation: Operation) {
+        let completion = self.run(operation);
+        self.completed.push_back((ticket, completion));
+    }
+
+    fn complete(&mut self) -> Option<(Ticket, Completion)> {
+        self.completed.pop_front()
+    }
+
+    fn outstanding(&self) -> usize {
+        self.completed.len()
+    }
+}
+
+/// Appends `length` bytes at `offset`, or what there is of them, to `buffer`.
+///
+/// Nothing tells the kernel that reads are sequential: it finds out by itself from blocks read in
+/// order, and telling it costs a call for each of the many small files.
+pub(super) fn read_at(file: BorrowedFd<'_>, buffer: &mut Vec<u8>, length: usize, offset: u64) -> Result<()> {
+    let begin = buffer.len();
+    let end = begin.saturating_add(length);
+    buffer.reserve(length);
+    if buffer.capacity() - end > length / SLACK_DIVISOR {
+        return read_at_zeroed(file, buffer, end, offset);
+    }
+    // Safe Rust can fill a vector's spare room unread, but only all of it: a little too much is cut
+    // off below.
+    while buffer.len() < end {
+        let position = offset.saturating_add((buffer.len() - begin) as u64);
+        if retry_on_intr(|| pread(file, spare_capacity(buffer), position))? == 0 {
+            break;
+        }
+    }
+    buffer.truncate(end);
+    Ok(())
+}
+
+/// As [`read_at`] up to length `end`, for a buffer with much more room than that.
+fn read_at_zeroed(file: BorrowedFd<'_>, buffer: &mut Vec<u8>, end: usize, offset: u64) -> Result<()> {
+    let begin = buffer.len();
+    buffer.resize(end, 0);
+    let mut filled = begin;
+    while filled < end {
+        let position = offset.saturating_add((filled - begin) as u64);
+        match retry_on_intr(|| pread(file, &mut buffer[filled..], position))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    buffer.truncate(filled);
+    Ok(())
+}
+
+/// Writes all of `data` at `offset`, however many calls that takes.
+pub(super) fn write_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<()> {
+    let mut written = 0;
+    while written < data.len() {
+        let position = offset.saturating_add(written as u64);
+        match retry_on_intr(|| pwrite(file, &data[written..], position))? {
+            // Cannot happen with a regular file; going on would never end.
+            0 => return Err(Errno::IO),
+            count => written += count,
+        }
+    }
+    Ok(())
+}
+
+/// Removes an empty directory. Its root's handle is given up with it, so that a directory made anew is
+/// found.
+pub(super) fn remove_directory(resolver: &Resolver, at: &Location) -> Result<()> {
+    if at.path.is_root() {
+        rustix::fs::unlinkat(CWD, at.root.path(), AtFlags::REMOVEDIR)?;
+        at.root.forget();
+        return Ok(());
+    }
+    resolver.in_parent(at, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
+}
+
+/// Makes one directory.
+pub(super) fn make_directory(resolver: &Resolver, at: &Location, mode: u32) -> Result<()> {
+    let mode = Mode::from_raw_mode(mode);
+    if at.path.is_root() {
+        return rustix::fs::mkdirat(CWD, at.root.path(), mode);
+    }
+    resolver.in_parent(at, |directory, name| rustix::fs::mkdirat(directory, name, mode))
+}
+
+/// Removes something that is not a directory.
+pub(super) fn remove_file(resolver: &Resolver, at: &Location) -> Result<()> {
+    if at.path.is_root() {
+        // The directory, or the administrator's link to it.
+        return Err(Errno::ISDIR);
+    }
+    resolver.in_parent(at, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::empty()))
+}
+
+fn done(result: Result<()>) -> Completion {
+    result.map(|()| Outcome::Done).map_err(Failure::from)
+}
+
+fn opened(result: Result<std::os::fd::OwnedFd>) -> Completion {
+    Ok(Outcome::File(File(Rc::new(result?))))
+}
+
+/// A new entry cannot take the place of a root.
+fn exists_if_root(at: &Location) -> Result<()> {
+    if at.path.is_root() { Err(Errno::EXIST) } else { Ok(()) }
+}
+
+fn close(file: File) -> Result<()> {
+    match Rc::try_unwrap(file.0) {
+        Ok(descriptor) => close_descriptor(descriptor),
+        // Others still use it; the last of them closes it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Closes and tells what closing says, which on network file systems is where writing fails.
+pub(super) fn close_descriptor(descriptor: std::os::fd::OwnedFd) -> Result<()> {
+    match nix::unistd::close(descriptor) {
+        // Linux has released the descriptor even when a signal interrupted the call.
+        Ok(()) | Err(nix::Error::EINTR) => Ok(()),
+        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
+    }
+}
+
+fn set_times(resolver: &Resolver, at: &Location, modified: i64) -> Result<()> {
+    let time = Timespec { tv_sec: modified, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    if at.path.is_root() {
+        return rustix::fs::utimensat(CWD, at.root.path(), &times, AtFlags::empty());
+    }
+    resolver.in_parent(at, |directory, name| rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW))
+}
+
+fn set_owner(names: &mut Names, file: BorrowedFd<'_>, user: Option<&str>, group: Option<&str>) -> Completion {
+    let uid = user.and_then(|name| names.uid(name));
+    let gid = group.and_then(|name| names.gid(name));
+    let stat = rustix::fs::fstat(file)?;
+    let differs = uid.is_some_and(|uid| uid != stat.st_uid) || gid.is_some_and(|gid| gid != stat.st_gid);
+    if differs {
+        let (owner, owning_group) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        rustix::fs::fchown(file, owner, owning_group).map_err(|errno| {
+            let change = OwnerChange {
+                uid,
+                gid,
+                current_uid: stat.st_uid,
+                current_user: names.user(stat.st_uid),
+                current_gid: stat.st_gid,
+                current_group: names.group(stat.st_gid),
+            };
+            Failure::new(errno, Step::ChangeOwner(Box::new(change)))
+        })?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn sync_directory(resolver: &Resolver, at: &Location) -> Completion {
+    let directory = resolver
+        .open(at, OFlags::RDONLY | OFlags::DIRECTORY | CAREFUL, Mode::empty())
+        .map_err(|errno| Failure::new(errno, Step::Open))?;
+    retry_on_intr(|| rustix::fs::fsync(&directory))?;
+    close_descriptor(directory).map_err(|errno| Failure::new(errno, Step::Close))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,245 @@
+//! Opening a path below a root so that nothing leads out of it.
+//!
+//! This is the only place that turns a [`Location`] into a descriptor. It owns the rule of
+//! confinement, and what happens to a root's handle; what is done with the descriptor is the
+//! business of the back ends.
+//!
+//! Two ways lead to the same answer. Linux 5.6 and later resolve a path in one call,
+//! `openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)`. Older kernels, and sandboxes that forbid the
+//! call, get a walk that opens one component at a time without following links and interprets the
+//! text of each link itself. A link inside a root may point inside it (`latest` names a backup);
+//! whatever would leave it, an absolute link included, fails with EXDEV, as `openat2` has it.
+//!
+//! What each operation costs in system calls, for a root that is open:
+//!
+//! | operation | last place | directories below the root |
+//! |---|---|---|
+//! | open | `openat2` | the same |
+//! | stat, link not followed | `fstatat` on the root's handle, since a single name without a slash cannot leave it | `openat2(O_PATH)`, `fstatat`, `close` |
+//! | stat, link followed | the same unless it is a link | `openat2(O_PATH)`, `fstatat`, `close` |
+//! | make, remove, rename, … | the call itself on the root's handle | `openat2(O_PATH)` of the parent, the call, `close` |
+//!
+//! An operation that fails with ENOENT costs an `fstat` of the root's handle more; see `below`.
+//! A stat of a path with directories costs three calls whether its parent or the entry itself is
+//! opened; the entry is opened, because that alone also serves links that are followed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlinkat};
+use rustix::io::{Errno, Result, retry_on_intr};
+
+use super::location::{Location, Root};
+
+/// How a descriptor is opened that only serves as the start of other calls.
+pub(super) const DIRECTORY_HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How often `openat2` is tried again after it noticed a rename on its way. The walk, which a rename
+/// cannot mislead, takes over then.
+const ATTEMPTS: u32 = 16;
+
+/// Links that one path may lead through, as in the kernel.
+const LINKS_MAXIMUM: u32 = 40;
+
+const CONFINED: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens places below roots.
+#[derive(Debug)]
+pub struct Resolver {
+    /// Walk instead of asking the kernel.
+    by_component: bool,
+}
+
+impl Resolver {
+    /// Finds out once whether the kernel resolves confined paths itself.
+    #[must_use]
+    pub fn new() -> Self {
+        // Asked with a call that cannot fail otherwise: EPERM from opening a real file could also
+        // come from the file.
+        let probe = openat2(CWD, "/", DIRECTORY_HANDLE, Mode::empty(), ResolveFlags::empty());
+        Self { by_component: matches!(probe, Err(Errno::NOSYS | Errno::PERM)) }
+    }
+
+    /// Walks component by component whatever the kernel can do.
+    #[must_use]
+    pub const fn by_component() -> Self {
+        Self { by_component: true }
+    }
+
+    /// Opens a place.
+    ///
+    /// The root itself is opened by its own path, as the administrator made it: links are followed
+    /// even with `O_NOFOLLOW`.
+    ///
+    /// # Errors
+    ///
+    /// EXDEV when the path leads out of the root, EISDIR when the root itself is to be created, and
+    /// everything that `open` fails with.
+    pub(super) fn open(&self, at: &Location, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        if at.path.is_root() {
+            if flags.contains(OFlags::CREATE) {
+                return Err(Errno::ISDIR);
+            }
+            return retry_on_intr(|| open(at.root.path(), flags.difference(OFlags::NOFOLLOW), mode));
+        }
+        below(&at.root, |root| self.open_below(root, at.path.as_str(), flags, mode))
+    }
+
+    /// Runs `act` on the directory that a place is in and the place's last name.
+    ///
+    /// `act` must be one `*at` call that does not follow that name. It may run twice, the first time
+    /// without effect, on a root that was removed and made again.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY when the place is the root itself, EXDEV when its directory is outside the root, and
+    /// what `act` fails with.
+    pub(super) fn in_parent<T>(
+        &self,
+        at: &Location,
+        mut act: impl FnMut(BorrowedFd<'_>, &str) -> Result<T>,
+    ) -> Result<T> {
+        let (parent, name) = at.path.split_last().ok_or(Errno::BUSY)?;
+        below(&at.root, |root| {
+            if parent.is_empty() {
+                return act(root, name);
+            }
+            let directory = self.open_below(root, parent, DIRECTORY_HANDLE, Mode::empty())?;
+            act(directory.as_fd(), name)
+        })
+    }
+
+    /// As [`Self::in_parent`] for two places, whose directory is opened once when they share it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::in_parent`].
+    pub(super) fn in_parents<T>(
+        &self,
+        first: &Location,
+        second: &Location,
+        mut act: impl FnMut(BorrowedFd<'_>, &str, BorrowedFd<'_>, &str) -> Result<T>,
+    ) -> Result<T> {
+        let (parent, _) = first.path.split_last().ok_or(Errno::BUSY)?;
+        let (other, second_name) = second.path.split_last().ok_or(Errno::BUSY)?;
+        self.in_parent(first, |directory, name| {
+            if parent == other && Rc::ptr_eq(&first.root, &second.root) {
+                return act(directory, name, directory, second_name);
+            }
+            self.in_parent(second, |second_directory, second_name| act(directory, name, second_directory, second_name))
+        })
+    }
+
+    fn open_below(&self, root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        if !self.by_component {
+            for _ in 0..ATTEMPTS {
+                match retry_on_intr(|| openat2(root, path, flags, mode, CONFINED)) {
+                    Err(Errno::AGAIN) => {}
+                    result => return result,
+                }
+            }
+        }
+        walk(root, path, flags, mode)
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs `act` on a root's handle, which is opened if nobody did so before.
+///
+/// A root can be removed and made again while its handle is held, by this session or another one.
+/// In a removed directory nothing exists and nothing can be made, so every operation fails with
+/// ENOENT; only then is the handle looked at, and `act` runs once more on the new directory.
+pub(super) fn below<T>(root: &Root, mut act: impl FnMut(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+    if let Some(handle) = root.held() {
+        let result = act(handle.as_fd());
+        let gone = matches!(result, Err(Errno::NOENT)) && fstat(&handle).is_ok_and(|stat| stat.st_nlink == 0);
+        if !gone {
+            return result;
+        }
+        root.forget();
+    }
+    let handle = Rc::new(retry_on_intr(|| open(root.path(), DIRECTORY_HANDLE, Mode::empty()))?);
+    root.hold(&handle);
+    act(handle.as_fd())
+}
+
+/// Opens `path` below `root` one component at a time.
+///
+/// Every directory on the way down stays open, so that `..` in a link goes back to the very
+/// directory that the walk came through, wherever it has been moved meanwhile, and never above the
+/// root. Nothing is ever opened by more than one name and nothing follows a link, so there is no
+/// moment in which a directory swapped for a link could lead elsewhere.
+fn walk(root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    let mut above: Vec<OwnedFd> = Vec::new();
+    let mut pending: Vec<Vec<u8>> = Vec::new();
+    push_components(&mut pending, path.as_bytes());
+    let mut links = 0;
+    while let Some(name) = pending.pop() {
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                above.pop().ok_or(Errno::XDEV)?;
+                continue;
+            }
+            _ => {}
+        }
+        let here = above.last().map_or(root, AsFd::as_fd);
+        let last = pending.is_empty();
+        let name = name.as_slice();
+        let found = match openat(here, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) if last && flags.contains(OFlags::CREATE) => {
+                return retry_on_intr(|| openat(here, name, flags | OFlags::NOFOLLOW, mode));
+            }
+            result => result?,
+        };
+        let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
+        let follow = !last || !flags.contains(OFlags::NOFOLLOW);
+        if kind == FileType::Symlink && follow {
+            links = count_link(links)?;
+            let target = readlinkat(&found, "", Vec::new())?.into_bytes();
+            if target.first() == Some(&b'/') {
+                return Err(Errno::XDEV);
+            }
+            push_components(&mut pending, &target);
+            continue;
+        }
+        if last {
+            if flags.contains(OFlags::PATH) {
+                let wrong = flags.contains(OFlags::DIRECTORY) && kind != FileType::Directory;
+                return if wrong { Err(Errno::NOTDIR) } else { Ok(found) };
+            }
+            match retry_on_intr(|| openat(here, name, flags | OFlags::NOFOLLOW, mode)) {
+                // It has become a link since it was looked at.
+                Err(Errno::LOOP) if follow => {
+                    links = count_link(links)?;
+                    let name = name.to_vec();
+                    pending.push(name);
+                    continue;
+                }
+                result => return result,
+            }
+        }
+        if kind != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        above.push(found);
+    }
+    // A link's text ended in a slash or in dots: the place is the directory that was reached.
+    let here = above.last().map_or(root, AsFd::as_fd);
+    retry_on_intr(|| openat(here, ".", flags.difference(OFlags::CREATE | OFlags::NOFOLLOW), Mode::empty()))
+}
+
+/// Puts the components of `path` on top of those that are still to be walked, the first on top.
+fn push_components(pending: &mut Vec<Vec<u8>>, path: &[u8]) {
+    pending.extend(path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+}
+
+fn count_link(links: u32) -> Result<u32> {
+    if links < LINKS_MAXIMUM { Ok(links + 1) } else { Err(Errno::LOOP) }
+}

@@ -1,0 +1,316 @@
+//! Listings and the removal of trees, in slices, so that a directory of a million entries does not
+//! keep the event loop from everybody else.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat};
+use rustix::io::{Errno, Result, retry_on_intr};
+
+use super::information::{describe, of_kind};
+use super::inline::remove_directory;
+use super::location::Location;
+use super::names::Names;
+use super::resolve::Resolver;
+use super::{Completion, Entry, Failure, Kind, Level, Metadata, Outcome, Step};
+
+/// Entries that one slice of a listing reports or one slice of a removal removes.
+const SLICE: usize = 256;
+
+/// Bytes of directory entries taken from the kernel at once: a few hundred entries.
+const CHUNK: usize = 16 * 1024;
+
+/// Directories of a removal that are kept open.
+const OPEN_MAXIMUM: usize = 64;
+
+/// How often a directory that filled up again while it was emptied is emptied once more.
+const PASSES_MAXIMUM: u32 = 16;
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Names and, where the file system told, kinds of entries.
+type Found = (CString, FileType);
+
+/// A directory that is being listed.
+#[derive(Debug)]
+pub struct Listing {
+    at: Location,
+    level: Level,
+    directory: OwnedFd,
+    found: VecDeque<Found>,
+    /// The kernel has told all entries.
+    ended: bool,
+}
+
+impl Listing {
+    /// Opens the directory, following a link that stays within the root.
+    pub(super) fn begin(resolver: &Resolver, at: Location, level: Level) -> std::result::Result<Self, Failure> {
+        let directory = resolver.open(&at, DIRECTORY, Mode::empty())?;
+        Ok(Self { at, level, directory, found: VecDeque::new(), ended: false })
+    }
+
+    /// Reports the next entries.
+    pub(super) fn slice(mut self, names: &mut Names) -> Completion {
+        // One more than the slice, so that the last slice is known to be it.
+        while !self.ended && self.found.len() <= SLICE {
+            self.ended = read_chunk(self.directory.as_fd(), &mut self.found)?;
+        }
+        let mut entries = Vec::with_capacity(self.found.len().min(SLICE));
+        for (name, kind) in self.found.drain(..self.found.len().min(SLICE)) {
+            match look(self.directory.as_fd(), name, kind, self.level, names) {
+                Ok(entry) => entries.push(entry),
+                // It has vanished since the kernel named it.
+                Err((_, failure)) if failure.errno == Errno::NOENT.into() => {}
+                Err((name, failure)) => {
+                    return Err(Failure { path: Some(format!("{}/{name}", self.at)), ..failure });
+                }
+            }
+        }
+        let rest = !(self.ended && self.found.is_empty());
+        Ok(Outcome::Entries(entries, rest.then_some(self)))
+    }
+}
+
+/// A tree that is being removed.
+///
+/// Directories on the way down stay open, so that the removal goes on in the directory that it began
+/// in even when somebody moves it; in a tree deeper than 64 the upper ones are closed and found
+/// again by walking down from the top without following links.
+#[derive(Debug)]
+pub struct Removal {
+    at: Location,
+    /// From the top down to the directory that is being emptied.
+    levels: Vec<Emptied>,
+}
+
+/// A directory that is being emptied.
+#[derive(Debug)]
+struct Emptied {
+    /// Its name in the directory above; empty for the top.
+    name: CString,
+    /// `None` when it is to be opened again.
+    directory: Option<OwnedFd>,
+    found: VecDeque<Found>,
+    ended: bool,
+    passes: u32,
+    /// This pass has removed something, so another one may succeed.
+    removed: bool,
+}
+
+impl Removal {
+    /// Opens the top. A link there is not followed unless it is the root's own.
+    pub(super) fn begin(resolver: &Resolver, at: Location) -> std::result::Result<Self, Failure> {
+        let top = resolver
+            .open(&at, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(|errno| Failure::new(errno, Step::Listing))?;
+        Ok(Self { at, levels: vec![Emptied::new(CString::default(), top)] })
+    }
+
+    /// Removes the next entries.
+    pub(super) fn slice(mut self, resolver: &Resolver) -> Completion {
+        for _ in 0..SLICE {
+            if self.step(resolver)? {
+                return Ok(Outcome::Removed(None));
+            }
+        }
+        Ok(Outcome::Removed(Some(self)))
+    }
+
+    /// Removes one entry or goes down into a directory. True when the top is gone.
+    fn step(&mut self, resolver: &Resolver) -> std::result::Result<bool, Failure> {
+        let deepest = self.levels.len() - 1;
+        if let Err(errno) = self.fill(deepest) {
+            return Err(self.failure(errno, Step::Listing, None));
+        }
+        let level = &mut self.levels[deepest];
+        if let Some((name, kind)) = level.found.pop_front() {
+            return self.remove(name, kind).map(|()| false);
+        }
+        self.leave(resolver)
+    }
+
+    /// Sees to it that the directory at `depth` is open and that an entry of it is known, unless it has
+    /// none.
+    fn fill(&mut self, depth: usize) -> Result<()> {
+        self.reopen(depth)?;
+        let level = &mut self.levels[depth];
+        while level.found.is_empty() && !level.ended {
+            let directory = level.directory.as_ref().ok_or(Errno::BADF)?;
+            level.ended = read_chunk(directory.as_fd(), &mut level.found)?;
+        }
+        Ok(())
+    }
+
+    /// Removes one entry of the deepest directory, which is open. Directories become the deepest.
+    fn remove(&mut self, name: CString, kind: FileType) -> std::result::Result<(), Failure> {
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let Some(directory) = &level.directory else { return Ok(()) };
+        let mut refused = Errno::ISDIR;
+        if kind != FileType::Directory {
+            match unlinkat(directory, &name, AtFlags::empty()) {
+                Ok(()) => {
+                    level.removed = true;
+                    return Ok(());
+                }
+                Err(Errno::NOENT) => return Ok(()),
+                // What unlink says of a directory; EPERM can mean other things too.
+                Err(errno @ (Errno::ISDIR | Errno::PERM)) => refused = errno,
+                Err(errno) => return Err(self.failure(errno, Step::RemoveFile, Some(&name))),
+            }
+        }
+        match retry_on_intr(|| openat(directory, &name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())) {
+            Ok(below) => self.enter(name, below),
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR | Errno::LOOP) if refused == Errno::PERM => {
+                return Err(self.failure(refused, Step::RemoveFile, Some(&name)));
+            }
+            // Another kind of thing has taken its name since it was read.
+            Err(Errno::NOTDIR | Errno::LOOP) if kind == FileType::Directory => {
+                level.found.push_front((name, FileType::Unknown));
+            }
+            Err(errno) => return Err(self.failure(errno, Step::Listing, Some(&name))),
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: CString, directory: OwnedFd) {
+        self.levels.push(Emptied::new(name, directory));
+        // The top stays open: it is where closed ones are found again.
+        if let Some(index) = self.levels.len().checked_sub(OPEN_MAXIMUM).filter(|index| *index > 0) {
+            self.levels[index].directory = None;
+        }
+    }
+
+    /// Removes the deepest directory, which is empty as far as is known. True when that was the top.
+    fn leave(&mut self, resolver: &Resolver) -> std::result::Result<bool, Failure> {
+        let deepest = self.levels.len() - 1;
+        let result = if deepest == 0 {
+            remove_directory(resolver, &self.at)
+        } else {
+            self.reopen(deepest - 1).and_then(|()| {
+                let above = self.levels[deepest - 1].directory.as_ref().ok_or(Errno::BADF)?;
+                unlinkat(above, &self.levels[deepest].name, AtFlags::REMOVEDIR)
+            })
+        };
+        match result {
+            Ok(()) | Err(Errno::NOENT) => {
+                self.levels.pop();
+                if let Some(above) = self.levels.last_mut() {
+                    above.removed = true;
+                }
+                Ok(self.levels.is_empty())
+            }
+            // Some file systems lose their place in a directory that shrinks while it is read, and
+            // others may be adding entries.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.levels[deepest].begin_again() => Ok(false),
+            Err(errno) => Err(self.failure(errno, Step::RemoveDirectory, None)),
+        }
+    }
+
+    /// Opens the directory at `depth` again, and on the way those just above it, if it was closed.
+    fn reopen(&mut self, depth: usize) -> Result<()> {
+        if self.levels[depth].directory.is_some() {
+            return Ok(());
+        }
+        let mut passed: Option<OwnedFd> = None;
+        for index in 1..=depth {
+            let above = self.levels[index - 1].directory.as_ref().or(passed.as_ref()).ok_or(Errno::BADF)?;
+            if self.levels[index].directory.is_some() {
+                continue;
+            }
+            let name = &self.levels[index].name;
+            let opened = retry_on_intr(|| openat(above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))?;
+            if index + OPEN_MAXIMUM / 2 > depth {
+                self.levels[index].directory = Some(opened);
+            } else {
+                passed = Some(opened);
+            }
+        }
+        Ok(())
+    }
+
+    /// A failure on an entry of the deepest directory, or on that directory.
+    fn failure(&self, errno: Errno, step: Step, name: Option<&CString>) -> Failure {
+        let names = self.levels.iter().skip(1).map(|level| &level.name).chain(name);
+        let below: String = names.flat_map(|name| ["/".into(), name.to_string_lossy()]).collect();
+        let path = (!below.is_empty()).then(|| format!("{}{below}", self.at));
+        Failure { errno: errno.into(), path, step }
+    }
+}
+
+impl Emptied {
+    const fn new(name: CString, directory: OwnedFd) -> Self {
+        Self { name, directory: Some(directory), found: VecDeque::new(), ended: false, passes: 0, removed: false }
+    }
+
+    /// Goes back to the first entry, if that promises anything.
+    fn begin_again(&mut self) -> bool {
+        if !self.removed || self.passes == PASSES_MAXIMUM {
+            return false;
+        }
+        (self.ended, self.removed) = (false, false);
+        self.passes += 1;
+        self.directory.as_ref().is_some_and(|directory| seek(directory, SeekFrom::Start(0)).is_ok())
+    }
+}
+
+/// Takes the next chunk of entries from the kernel. True when there are no more.
+fn read_chunk(directory: BorrowedFd<'_>, found: &mut VecDeque<Found>) -> Result<bool> {
+    let mut chunk = [MaybeUninit::uninit(); CHUNK];
+    let mut entries = RawDir::new(directory, &mut chunk);
+    loop {
+        let entry = match entries.next() {
+            // ENOENT: the directory has been removed while it was read.
+            None | Some(Err(Errno::NOENT)) => return Ok(true),
+            Some(entry) => entry?,
+        };
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            found.push_back((entry.file_name().to_owned(), entry.file_type()));
+        }
+        if entries.is_buffer_empty() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Finds out about one entry of a listing; errors come with its name.
+fn look(
+    directory: BorrowedFd<'_>,
+    name: CString,
+    kind: FileType,
+    level: Level,
+    names: &mut Names,
+) -> std::result::Result<Entry, (String, Failure)> {
+    let name = match name.into_string() {
+        Ok(name) => name,
+        Err(name) => {
+            let name = String::from_utf8_lossy(name.into_cstring().to_bytes()).into_owned();
+            return Err((name, Failure::new(Errno::ILSEQ, Step::Information)));
+        }
+    };
+    match metadata(directory, &name, kind, level, names) {
+        Ok(metadata) => Ok(Entry { name, metadata }),
+        Err(failure) => Err((name, failure)),
+    }
+}
+
+fn metadata(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    kind: FileType,
+    level: Level,
+    names: &mut Names,
+) -> std::result::Result<Metadata, Failure> {
+    match level {
+        Level::Exists => Ok(of_kind(Kind::File)),
+        Level::Type if kind != FileType::Unknown => Ok(of_kind(kind.into())),
+        _ => {
+            let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| Failure::new(errno, Step::Information))?;
+            describe(directory, name, &stat, level, names)
+        }
+    }
+}

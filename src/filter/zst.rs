@@ -1,0 +1,71 @@
+//! Zstandard frames.
+//!
+//! The context of the high levels is large: its window alone is 128 MiB at level 22, on either
+//! side. That is also the largest window that the decoder accepts, as in the original. From level 19
+//! on a single step can take tenths of a second, at level 22 more than a second, because the library
+//! works through whole blocks; nothing outside of it can divide them.
+
+use zstd::zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, ErrorCode, InBuffer, OutBuffer, get_error_name, is_error_kind};
+
+use super::{Step, Transform, check_level, no_memory, unexpected_end};
+use crate::protocol::error::{Code, Error, Result};
+
+/// Compresses into one frame.
+pub(super) struct Compress(CCtx<'static>);
+
+impl Compress {
+    pub(super) fn new(level: i32) -> Result<Self> {
+        check_level("zst-cmp", level, -7, 22)?;
+        let mut context = CCtx::try_create().ok_or_else(|| no_memory("zst-cmp"))?;
+        context.set_parameter(CParameter::CompressionLevel(level)).map_err(describe)?;
+        Ok(Self(context))
+    }
+}
+
+impl Transform for Compress {
+    fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
+        let directive = if ended { ZSTD_EndDirective::ZSTD_e_end } else { ZSTD_EndDirective::ZSTD_e_continue };
+        let mut source = InBuffer::around(input);
+        let mut target = OutBuffer::around(output);
+        let left = self.0.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
+        Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0, ..Step::default() })
+    }
+}
+
+/// Decompresses frames, one after the other.
+pub(super) struct Decompress {
+    context: DCtx<'static>,
+    /// The input so far ends with a complete frame. False at first: no frame is not a file either.
+    complete: bool,
+}
+
+impl Decompress {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { context: DCtx::try_create().ok_or_else(|| no_memory("zst-dcmp"))?, complete: false })
+    }
+}
+
+impl Transform for Decompress {
+    fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
+        // Between frames a call without input would make the library wait for the next one.
+        if input.is_empty() && self.complete {
+            return Ok(Step { done: ended, ..Step::default() });
+        }
+        let mut source = InBuffer::around(input);
+        let mut target = OutBuffer::around(output);
+        self.complete = self.context.decompress_stream(&mut target, &mut source).map_err(describe)? == 0;
+        let step = Step { consumed: source.pos(), produced: target.pos(), ..Step::default() };
+        if step.consumed == input.len() && ended && !self.complete && step.produced == 0 {
+            return Err(unexpected_end());
+        }
+        Ok(Step { done: ended && self.complete && step.consumed == input.len(), ..step })
+    }
+}
+
+fn describe(error: ErrorCode) -> Error {
+    let code =
+        if is_error_kind(error, ZSTD_ErrorCode::ZSTD_error_memory_allocation) { Code::Memory } else { Code::Format };
+    // The library's error codes are negative numbers in an unsigned type.
+    Error::new(code, format!("zst error: [{}] {}", error.cast_signed(), get_error_name(error)))
+}

@@ -1,0 +1,297 @@
+//! Read sessions: a file, or several ranges as one stream, in blocks and through filters.
+//!
+//! A block is filled completely unless the stream ends. Without filters that change the data it is
+//! read straight to where it is sent from.
+
+use std::collections::VecDeque;
+
+use crate::disk::{Completion, File, Location, Operation, Outcome};
+use crate::filter::{Chain, Progress};
+use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::filter::{FilterSpec, encode_results};
+use crate::protocol::pack::Writer;
+use crate::protocol::response::Payload;
+
+use super::errno::{ENOENT, EXDEV};
+use super::view::leads_out;
+use super::{Answer, Step, unexpected_outcome};
+
+/// Work of filters is cut into slices of about so many bytes, so that other sessions get their turn.
+/// 256 KiB of the slowest codec take some 20 ms.
+const SLICE: usize = 256 << 10;
+
+/// A part of a file, as a place.
+#[derive(Debug)]
+pub struct ReadRange {
+    /// The file.
+    pub at: Location,
+    /// Where to begin, in bytes.
+    pub offset: u64,
+    /// How many bytes at most; all when `None`.
+    pub limit: Option<u64>,
+}
+
+/// How a read session was asked for.
+#[derive(Debug)]
+pub struct ReadOptions {
+    /// Parts, read one after the other.
+    pub ranges: VecDeque<ReadRange>,
+    /// The answer says whether the file exists.
+    pub tells_existence: bool,
+    /// A missing file is an answer and no error.
+    pub ignore_missing: bool,
+    /// What is done to the data.
+    pub filters: Vec<FilterSpec>,
+    /// Bytes of a block.
+    pub block: usize,
+}
+
+/// The range that is being read.
+#[derive(Debug)]
+struct Current {
+    file: File,
+    range: ReadRange,
+}
+
+/// A read session.
+pub struct ReadStream {
+    ranges: VecDeque<ReadRange>,
+    opening: Option<ReadRange>,
+    current: Option<Current>,
+    tells_existence: bool,
+    ignore_missing: bool,
+    chain: Chain,
+    block: usize,
+    /// The block that is being filled; away while a read fills it.
+    out: Option<Payload>,
+    /// What was read for filters that change the data, and how much of it they took.
+    raw: Option<Vec<u8>>,
+    taken: usize,
+    /// Bytes that the read under way wants, and bytes that were in its buffer before.
+    wanted: usize,
+    before: usize,
+    buffers: fn(usize) -> Vec<u8>,
+}
+
+impl ReadStream {
+    /// A session that reads as `options` say and takes its buffers from `buffers`.
+    ///
+    /// # Errors
+    ///
+    /// What a filter refuses its parameters with.
+    pub fn new(options: ReadOptions, buffers: fn(usize) -> Vec<u8>) -> Result<Self> {
+        Ok(Self {
+            ranges: options.ranges,
+            opening: None,
+            current: None,
+            tells_existence: options.tells_existence,
+            ignore_missing: options.ignore_missing,
+            chain: Chain::new(options.filters)?,
+            block: options.block,
+            out: None,
+            raw: None,
+            taken: 0,
+            wanted: 0,
+            before: 0,
+            buffers,
+        })
+    }
+
+    /// Gives the buffers back.
+    pub fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
+        self.out.map(Payload::into_buffer).into_iter().chain(self.raw)
+    }
+
+    /// Fills the next block.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn advance(&mut self) -> Result<Step> {
+        if self.chain.is_passive() { self.advance_passive() } else { self.advance_filtered() }
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn resume(&mut self, completion: Completion) -> Result<Step> {
+        match self.opening.take() {
+            Some(range) => {
+                if let Some(answer) = self.take_file(range, completion)? {
+                    return Ok(Step::Done(answer));
+                }
+            }
+            None => self.take_read(completion)?,
+        }
+        self.advance()
+    }
+
+    fn take_file(&mut self, range: ReadRange, completion: Completion) -> Result<Option<Answer>> {
+        match completion {
+            Ok(Outcome::File(file)) => {
+                self.current = Some(Current { file, range });
+                Ok(None)
+            }
+            Ok(_) => Err(unexpected_outcome()),
+            Err(failure) => match failure.errno {
+                ENOENT if self.ignore_missing => {
+                    let payload = Payload::from_pack(|pack| _ = pack.bool_forced(false));
+                    Ok(Some(Answer { payload: Some(payload), close: true }))
+                }
+                ENOENT => {
+                    let message = format!("unable to open missing file '{}' for read", range.at);
+                    Err(Error::new(Code::FileMissing, message))
+                }
+                EXDEV => Err(leads_out(&range.at)),
+                errno => {
+                    let message = format_args!("unable to open file '{}' for read", range.at);
+                    Err(Error::system(Code::FileOpen, message, errno.0))
+                }
+            },
+        }
+    }
+
+    fn take_read(&mut self, completion: Completion) -> Result<()> {
+        let Some(current) = &mut self.current else { return Err(unexpected_outcome()) };
+        let buffer = match completion {
+            Ok(Outcome::Read(buffer)) => buffer,
+            Ok(_) => return Err(unexpected_outcome()),
+            Err(failure) => {
+                let message = format_args!("unable to read '{}'", current.range.at);
+                return Err(Error::system(Code::FileRead, message, failure.errno.0));
+            }
+        };
+        let got = buffer.len() - self.before;
+        current.range.offset += got as u64;
+        if let Some(limit) = &mut current.range.limit {
+            *limit = limit.saturating_sub(got as u64);
+        }
+        if got < self.wanted || current.range.limit == Some(0) {
+            self.end_range();
+        }
+        if self.chain.is_passive() {
+            self.chain.observe(&buffer[self.before..])?;
+            self.out = Some(Payload::from_buffer(buffer));
+        } else {
+            self.raw = Some(buffer);
+            self.taken = 0;
+        }
+        Ok(())
+    }
+
+    /// Leaves the current range. Its file stays open when the next range is of the same file, as the
+    /// parts of a block-incremental restore are.
+    fn end_range(&mut self) {
+        let Some(current) = self.current.take() else { return };
+        let same = self.ranges.front().is_some_and(|next| {
+            std::rc::Rc::ptr_eq(&next.at.root, &current.range.at.root) && next.at.path == current.range.at.path
+        });
+        if same && let Some(range) = self.ranges.pop_front() {
+            self.current = Some(Current { file: current.file, range });
+        }
+    }
+
+    /// The operation that brings more data, or `None` when the stream has ended.
+    fn more(&mut self, buffer: impl FnOnce(&mut Self) -> Vec<u8>, room: usize) -> Option<Operation> {
+        loop {
+            let Some(current) = &self.current else {
+                let range = self.ranges.pop_front()?;
+                let at = range.at.clone();
+                self.opening = Some(range);
+                return Some(Operation::OpenRead { at });
+            };
+            let limit = current.range.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            if limit == 0 {
+                self.end_range();
+                continue;
+            }
+            let (file, offset) = (current.file.clone(), current.range.offset);
+            let length = room.min(limit);
+            let buffer = buffer(self);
+            self.wanted = length;
+            self.before = buffer.len();
+            return Some(Operation::Read { file, buffer, length, offset });
+        }
+    }
+
+    fn take_out(&mut self) -> Payload {
+        self.out.take().unwrap_or_else(|| Payload::new((self.buffers)(self.block), self.block))
+    }
+
+    fn advance_passive(&mut self) -> Result<Step> {
+        let filled = self.out.as_ref().map_or(0, Payload::len);
+        if filled < self.block {
+            let out = |stream: &mut Self| stream.take_out().into_buffer();
+            if let Some(operation) = self.more(out, self.block - filled) {
+                return Ok(Step::Disk(operation));
+            }
+        }
+        let ended = self.current.is_none() && self.ranges.is_empty();
+        Ok(Step::Done(self.answer(ended)))
+    }
+
+    fn advance_filtered(&mut self) -> Result<Step> {
+        loop {
+            let ended = self.current.is_none() && self.ranges.is_empty();
+            let raw = self.raw.take().unwrap_or_default();
+            let mut input = &raw[self.taken..];
+            let before = input.len();
+            let mut out = self.take_out().into_buffer();
+            let progress = self.chain.process(&mut input, ended, &mut out, Payload::limit(self.block), SLICE);
+            self.taken += before - input.len();
+            let drained = input.is_empty();
+            self.raw = Some(raw);
+            self.out = Some(Payload::from_buffer(out));
+            match progress? {
+                Progress::Budget => return Ok(Step::Work),
+                Progress::OutputFull => return Ok(Step::Done(self.answer(false))),
+                Progress::Finished => return Ok(Step::Done(self.answer(true))),
+                Progress::NeedsInput if !drained => return Ok(Step::Work),
+                Progress::NeedsInput => {
+                    let raw = |stream: &mut Self| {
+                        let mut raw = stream.raw.take().unwrap_or_default();
+                        if raw.capacity() == 0 {
+                            raw = (stream.buffers)(stream.block);
+                        }
+                        raw.clear();
+                        raw.reserve_exact(stream.block);
+                        raw
+                    };
+                    if let Some(operation) = self.more(raw, self.block) {
+                        return Ok(Step::Disk(operation));
+                    }
+                    // The last range ended just now: the filters have to be told.
+                    self.taken = self.raw.as_ref().map_or(0, Vec::len);
+                }
+            }
+        }
+    }
+
+    /// The answer that carries the block that was filled.
+    fn answer(&mut self, ended: bool) -> Answer {
+        let mut payload = self.take_out();
+        let length = payload.len();
+        let mut head = Writer::new();
+        if std::mem::take(&mut self.tells_existence) {
+            head.bool_forced(true);
+        }
+        head.bool(length == 0);
+        if length > 0 {
+            head.bin_head(length);
+        }
+        if ended {
+            let mut results = Writer::new();
+            encode_results(&mut results, &self.chain.results());
+            let results = results.finish();
+            let mut tail = Writer::new();
+            tail.pack_bytes(&results);
+            payload.append(&tail.finish());
+        } else {
+            payload.append(&[0]);
+        }
+        payload.prepend(&head.into_fields());
+        Answer { payload: Some(payload), close: ended }
+    }
+}

@@ -1,0 +1,285 @@
+//! Which places of a repository a session can reach.
+//!
+//! Clients send absolute paths that they computed from the repository's path. A session of a stanza
+//! reaches `archive/STANZA` and `backup/STANZA` and sees of the directories above only what a real
+//! client looks at; an identity that is granted `*` reaches the whole repository. Everything else
+//! is refused, whatever the request.
+//!
+//! The repository, `archive`, `backup` and each stanza's two directories are roots: they may be links
+//! that the administrator made. Below them nothing leads out. Hence no client may make a link where
+//! a root is or could be.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::disk::{Location, RelativePath, Root};
+use crate::protocol::error::{Code, Error, Result};
+
+/// Roots that a session keeps open at most; a repository with more stanzas opens some again.
+const ROOTS_MAXIMUM: usize = 16;
+
+/// The two directories of a repository that hold stanzas.
+const AREAS: [&str; 2] = ["archive", "backup"];
+
+/// What a request is about to do with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Look at an entry or list a directory.
+    Look,
+    /// Read a file.
+    Read,
+    /// Make a directory or put it on stable storage.
+    Directory,
+    /// Write, replace or remove a file, or remove a directory.
+    Change,
+    /// Make a link.
+    Link,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The repository itself.
+    Base,
+    /// `archive` or `backup`.
+    Area,
+    /// The directory of a stanza.
+    Stanza,
+    /// Something in it.
+    Below,
+    /// Anything else in the repository.
+    Other,
+}
+
+/// A place that a session may reach.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where it is.
+    pub location: Location,
+    /// Names that the session may see in it, if not all.
+    pub visible: Option<Vec<String>>,
+}
+
+/// The part of a repository that a session can reach.
+#[derive(Debug)]
+pub struct View {
+    base: String,
+    stanza: Option<String>,
+    roots: RefCell<Vec<Rc<Root>>>,
+}
+
+impl View {
+    /// The repository at the absolute path `base`, as a session of `stanza` sees it, or the whole of it.
+    #[must_use]
+    pub fn new(base: &str, stanza: Option<&str>) -> Self {
+        let base = base.trim_end_matches('/').to_owned();
+        Self { base, stanza: stanza.map(str::to_owned), roots: RefCell::default() }
+    }
+
+    /// The repository's path, as the feature request answers it.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        if self.base.is_empty() { "/" } else { &self.base }
+    }
+
+    /// The place that the client calls `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Access`] when the session may not reach it that way.
+    pub fn locate(&self, path: &str, access: Access) -> Result<Place> {
+        let denied = || Error::access(format!("access denied: {}", self.explain(path)));
+        let below = self.strip(path).ok_or_else(denied)?;
+        let below = RelativePath::new(below).ok_or_else(denied)?;
+        let (kind, root, rest) = self.split(below.as_str());
+        if !self.allows(kind, below.as_str(), access) {
+            return Err(denied());
+        }
+        let path = RelativePath::new(rest).ok_or_else(denied)?;
+        let location = Location::new(self.root(root), path);
+        Ok(Place { location, visible: self.visible(kind) })
+    }
+
+    /// The place of a new link at `link` that points to the relative `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
+    pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
+        let place = self.locate(link, Access::Link)?;
+        let mut depth = place.location.path.as_str().matches('/').count();
+        let mut inside = !target.starts_with('/') && !target.is_empty() && !target.contains('\0');
+        for name in target.split('/') {
+            match name {
+                "" | "." => {}
+                ".." => match depth.checked_sub(1) {
+                    Some(up) => depth = up,
+                    None => inside = false,
+                },
+                _ => depth += 1,
+            }
+        }
+        if inside {
+            return Ok(place);
+        }
+        Err(Error::access(format!(
+            "access denied: link '{link}' to '{target}' would lead out of its stanza's directory"
+        )))
+    }
+
+    fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(self.base.as_str())?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+
+    /// What kind of place `below` is, which root it belongs to, and the rest below that root.
+    fn split<'a>(&self, below: &'a str) -> (Kind, String, &'a str) {
+        let mut parts = below.splitn(3, '/');
+        let (area, stanza, rest) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+        if below.is_empty() {
+            return (Kind::Base, self.base().to_owned(), "");
+        }
+        if !AREAS.contains(&area) {
+            return (Kind::Other, self.base().to_owned(), below);
+        }
+        match (stanza, rest) {
+            (None, _) => (Kind::Area, format!("{}/{area}", self.base), ""),
+            (Some(stanza), None) => (Kind::Stanza, format!("{}/{area}/{stanza}", self.base), ""),
+            (Some(stanza), Some(rest)) => (Kind::Below, format!("{}/{area}/{stanza}", self.base), rest),
+        }
+    }
+
+    fn allows(&self, kind: Kind, below: &str, access: Access) -> bool {
+        if access == Access::Link && matches!(kind, Kind::Base | Kind::Area | Kind::Stanza) {
+            return false;
+        }
+        match kind {
+            Kind::Stanza | Kind::Below => self.is_own(below),
+            Kind::Base | Kind::Area => self.stanza.is_none() || matches!(access, Access::Look | Access::Directory),
+            Kind::Other => self.stanza.is_none(),
+        }
+    }
+
+    fn is_own(&self, below: &str) -> bool {
+        let Some(stanza) = &self.stanza else { return true };
+        below.split('/').nth(1) == Some(stanza)
+    }
+
+    fn visible(&self, kind: Kind) -> Option<Vec<String>> {
+        let stanza = self.stanza.as_ref()?;
+        match kind {
+            Kind::Base => Some(AREAS.map(str::to_owned).to_vec()),
+            Kind::Area => Some(vec![stanza.clone()]),
+            _ => None,
+        }
+    }
+
+    fn root(&self, path: String) -> Rc<Root> {
+        let mut roots = self.roots.borrow_mut();
+        if let Some(root) = roots.iter().find(|root| root.path().to_str() == Some(&path)) {
+            return Rc::clone(root);
+        }
+        let root = Root::new(path);
+        if roots.len() == ROOTS_MAXIMUM {
+            roots.remove(0);
+        }
+        roots.push(Rc::clone(&root));
+        root
+    }
+
+    fn explain(&self, path: &str) -> String {
+        let shown: String = path.chars().take(200).collect();
+        match &self.stanza {
+            Some(stanza) => format!("'{shown}' is not in stanza '{stanza}' of repository '{}'", self.base()),
+            None => format!("'{shown}' is not in repository '{}' or cannot be used that way", self.base()),
+        }
+    }
+}
+
+/// The error of a request whose place turned out to lead out of its root.
+#[must_use]
+pub fn leads_out(path: impl std::fmt::Display) -> Error {
+    Error::new(Code::Access, format!("access denied: '{path}' leads out of its stanza's directory through a link"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(view: &View, path: &str, access: Access) -> Option<String> {
+        view.locate(path, access)
+            .ok()
+            .map(|place| format!("{} + {}", place.location.root.path().display(), place.location.path.as_str()))
+    }
+
+    #[test]
+    fn a_stanza_reaches_its_own_two_directories_and_nothing_else() {
+        let view = View::new("/srv/repo", Some("demo"));
+        assert_eq!(
+            reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Change).unwrap(),
+            "/srv/repo/archive/demo + 15-1/a"
+        );
+        assert_eq!(reach(&view, "/srv/repo/backup/demo", Access::Change).unwrap(), "/srv/repo/backup/demo + ");
+        for path in [
+            "/srv/repo/archive/demo2/x",
+            "/srv/repo/archive/dem",
+            "/srv/repo/archive/other",
+            "/srv/repo/archive/demo/../other/x",
+            "/srv/repo/archive/demo/./x",
+            "/srv/repo/archive//demo",
+            "/srv/repo/archive/demo/",
+            "/srv/repo/archive/demo/\0",
+            "/srv/repo/file",
+            "/srv/repo2/archive/demo/x",
+            "/etc/passwd",
+            "archive/demo/x",
+            "",
+        ] {
+            for access in [Access::Look, Access::Read, Access::Directory, Access::Change, Access::Link] {
+                assert_eq!(reach(&view, path, access), None, "{path:?} {access:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stanza_sees_of_the_parents_only_what_leads_to_it() {
+        let view = View::new("/srv/repo", Some("demo"));
+        assert_eq!(view.locate("/srv/repo", Access::Look).unwrap().visible.unwrap(), ["archive", "backup"]);
+        assert_eq!(view.locate("/srv/repo/backup", Access::Look).unwrap().visible.unwrap(), ["demo"]);
+        assert_eq!(view.locate("/srv/repo/backup/demo", Access::Look).unwrap().visible, None);
+        assert!(view.locate("/srv/repo/backup", Access::Directory).is_ok());
+        for path in ["/srv/repo", "/srv/repo/backup"] {
+            assert!(view.locate(path, Access::Change).is_err());
+            assert!(view.locate(path, Access::Read).is_err());
+        }
+    }
+
+    #[test]
+    fn the_whole_repository_is_reached_without_a_stanza() {
+        let view = View::new("/srv/repo/", None);
+        assert_eq!(view.base(), "/srv/repo");
+        assert_eq!(reach(&view, "/srv/repo/any/file", Access::Change).unwrap(), "/srv/repo + any/file");
+        assert_eq!(reach(&view, "/srv/repo/archive/x/y", Access::Read).unwrap(), "/srv/repo/archive/x + y");
+        assert_eq!(reach(&view, "/srv/other", Access::Look), None);
+        assert_eq!(reach(&View::new("/", None), "/archive/x/y", Access::Read).unwrap(), "/archive/x + y");
+    }
+
+    #[test]
+    fn links_are_never_made_where_a_root_could_be_and_never_lead_out() {
+        for view in [View::new("/r", Some("demo")), View::new("/r", None)] {
+            assert!(view.locate_link("/r/backup/demo/latest", "20260101-000000F").is_ok());
+            assert!(view.locate_link("/r/backup/demo/L/pg_data/pg_tblspc/1", "../../pg_tblspc/1").is_ok());
+            for (link, target) in [
+                ("/r/backup/demo/latest", "/etc"),
+                ("/r/backup/demo/latest", ".."),
+                ("/r/backup/demo/latest", "a/../../x"),
+                ("/r/backup/demo/latest", ""),
+                ("/r/backup/demo", "x"),
+                ("/r/backup/evil", "x"),
+                ("/r/backup", "x"),
+                ("/r/evil", "../x"),
+            ] {
+                assert!(view.locate_link(link, target).is_err(), "{link} -> {target}");
+            }
+        }
+    }
+}

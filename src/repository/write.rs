@@ -1,0 +1,415 @@
+//! Write sessions: a file that appears under its name only when it is complete and as durable as
+//! the client asked.
+
+use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, Outcome};
+use crate::filter::{Chain, Progress};
+use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::filter::encode_results;
+use crate::protocol::request::WriteRequest;
+use crate::protocol::response::Payload;
+
+use super::change::sync_failure;
+use super::errno::{ENOENT, EXDEV};
+use super::make_path::{self, MakePath};
+use super::view::leads_out;
+use super::{Answer, Step, unexpected_outcome};
+
+/// Suffix of the name under which a file is written.
+const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
+
+/// Bytes that are collected before they are written: large enough that system calls do not count,
+/// small enough to stay in the processor's cache from decryption to the page cache.
+const CHUNK: usize = 256 << 10;
+
+/// Work of filters at the end of a file is cut into slices of about so many bytes.
+const SLICE: usize = 256 << 10;
+
+#[derive(Debug)]
+enum Phase {
+    /// Opening the file; missing directories may have to be made.
+    Opening,
+    MakingPath(MakePath),
+    /// Giving the file to its owner.
+    Owning,
+    /// Waiting for data.
+    Ready,
+    /// Writing data; more of the same block may follow.
+    Writing,
+    /// Writing what the filters still held.
+    Flushing,
+    Syncing,
+    Closing,
+    SettingTimes,
+    Renaming,
+    /// Syncing directories; so many are left.
+    SyncingPath(Vec<Location>),
+    /// Dropping what was written.
+    Discarding,
+    Finished,
+}
+
+/// A write session.
+pub struct WriteStream {
+    request: WriteRequest,
+    target: Location,
+    /// Where the data goes: the target, or its temporary name.
+    place: Location,
+    file: Option<File>,
+    offset: u64,
+    chain: Chain,
+    out: Option<Vec<u8>>,
+    /// Directories that were made for the file.
+    made: Vec<Location>,
+    /// Whether the temporary file is there.
+    left_behind: bool,
+    /// Whether the filters have put out their last bytes.
+    flushed: bool,
+    phase: Phase,
+    buffers: fn(usize) -> Vec<u8>,
+}
+
+/// What came of a piece of data.
+#[derive(Debug)]
+pub enum Fed {
+    /// It was taken.
+    Taken,
+    /// This has to be done before more is taken.
+    Disk(Operation),
+}
+
+impl WriteStream {
+    /// Starts to write `request` to `target`.
+    ///
+    /// # Errors
+    ///
+    /// What a filter refuses its parameters with; a name that is too long for its temporary form.
+    pub fn begin(mut request: WriteRequest, target: Location, buffers: fn(usize) -> Vec<u8>) -> Result<(Self, Step)> {
+        let chain = Chain::new(std::mem::take(&mut request.filters))?;
+        let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
+        let place = place.ok_or_else(|| {
+            const ENAMETOOLONG: i32 = 36;
+            Error::system(Code::FileOpen, format_args!("unable to open file '{target}' for write"), ENAMETOOLONG)
+        })?;
+        let stream = Self {
+            request,
+            target,
+            place,
+            file: None,
+            offset: 0,
+            chain,
+            out: None,
+            made: Vec::new(),
+            left_behind: false,
+            flushed: false,
+            phase: Phase::Opening,
+            buffers,
+        };
+        let step = Step::Disk(stream.open());
+        Ok((stream, step))
+    }
+
+    /// Gives the buffer back.
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        self.out
+    }
+
+    /// Whether data can be fed now.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready)
+    }
+
+    /// Takes the front of `data`, as much as fits before something has to be done.
+    ///
+    /// # Errors
+    ///
+    /// What a filter says to the data.
+    pub fn feed(&mut self, data: &mut &[u8]) -> Result<Fed> {
+        while !data.is_empty() {
+            let mut out = self.out.take().unwrap_or_else(|| (self.buffers)(CHUNK));
+            let progress = if self.chain.is_passive() {
+                let (now, later) = data.split_at(data.len().min(CHUNK - out.len()));
+                out.extend_from_slice(now);
+                *data = later;
+                self.chain.observe(now).map(|()| Progress::NeedsInput)
+            } else {
+                self.chain.process(data, false, &mut out, CHUNK, usize::MAX)
+            };
+            let full = out.len() >= CHUNK;
+            self.out = Some(out);
+            if matches!(progress?, Progress::Finished) {
+                // What follows the end of compressed data is not expected and not kept.
+                *data = &[];
+            }
+            if full {
+                self.phase = Phase::Writing;
+                return Ok(Fed::Disk(self.write()?));
+            }
+        }
+        Ok(Fed::Taken)
+    }
+
+    /// Completes the file: all data is there.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn finish(&mut self) -> Result<Step> {
+        self.phase = Phase::Flushing;
+        self.flush()
+    }
+
+    /// Drops the file. `None` when there is nothing to clean up.
+    pub fn discard(&mut self) -> Option<Operation> {
+        self.file = None;
+        self.phase = Phase::Discarding;
+        std::mem::take(&mut self.left_behind).then(|| Operation::RemoveFile { at: self.place.clone() })
+    }
+
+    /// More slices of work that only burns CPU.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn work(&mut self) -> Result<Step> {
+        self.flush()
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told; the session waits for its cancellation then.
+    pub fn resume(&mut self, completion: Completion) -> Result<Step> {
+        match &mut self.phase {
+            Phase::Opening => self.opened(completion),
+            Phase::MakingPath(path) => match path.resume(completion) {
+                make_path::Progress::Disk(operation) => Ok(Step::Disk(operation)),
+                make_path::Progress::Failed(at, EXDEV) => Err(leads_out(at)),
+                make_path::Progress::Failed(at, errno) => {
+                    Err(Error::system(Code::PathCreate, format_args!("unable to create path '{at}'"), errno.0))
+                }
+                make_path::Progress::Done => {
+                    self.made.append(&mut path.made);
+                    self.request.create_path = false;
+                    self.phase = Phase::Opening;
+                    Ok(Step::Disk(self.open()))
+                }
+            },
+            Phase::Owning => {
+                completion.map_err(|failure| self.owner_failure(failure))?;
+                self.ready()
+            }
+            Phase::Writing => {
+                self.written(completion)?;
+                self.ready()
+            }
+            Phase::Flushing => {
+                self.written(completion)?;
+                self.flush()
+            }
+            Phase::Syncing => {
+                self.check(completion, Code::FileSync, "unable to sync file", " after write")?;
+                Ok(self.close())
+            }
+            Phase::Closing => {
+                self.check(completion, Code::FileClose, "unable to close file", " after write")?;
+                Ok(self.set_times())
+            }
+            Phase::SettingTimes => {
+                self.check(completion, Code::FileInfo, "unable to set time for", "")?;
+                Ok(self.rename())
+            }
+            Phase::Renaming => {
+                if let Err(failure) = completion {
+                    let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
+                    return Err(Error::system(Code::FileMove, message, failure.errno.0));
+                }
+                self.left_behind = false;
+                Ok(self.sync_path())
+            }
+            Phase::SyncingPath(left) => match completion {
+                Ok(_) => Ok(self.next_sync()),
+                Err(failure) => Err(sync_failure(left.last().unwrap_or(&self.target), &failure)),
+            },
+            Phase::Discarding => Ok(Step::Done(Answer { payload: None, close: true })),
+            Phase::Ready | Phase::Finished => Err(unexpected_outcome()),
+        }
+    }
+
+    fn open(&self) -> Operation {
+        Operation::OpenWrite { at: self.place.clone(), mode: self.request.file_mode, fresh: self.request.atomic }
+    }
+
+    fn opened(&mut self, completion: Completion) -> Result<Step> {
+        match completion {
+            Ok(Outcome::File(file)) => {
+                self.file = Some(file.clone());
+                self.left_behind = self.request.atomic;
+                if self.request.user.is_none() && self.request.group.is_none() {
+                    return self.ready();
+                }
+                self.phase = Phase::Owning;
+                let (user, group) = (self.request.user.clone(), self.request.group.clone());
+                Ok(Step::Disk(Operation::SetOwner { file, user, group }))
+            }
+            Ok(_) => Err(unexpected_outcome()),
+            Err(failure) => match (failure.errno, self.place.parent()) {
+                (ENOENT, Some(directory)) if self.request.create_path => {
+                    let path = MakePath::new(directory, self.request.path_mode);
+                    let step = Step::Disk(path.begin());
+                    self.phase = Phase::MakingPath(path);
+                    Ok(step)
+                }
+                (ENOENT, _) => {
+                    let message = format!("unable to open file '{}' for write in missing path", self.target);
+                    Err(Error::new(Code::FileMissing, message))
+                }
+                (EXDEV, _) => Err(leads_out(&self.target)),
+                (errno, _) => {
+                    let message = format_args!("unable to open file '{}' for write", self.target);
+                    Err(Error::system(Code::FileOpen, message, errno.0))
+                }
+            },
+        }
+    }
+
+    fn ready(&mut self) -> Result<Step> {
+        self.phase = Phase::Ready;
+        Ok(Step::Done(Answer::null()))
+    }
+
+    fn write(&mut self) -> Result<Operation> {
+        let (Some(file), Some(data)) = (self.file.clone(), self.out.take()) else { return Err(unexpected_outcome()) };
+        let offset = self.offset;
+        self.offset += data.len() as u64;
+        Ok(Operation::Write { file, data, offset })
+    }
+
+    fn written(&mut self, completion: Completion) -> Result<()> {
+        match completion {
+            Ok(Outcome::Written(mut data)) => {
+                data.clear();
+                self.out = Some(data);
+                Ok(())
+            }
+            Ok(_) => Err(unexpected_outcome()),
+            Err(failure) => Err(self.failed(Code::FileWrite, "unable to write", "", failure.errno)),
+        }
+    }
+
+    fn failed(&self, code: Code, before: &str, after: &str, errno: Errno) -> Error {
+        Error::system(code, format_args!("{before} '{}'{after}", self.place), errno.0)
+    }
+
+    fn check(&self, completion: Completion, code: Code, before: &str, after: &str) -> Result<()> {
+        completion.map(|_| ()).map_err(|failure| self.failed(code, before, after, failure.errno))
+    }
+
+    /// The original's text names who should own the file and who does.
+    fn owner_failure(&self, failure: Failure) -> Error {
+        let disk::Step::ChangeOwner(change) = failure.step else {
+            return self.failed(Code::FileOwner, "unable to set ownership for", "", failure.errno);
+        };
+        let wanted = |name: &Option<String>, id: Option<u32>| {
+            let name = name.as_deref().unwrap_or("[none]");
+            id.map_or_else(|| name.to_owned(), |id| format!("{name}[{id}]"))
+        };
+        let current =
+            |name: &Option<std::rc::Rc<str>>, id: u32| format!("{}[{id}]", name.as_deref().unwrap_or("[unknown]"));
+        let message = format_args!(
+            "unable to set ownership for '{}' to {}:{} from {}:{}",
+            self.place,
+            wanted(&self.request.user, change.uid),
+            wanted(&self.request.group, change.gid),
+            current(&change.current_user, change.current_uid),
+            current(&change.current_group, change.current_gid),
+        );
+        Error::system(Code::FileOwner, message, failure.errno.0)
+    }
+
+    fn flush(&mut self) -> Result<Step> {
+        let mut out = self.out.take().unwrap_or_default();
+        let progress = if self.flushed || self.chain.is_passive() {
+            Ok(Progress::Finished)
+        } else {
+            if out.capacity() == 0 {
+                out = (self.buffers)(CHUNK);
+            }
+            self.chain.process(&mut &[][..], true, &mut out, CHUNK, SLICE)
+        };
+        let empty = out.is_empty();
+        self.out = Some(out);
+        let progress = progress?;
+        self.flushed |= progress == Progress::Finished;
+        match progress {
+            Progress::Budget | Progress::NeedsInput => Ok(Step::Work),
+            Progress::Finished if empty => Ok(self.sync()),
+            // Comes back here once that is written, to find nothing more.
+            Progress::Finished | Progress::OutputFull => Ok(Step::Disk(self.write()?)),
+        }
+    }
+
+    fn sync(&mut self) -> Step {
+        match &self.file {
+            Some(file) if self.request.sync_file => {
+                self.phase = Phase::Syncing;
+                Step::Disk(Operation::Sync { file: file.clone() })
+            }
+            _ => self.close(),
+        }
+    }
+
+    fn close(&mut self) -> Step {
+        match self.file.take() {
+            Some(file) => {
+                self.phase = Phase::Closing;
+                Step::Disk(Operation::Close { file })
+            }
+            None => self.set_times(),
+        }
+    }
+
+    fn set_times(&mut self) -> Step {
+        if self.request.modified == 0 {
+            return self.rename();
+        }
+        self.phase = Phase::SettingTimes;
+        Step::Disk(Operation::SetTimes { at: self.place.clone(), modified: self.request.modified })
+    }
+
+    fn rename(&mut self) -> Step {
+        if !self.request.atomic {
+            return self.sync_path();
+        }
+        self.phase = Phase::Renaming;
+        Step::Disk(Operation::Rename { from: self.place.clone(), to: self.target.clone() })
+    }
+
+    /// The file's directory, and those above directories that were made for it: without them the
+    /// file could not be found after a power cut.
+    fn sync_path(&mut self) -> Step {
+        let mut left = Vec::new();
+        if self.request.sync_path {
+            left.extend(self.made.iter().filter_map(make_path::parent));
+            left.extend(self.target.parent());
+            // `next_sync` drops the one that was synced before.
+            left.push(self.target.clone());
+        }
+        self.phase = Phase::SyncingPath(left);
+        self.next_sync()
+    }
+
+    fn next_sync(&mut self) -> Step {
+        if let Phase::SyncingPath(left) = &mut self.phase {
+            left.pop();
+            if let Some(at) = left.last() {
+                return Step::Disk(Operation::SyncDirectory { at: at.clone() });
+            }
+        }
+        self.phase = Phase::Finished;
+        let results = self.chain.results();
+        let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results)));
+        Step::Done(Answer { payload: Some(payload), close: true })
+    }
+}

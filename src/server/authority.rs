@@ -1,0 +1,164 @@
+//! Who may open a session, and with which settings: the server's grants and its configuration files.
+//!
+//! Administrators add a stanza without a reload, so the files are looked at again when a session
+//! begins, at most once a second. Files that cannot be read leave the last good ones in place.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use crate::config::{Environment, Files, ServerSettings, parse_session};
+use crate::observe::log;
+use crate::protocol::error::{Error, Result};
+use crate::protocol::release::Release;
+use crate::session::{Authority, Authorized};
+
+/// How long files count as unchanged after they were looked at.
+const UNCHANGED: Duration = Duration::from_secs(1);
+
+/// What one load of the configuration allows.
+pub struct Configured {
+    server: ServerSettings,
+    environment: Environment,
+    release: &'static Release,
+    held: RefCell<Held>,
+}
+
+struct Held {
+    files: Files,
+    looked: Instant,
+    /// The last complaint, so that a broken file is warned of once and not for each session.
+    complaint: Option<Error>,
+}
+
+impl Configured {
+    /// The authority of a configuration that was just read.
+    #[must_use]
+    pub fn new(server: ServerSettings, files: Files, environment: Environment, release: &'static Release) -> Self {
+        let held = RefCell::new(Held { files, looked: Instant::now(), complaint: None });
+        Self { server, environment, release, held }
+    }
+
+    /// The server's settings.
+    #[must_use]
+    pub const fn server(&self) -> &ServerSettings {
+        &self.server
+    }
+
+    /// Whether a client may have a session of this stanza.
+    #[must_use]
+    pub fn grants(&self, names: &[String], stanza: Option<&str>) -> bool {
+        self.server.grants.lookup(names).is_some_and(|grant| grant.allows(stanza).unwrap_or(false))
+    }
+}
+
+impl Authority for Configured {
+    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized> {
+        // The order of these checks is the original's: specification, section 3.3.
+        let grant = self.server.grants.lookup(names).ok_or_else(denied)?;
+        let mut held = self.held.borrow_mut();
+        held.refresh(Instant::now());
+        let version = self.release.version;
+        let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;
+        if !grant.allows(settings.stanza.as_deref())? {
+            return Err(denied());
+        }
+        Ok(Authorized { settings, whole_repository: grant.is_for_all() })
+    }
+}
+
+impl Held {
+    fn refresh(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked) < UNCHANGED {
+            return;
+        }
+        self.looked = now;
+        if !self.files.changed() {
+            return;
+        }
+        match self.files.reload() {
+            Ok(files) => {
+                self.files = files;
+                self.complaint = None;
+            }
+            Err(error) => {
+                if self.complaint.as_ref() != Some(&error) {
+                    log::warn(format_args!(
+                        "configuration files changed but cannot be read, so sessions go on with what was read last: \
+                         {error}"
+                    ));
+                    self.complaint = Some(error);
+                }
+            }
+        }
+    }
+}
+
+fn denied() -> Error {
+    Error::access("access denied")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Search, SessionSettings, load_from};
+    use crate::protocol::error::Code;
+
+    fn configured(directory: &Path, stanzas: &str) -> Configured {
+        let config = directory.join("pgbackrest.conf");
+        let text = format!(
+            "[global]\ntls-server-auth=client=demo,other\ntls-server-cert-file=/c\ntls-server-key-file=/k\n\
+             tls-server-ca-file=/a\nrepo1-path=/repo\n{stanzas}"
+        );
+        fs::write(&config, text).unwrap();
+        let search = Search { config: Some(config), ..Search::default() };
+        let release = Release::newest();
+        let (files, loaded) = load_from(&[], &Environment::default(), release.version, &search).unwrap();
+        Configured::new(loaded.server, files, Environment::default(), release)
+    }
+
+    fn ask(authority: &Configured, name: &str, stanza: &str) -> Result<SessionSettings> {
+        let parameters = ["--exec-id=1-12345678", "--remote-type=repo", "--repo=1", "--pg1-path=/pg", "--process=0"]
+            .map(str::to_owned);
+        let mut parameters = parameters.to_vec();
+        parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
+        authority.authorize(&[name.to_owned()], &parameters).map(|authorized| authorized.settings)
+    }
+
+    #[test]
+    fn a_client_gets_its_stanza_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = configured(directory.path(), "[demo]\npg1-path=/pg\n");
+        assert_eq!(ask(&authority, "client", "demo").unwrap().stanza.as_deref(), Some("demo"));
+        for (name, stanza) in [("client", "third"), ("stranger", "demo")] {
+            let error = ask(&authority, name, stanza).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (Code::Access, "access denied"));
+        }
+        let names = ["client".to_owned()];
+        assert!(authority.grants(&names, Some("demo")));
+        assert!(!authority.grants(&names, Some("third")) && !authority.grants(&names, None));
+    }
+
+    #[test]
+    fn a_changed_file_counts_without_a_reload_and_a_broken_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = configured(directory.path(), "[demo]\npg1-path=/pg\n");
+        let path = directory.path().join("pgbackrest.conf");
+        let look = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let mut held = authority.held.borrow_mut();
+            let later = held.looked + UNCHANGED;
+            held.refresh(later);
+        };
+        look("[global]\nrepo1-path=/elsewhere\n");
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/elsewhere"));
+        look("[global\nrepo1-path=/broken\n");
+        assert!(authority.held.borrow().complaint.is_some());
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/elsewhere"));
+        look("[global]\nrepo1-path=/mended\n");
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/mended"));
+        assert!(authority.held.borrow().complaint.is_none());
+    }
+}

@@ -1,0 +1,638 @@
+//! One client's connection: a socket, TLS on it, and a session on that.
+//!
+//! Owns the life of a connection from `accept` to the last byte. What is said on it is the
+//! session's business, when it gets its turn the event loop's. Stages:
+//!
+//! ```text
+//! Handshake ──→ Open ──→ Closing ──→ Lingering ──→ Gone
+//!     └───────────┴─────────┴────────────────────────↗
+//! ```
+//!
+//! - `Closing` sends what is left, `close_notify` or the alert of a failed handshake included.
+//! - `Lingering` has shut down the sending side and swallows what the client still sends, since
+//!   closing a socket with unread bytes resets it and takes our last words with it.
+//! - `Gone` has no socket; the session may still have disk work to clean up.
+//!
+//! Every stage has a deadline. All reading goes through one buffer of the loop, so that an idle
+//! connection holds little more than its TLS state.
+
+use std::io::{self, BufRead, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustls::ServerConnection;
+
+use super::record::Record;
+use super::tls::{describe_handshake_error, identity};
+use crate::disk::{Completion, Disk, Ticket};
+use crate::observe::log::Level;
+use crate::observe::rate::{Rate, more};
+use crate::protocol::error::Error;
+use crate::protocol::release::Release;
+use crate::session::{Authority, Limits, Peer, Session, State};
+
+/// Bytes that a connection may move before the others have their turn.
+const TURN_BYTES: usize = 256 * 1024;
+/// Plaintext and records that rustls holds for a client that does not read.
+const TLS_BUFFER: usize = 64 * 1024;
+/// `read_tls` takes 4 KiB at a time; this many make up a record.
+const READS_PER_RECORD: usize = 4;
+/// What a client gets to take our last bytes, counted from the last byte that it took.
+const CLOSING: Duration = Duration::from_secs(10);
+/// What a client gets to end its side after us.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are swallowed from a client whose session is over.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// How much of a client's first bytes is kept to tell what it speaks.
+const FIRST_BYTES: usize = 8;
+
+/// What new connections are served with; a reload replaces it as a whole.
+#[derive(Clone)]
+pub struct Service {
+    /// Certificates and ciphers.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Who may do what.
+    pub authority: Rc<dyn Authority>,
+    /// The release that is announced.
+    pub release: &'static Release,
+    /// From `accept` to the end of the handshake.
+    pub handshake: Duration,
+    /// What a session is allowed after that.
+    pub limits: Limits,
+    /// Connections in total.
+    pub connections: usize,
+    /// Connections from one address.
+    pub connections_per_address: usize,
+}
+
+/// What a connection works with during its turn.
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    /// Where sockets are read into; as long as one read may be.
+    pub(super) buffer: &'a mut Vec<u8>,
+    /// Buffers that are free for what a session does not take at once.
+    pub(super) spare: &'a mut Vec<Vec<u8>>,
+    pub(super) disk: &'a mut dyn Disk,
+    pub(super) service: &'a Service,
+    /// Bounds what failed handshakes may write to the log.
+    pub(super) handshake_failures: &'a mut Rate,
+}
+
+/// What the loop does with a connection after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing until something happens.
+    Wait,
+    /// Another turn, after the others had theirs.
+    Again,
+    /// It is over.
+    Remove,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Handshake,
+    Open,
+    Closing,
+    Lingering,
+    Gone,
+}
+
+/// How far the session took what the client sent.
+enum Taken {
+    /// All of it, and it waits for more.
+    All,
+    /// Not all, or it wants no more for now.
+    Enough,
+    /// All of it, and nothing will follow: the reason.
+    Ended(&'static str),
+}
+
+/// One client's connection.
+pub(super) struct Connection {
+    key: u64,
+    socket: Option<TcpStream>,
+    tls: ServerConnection,
+    session: Option<Session>,
+    stage: Stage,
+    record: Record,
+    names: Option<Vec<String>>,
+    /// When the present stage has to be over; the session has its own deadlines while `Open`.
+    deadline: Instant,
+    readable: bool,
+    writable: bool,
+    /// The client has ended its side.
+    ended: bool,
+    /// Our last word, `close_notify` or an alert, is said.
+    said_goodbye: bool,
+    /// Something was sent, received or taken since this was last looked at.
+    moved: bool,
+    /// Records that were read from the socket and that the session had no room for, from
+    /// `unread_at` on.
+    unread: Vec<u8>,
+    unread_at: usize,
+    first: [u8; FIRST_BYTES],
+    first_length: usize,
+    swallowed: usize,
+    /// For the loop: whether it is in the queue, and which deadline is set.
+    pub(super) queued: bool,
+    pub(super) armed: Option<Instant>,
+}
+
+impl Connection {
+    /// Takes over an accepted socket. `None` when TLS or the poll does not take it, which is logged.
+    pub(super) fn new(
+        key: u64,
+        mut socket: TcpStream,
+        peer: SocketAddr,
+        (registry, token): (&Registry, Token),
+        service: &Service,
+        now: Instant,
+    ) -> Option<Self> {
+        let mut record = Record::new(peer);
+        let mut tls = match ServerConnection::new(Arc::clone(&service.tls)) {
+            Ok(tls) => tls,
+            Err(error) => {
+                record.refuse(Level::Warn, &error.to_string(), "");
+                return None;
+            }
+        };
+        tls.set_buffer_limit(Some(TLS_BUFFER));
+        // Edge-triggered, so both are asked for once and cost nothing when nobody wants them.
+        if let Err(error) = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
+            record.refuse(Level::Warn, &error.to_string(), "");
+            return None;
+        }
+        Some(Self {
+            key,
+            socket: Some(socket),
+            tls,
+            session: None,
+            stage: Stage::Handshake,
+            record,
+            names: None,
+            deadline: now + service.handshake,
+            readable: false,
+            writable: true,
+            ended: false,
+            said_goodbye: false,
+            moved: false,
+            unread: Vec::new(),
+            unread_at: 0,
+            first: [0; FIRST_BYTES],
+            first_length: 0,
+            swallowed: 0,
+            queued: false,
+            armed: None,
+        })
+    }
+
+    pub(super) const fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(super) const fn peer(&self) -> SocketAddr {
+        self.record.peer()
+    }
+
+    /// Whether nothing is known of the client yet.
+    pub(super) const fn is_in_handshake(&self) -> bool {
+        matches!(self.stage, Stage::Handshake)
+    }
+
+    /// The names that the client proved to have.
+    pub(super) fn names(&self) -> Option<&[String]> {
+        self.names.as_deref()
+    }
+
+    /// The stanza of its session.
+    pub(super) fn stanza(&self) -> Option<&str> {
+        self.session.as_ref().and_then(Session::stanza)
+    }
+
+    /// Whether its session was authorized.
+    pub(super) fn is_authorized(&self) -> bool {
+        self.record.is_opened()
+    }
+
+    /// Takes over what the poll said.
+    pub(super) const fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// When to call [`Connection::expire`].
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let session = || self.session.as_ref().and_then(Session::poll_timeout);
+        match self.stage {
+            Stage::Handshake | Stage::Closing | Stage::Lingering => Some(self.deadline),
+            Stage::Open => session(),
+            // A session without its client waits for the disk alone.
+            Stage::Gone => None,
+        }
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
+        match self.stage {
+            Stage::Handshake => {
+                let seconds = cx.service.handshake.as_secs_f64();
+                if self.first_length == 0 {
+                    self.record.refuse(Level::Detail, &format!("nothing was sent for {seconds} s"), "");
+                } else {
+                    self.refuse_handshake(cx, &format!("the TLS handshake was not complete after {seconds} s"));
+                }
+                self.leave(cx.now);
+            }
+            Stage::Open => {
+                if let Some(session) = &mut self.session {
+                    session.handle_timeout(cx.now);
+                }
+            }
+            Stage::Closing => self.lose(cx, "the client did not take the last bytes"),
+            Stage::Lingering | Stage::Gone => self.leave(cx.now),
+        }
+    }
+
+    /// An operation of the session has completed.
+    pub(super) fn complete(&mut self, now: Instant, operation: u64, completion: Completion) {
+        if let Some(session) = &mut self.session {
+            session.handle_completion(now, operation, completion);
+        }
+    }
+
+    /// The server wants the connection to end once the request in flight is done.
+    pub(super) fn drain(&mut self, now: Instant, error: Error) {
+        match (&mut self.session, self.stage) {
+            (Some(session), _) => session.handle_drain(now, error),
+            (None, Stage::Handshake) => {
+                self.record.end("shutdown");
+                self.leave(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The server wants the connection to end now.
+    pub(super) fn abort(&mut self, now: Instant, error: Error) {
+        match &mut self.session {
+            Some(session) => session.handle_abort(now, error),
+            None => self.leave(now),
+        }
+    }
+
+    /// The connection has to make room for another one.
+    pub(super) fn evict(&mut self, now: Instant) {
+        self.record.refuse(Level::Detail, "it was in the handshake while others waited for its place", "");
+        self.leave(now);
+    }
+
+    /// Does what can be done now, within bounds.
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> Next {
+        let mut budget = TURN_BYTES;
+        if let Some(session) = self.session.as_mut().filter(|session| session.poll_work()) {
+            session.handle_work(cx.now);
+        }
+        loop {
+            self.settle(cx);
+            self.moved = false;
+            self.send(cx, &mut budget);
+            self.receive(cx, &mut budget);
+            if !self.moved {
+                break;
+            }
+            if budget == 0 {
+                return self.next(true);
+            }
+        }
+        self.settle(cx);
+        self.next(false)
+    }
+
+    /// Logs the end, if there was a session.
+    pub(super) fn log_end(&self) {
+        if let Some(session) = &self.session {
+            self.record.close(session.counters());
+        }
+    }
+
+    fn next(&self, unfinished: bool) -> Next {
+        let work = self.session.as_ref().is_some_and(Session::poll_work);
+        match self.stage {
+            Stage::Gone if self.session.as_ref().is_none_or(|session| session.state() == State::Closed) => Next::Remove,
+            Stage::Gone if !work => Next::Wait,
+            _ if unfinished || work => Next::Again,
+            _ => Next::Wait,
+        }
+    }
+
+    /// Does what the session asks for, except sending and receiving.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        let Some(session) = &mut self.session else { return };
+        while let Some((operation, work)) = session.poll_disk() {
+            cx.disk.submit(Ticket { session: self.key, operation }, work);
+        }
+        while let Some(event) = session.poll_event() {
+            self.record.event(event);
+        }
+        if self.stage == Stage::Open && session.state() != State::Open {
+            self.begin_closing(cx.now);
+        }
+    }
+
+    fn begin_closing(&mut self, now: Instant) {
+        self.stage = Stage::Closing;
+        self.deadline = now + CLOSING;
+        // Nobody wants it any more.
+        self.unread = Vec::new();
+        // What the session still had to say may have been said already.
+        self.moved = true;
+    }
+
+    /// Sends until the socket is full, the budget is spent or nothing is left.
+    fn send(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
+        if self.stage == Stage::Lingering {
+            return;
+        }
+        let Some(mut socket) = self.socket.take() else { return };
+        let lost = loop {
+            self.encrypt(cx.now);
+            if !self.tls.wants_write() || !self.writable || *budget == 0 {
+                break None;
+            }
+            match self.tls.write_tls(&mut socket) {
+                Ok(0) => break Some("the connection takes no more bytes".to_owned()),
+                Ok(count) => {
+                    *budget = budget.saturating_sub(count);
+                    self.moved = true;
+                    if self.stage == Stage::Closing {
+                        self.deadline = cx.now + CLOSING;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        self.socket = Some(socket);
+        if let Some(reason) = lost {
+            self.lose(cx, &reason);
+        } else if self.stage == Stage::Closing && self.said_goodbye && !self.tls.wants_write() {
+            self.begin_lingering(cx.now);
+        }
+    }
+
+    /// Moves what the session wants to send into TLS, as far as that has room, and our goodbye after
+    /// the last of it.
+    fn encrypt(&mut self, now: Instant) {
+        if let Some(session) = &mut self.session {
+            loop {
+                let output = session.poll_output();
+                if output.is_empty() {
+                    break;
+                }
+                match io::Write::write(&mut self.tls.writer(), output) {
+                    Ok(count) if count > 0 => session.consume_output(now, count),
+                    _ => return,
+                }
+                self.moved = true;
+            }
+        }
+        if self.stage == Stage::Closing && !std::mem::replace(&mut self.said_goodbye, true) {
+            self.tls.send_close_notify();
+        }
+    }
+
+    fn begin_lingering(&mut self, now: Instant) {
+        let shut = self.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
+        if self.ended || !shut {
+            self.leave(now);
+        } else {
+            self.stage = Stage::Lingering;
+            self.deadline = now + LINGER;
+        }
+    }
+
+    /// Receives until the socket is empty, the budget is spent or the session wants no more.
+    fn receive(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
+        if !self.unread.is_empty() {
+            self.take_unread(cx);
+        }
+        while *budget > 0 && self.unread.is_empty() {
+            if self.stage == Stage::Open {
+                match self.deliver(cx) {
+                    Taken::All => {}
+                    Taken::Enough if self.stage == Stage::Open => return,
+                    Taken::Enough => {}
+                    Taken::Ended(reason) => return self.lose(cx, reason),
+                }
+            }
+            // Delivering may have ended the session.
+            let Some(socket) = self.socket.as_mut().filter(|_| self.readable && !self.ended) else { return };
+            let mut buffer = std::mem::take(cx.buffer);
+            match socket.read(&mut buffer) {
+                Ok(0) => self.end_of_input(cx),
+                Ok(count) => {
+                    *budget = budget.saturating_sub(count);
+                    self.moved = true;
+                    let left = self.feed(cx, &buffer[..count]);
+                    if left > 0 {
+                        self.unread = cx.spare.pop().unwrap_or_default();
+                        self.unread.clear();
+                        self.unread.extend_from_slice(&buffer[count - left..count]);
+                        self.unread_at = 0;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.lose(cx, &error.to_string()),
+            }
+            *cx.buffer = buffer;
+        }
+    }
+
+    /// Goes on with what was read before.
+    fn take_unread(&mut self, cx: &mut Context<'_>) {
+        let unread = std::mem::take(&mut self.unread);
+        let left = self.feed(cx, &unread[self.unread_at..]);
+        if left > 0 {
+            self.unread_at = unread.len() - left;
+            self.unread = unread;
+        } else if cx.spare.len() < cx.spare.capacity() {
+            cx.spare.push(unread);
+        }
+    }
+
+    /// Decrypts `input` and hands it to the session as far as that takes it. Returns how many bytes
+    /// are left.
+    fn feed(&mut self, cx: &mut Context<'_>, mut input: &[u8]) -> usize {
+        if self.first_length < FIRST_BYTES {
+            let count = input.len().min(FIRST_BYTES - self.first_length);
+            self.first[self.first_length..][..count].copy_from_slice(&input[..count]);
+            self.first_length += count;
+        }
+        let mut stuck = false;
+        while !input.is_empty() {
+            match self.stage {
+                Stage::Handshake => {}
+                Stage::Open => match self.deliver(cx) {
+                    Taken::All => {}
+                    // It may have ended the session, and then the rest is nobody's.
+                    Taken::Enough if self.stage == Stage::Open => return input.len(),
+                    Taken::Enough => continue,
+                    Taken::Ended(reason) => self.lose(cx, reason),
+                },
+                Stage::Closing | Stage::Lingering => {
+                    self.swallow(cx.now, input.len());
+                    return 0;
+                }
+                Stage::Gone => return 0,
+            }
+            let before = input.len();
+            for _ in 0..READS_PER_RECORD {
+                // An error says that a record has to be taken out first; zero, that the client has
+                // announced the end and what follows means nothing.
+                match self.tls.read_tls(&mut input) {
+                    Ok(0) if !input.is_empty() => input = &[],
+                    Ok(_) if !input.is_empty() => {}
+                    _ => break,
+                }
+            }
+            if let Err(error) = self.tls.process_new_packets() {
+                self.fail_tls(cx, &error);
+                return 0;
+            }
+            if self.stage == Stage::Handshake && !self.tls.is_handshaking() {
+                self.open(cx);
+            }
+            if before == input.len() && std::mem::replace(&mut stuck, true) {
+                self.lose(cx, "TLS makes no progress");
+            }
+        }
+        0
+    }
+
+    /// Hands decrypted bytes to the session.
+    fn deliver(&mut self, cx: &mut Context<'_>) -> Taken {
+        loop {
+            let Some(session) = &mut self.session else { return Taken::Enough };
+            let chunk = match self.tls.reader().into_first_chunk() {
+                Ok([]) => return Taken::Ended("the client closed the connection"),
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Taken::Ended("the client vanished: end of the connection without close_notify");
+                }
+                Err(_) if session.wants_input() => return Taken::All,
+                Err(_) => return Taken::Enough,
+            };
+            if !session.wants_input() {
+                return Taken::Enough;
+            }
+            let count = session.handle_input(cx.now, chunk);
+            if count == 0 {
+                return Taken::Enough;
+            }
+            self.tls.reader().consume(count);
+            self.moved = true;
+            self.settle(cx);
+        }
+    }
+
+    /// The client has ended its side of the connection.
+    fn end_of_input(&mut self, cx: &mut Context<'_>) {
+        self.ended = true;
+        // Tells TLS, which then tells a clean end from a torn one.
+        let _ = self.tls.read_tls(&mut io::empty());
+        match self.stage {
+            Stage::Handshake if self.first_length == 0 => {
+                self.record.refuse(Level::Detail, "it was closed without a word", "");
+                self.leave(cx.now);
+            }
+            Stage::Handshake => {
+                self.refuse_handshake(cx, "the client closed the connection during the TLS handshake");
+                self.leave(cx.now);
+            }
+            Stage::Open => {
+                if let Taken::Ended(reason) = self.deliver(cx) {
+                    self.lose(cx, reason);
+                }
+            }
+            Stage::Closing | Stage::Gone => {}
+            Stage::Lingering => self.leave(cx.now),
+        }
+    }
+
+    /// The handshake is complete: finds out who the client is and begins its session.
+    fn open(&mut self, cx: &mut Context<'_>) {
+        let names = match identity(&self.tls) {
+            Ok(identity) => identity.map(|identity| {
+                self.record.set_client(identity.common_name.as_deref().unwrap_or(&identity.subject));
+                identity.names
+            }),
+            Err(error) => {
+                self.refuse_handshake(cx, &error.to_string());
+                return self.begin_closing(cx.now);
+            }
+        };
+        self.names.clone_from(&names);
+        let service = cx.service;
+        let authority = Rc::clone(&service.authority);
+        self.session = Some(Session::new(Peer { names }, service.release, authority, service.limits, cx.now));
+        self.stage = Stage::Open;
+    }
+
+    /// TLS gave up; it may have an alert to send that says why.
+    fn fail_tls(&mut self, cx: &mut Context<'_>, error: &rustls::Error) {
+        if self.stage == Stage::Handshake {
+            let reason = describe_handshake_error(error, &self.first[..self.first_length]);
+            self.refuse_handshake(cx, &reason);
+            // The alert says it.
+            self.said_goodbye = true;
+            return self.begin_closing(cx.now);
+        }
+        if let Some(socket) = &mut self.socket {
+            let _ = self.tls.write_tls(socket);
+        }
+        self.lose(cx, &format!("TLS error: {error}"));
+    }
+
+    fn refuse_handshake(&mut self, cx: &mut Context<'_>, reason: &str) {
+        match cx.handshake_failures.pass(cx.now) {
+            Some(held_back) => self.record.refuse(Level::Warn, reason, &more(held_back)),
+            None => self.record.end(reason),
+        }
+    }
+
+    fn swallow(&mut self, now: Instant, count: usize) {
+        self.swallowed += count;
+        if self.swallowed > LINGER_BYTES {
+            self.leave(now);
+        }
+    }
+
+    /// The connection broke or the client left.
+    fn lose(&mut self, cx: &mut Context<'_>, reason: &str) {
+        if let Some(session) = self.session.as_mut().filter(|session| session.state() == State::Open) {
+            session.handle_disconnect(cx.now, reason);
+            // The session may know better, which is to be heard before.
+            self.settle(cx);
+            self.record.end(reason);
+        }
+        self.leave(cx.now);
+        self.settle(cx);
+    }
+
+    /// Closes the socket. A session that is not over yet cleans up without its client.
+    fn leave(&mut self, now: Instant) {
+        if let Some(session) = self.session.as_mut().filter(|session| session.state() != State::Closed) {
+            session.handle_disconnect(now, "the connection is closed");
+        }
+        self.stage = Stage::Gone;
+        self.socket = None;
+        self.unread = Vec::new();
+    }
+}

@@ -1,0 +1,113 @@
+//! What the log says of a client: one line when its session ends, one for each refusal.
+//!
+//! The original logs nothing of a session (specification, section 10, weakness 9).
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::observe::log::{self, Level};
+use crate::protocol::error::{Code, Error};
+use crate::session::{Counters, Event, Opened};
+
+/// What is known of a client, gathered while it is connected.
+#[derive(Debug)]
+pub(super) struct Record {
+    peer: SocketAddr,
+    since: Instant,
+    client: Option<String>,
+    opened: Option<Opened>,
+    /// Why it ended, if not because the client said `exit`.
+    end: Option<String>,
+}
+
+impl Record {
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        // Clients are shown by the address that they have themselves.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self { peer, since: Instant::now(), client: None, opened: None, end: None }
+    }
+
+    pub(super) const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) const fn is_opened(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    pub(super) fn set_client(&mut self, name: &str) {
+        self.client = Some(name.to_owned());
+    }
+
+    /// Notes why the connection ends; the first reason is the one that counts.
+    pub(super) fn end(&mut self, reason: impl Into<String>) {
+        self.end.get_or_insert(reason.into());
+    }
+
+    /// Notes and logs what a session tells.
+    pub(super) fn event(&mut self, event: Event) {
+        match event {
+            Event::Opened(opened) => self.opened = Some(opened),
+            Event::Refused(error) => {
+                let level = match error.code {
+                    // What clients are meant to run into, and what the server itself announced.
+                    Code::Stop | Code::LockAcquire => Level::Info,
+                    Code::Term => Level::Detail,
+                    _ if self.client.is_none() => Level::Detail,
+                    _ => Level::Warn,
+                };
+                let what = if self.opened.is_some() { "session ends" } else { "refused" };
+                log::write(level, "session", format_args!("{}: {what}: {error}", self.who()));
+                self.end(format!("error [{:03}]", error.code.number()));
+            }
+            Event::Denied { request, error } => {
+                log::warn(format_args!("{}: request '{request}' denied: {error}", self.who()));
+            }
+        }
+    }
+
+    /// Logs a client that was turned away before it had a session.
+    pub(super) fn refuse(&mut self, level: Level, reason: &str, more: &str) {
+        log::write(level, "connection", format_args!("{}: connection refused: {reason}{more}", self.who()));
+        self.end(reason);
+    }
+
+    /// Logs the end of a session.
+    pub(super) fn close(&self, counters: Counters) {
+        // A ping says nothing that an administrator waits for, and there are many of them.
+        let level = if self.client.is_some() { Level::Info } else { Level::Detail };
+        if !log::enabled(level) {
+            return;
+        }
+        let mut line = format!("session end: peer={} client={}", self.peer, self.client.as_deref().unwrap_or("-"));
+        if let Some(opened) = &self.opened {
+            let stanza = opened.stanza.as_deref().unwrap_or("-");
+            // Writing to a string does not fail.
+            let _ = write!(line, " stanza={stanza} command={} process={}", opened.command, opened.process);
+        }
+        let _ = write!(
+            line,
+            " requests={} errors={} read={}B written={}B duration={}ms end={}",
+            counters.requests,
+            counters.errors,
+            counters.read,
+            counters.written,
+            self.since.elapsed().as_millis(),
+            self.end.as_deref().unwrap_or("completed"),
+        );
+        log::write(level, "session", format_args!("{line}"));
+    }
+
+    fn who(&self) -> String {
+        match &self.client {
+            Some(client) => format!("client '{client}' at {}", self.peer),
+            None => format!("client at {}", self.peer),
+        }
+    }
+}
+
+/// The error that ends sessions at a shutdown.
+pub(super) fn terminated(signal: &str) -> Error {
+    Error::new(Code::Term, format!("terminated on signal {signal}"))
+}

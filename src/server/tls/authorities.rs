@@ -1,0 +1,150 @@
+//! The authorities of `tls-server-ca-file`: which of its certificates may sign clients.
+//!
+//! webpki takes every certificate that it is given as an anchor for one. OpenSSL, which the
+//! original relies on, asks more of it, and so does this file: a leaf that somebody put into the
+//! file does not become an authority, and an authority's own validity counts.
+
+use std::path::Path;
+
+use rustls::DistinguishedName;
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
+use super::certificate::Certificate;
+use super::{describe, files};
+use crate::protocol::error::Result;
+
+/// The trusted certificates, in two views: webpki's anchors and ours.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    /// What may sign client certificates, as webpki wants it.
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// What may sign client certificates, taken apart.
+    pub(super) issuers: Vec<Authority>,
+    /// Self-signed certificates that are trusted as what they are: a client may present exactly these.
+    pub(super) pinned: Vec<CertificateDer<'static>>,
+    /// The subjects of the whole file, sent to clients as the names of acceptable authorities.
+    pub(super) hints: Vec<DistinguishedName>,
+}
+
+/// A certificate that may sign others.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub(super) certificate: Certificate,
+    /// How webpki names it.
+    pub(super) anchor: TrustAnchor<'static>,
+}
+
+impl Authority {
+    /// How many intermediates may stand between this authority and a client.
+    pub(super) fn permits_intermediates(&self, count: usize) -> bool {
+        match self.certificate.extensions.authority {
+            Some((_, Some(most))) => u32::try_from(count).is_ok_and(|count| count <= most),
+            _ => true,
+        }
+    }
+}
+
+impl Authorities {
+    /// Reads the file. Certificates in it that cannot sign are warned of; that none can is an error.
+    pub(super) fn load(path: &Path, now: i64, warnings: &mut Vec<String>) -> Result<Self> {
+        let mut found = Self { anchors: Vec::new(), issuers: Vec::new(), pinned: Vec::new(), hints: Vec::new() };
+        for (index, der) in files::certificates("CA", path)?.into_iter().enumerate() {
+            let number = index + 1;
+            let Some(certificate) = Certificate::parse(&der) else {
+                warnings.push(format!("certificate {number} of CA file '{}' is malformed: ignored", path.display()));
+                continue;
+            };
+            let subject = certificate.subject_text();
+            found.hints.push(DistinguishedName::in_sequence(&certificate.subject));
+            let self_signed = certificate.is_self_issued();
+            if self_signed {
+                found.pinned.push(der.clone());
+            }
+            let anchor = webpki::anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned());
+            match (reason_against(&certificate), anchor) {
+                (None, Ok(anchor)) => {
+                    warn_of_validity(&certificate, path, now, warnings);
+                    found.anchors.push(anchor.clone());
+                    found.issuers.push(Authority { certificate, anchor });
+                }
+                // A self-signed certificate that is no authority is a client's own, pinned.
+                (Some(_), _) if self_signed => {}
+                (Some(reason), _) => warnings.push(format!(
+                    "certificate {number} ('{subject}') of CA file '{}' cannot sign client certificates, since {reason}: \
+                     ignored",
+                    path.display()
+                )),
+                (None, Err(error)) => warnings.push(format!(
+                    "certificate {number} ('{subject}') of CA file '{}' cannot be used ({error:?}): ignored",
+                    path.display()
+                )),
+            }
+        }
+        if found.issuers.is_empty() && found.pinned.is_empty() {
+            let why = format!(
+                "it contains no certificate that may sign client certificates\nHINT: {}.",
+                warnings.last().map_or("name the CA's own certificate here", String::as_str)
+            );
+            return Err(files::unusable("CA", path, &why));
+        }
+        Ok(found)
+    }
+
+    /// Whether `anchor`, one of webpki's, may be used at `now` above `intermediates` certificates.
+    ///
+    /// # Errors
+    /// The authority that stands against it.
+    pub(super) fn check_anchor(
+        &self,
+        anchor: &TrustAnchor<'_>,
+        intermediates: usize,
+        now: i64,
+    ) -> std::result::Result<(), Option<&Authority>> {
+        // A renewed authority keeps its name and key: any of its certificates will do.
+        let mut refused = None;
+        for authority in self.issuers.iter().filter(|authority| authority.anchor == *anchor) {
+            if authority.certificate.is_valid_at(now) && authority.permits_intermediates(intermediates) {
+                return Ok(());
+            }
+            refused = Some(authority);
+        }
+        Err(refused)
+    }
+}
+
+/// Why a certificate may not sign others, by OpenSSL's rules for a trusted one.
+fn reason_against(certificate: &Certificate) -> Option<&'static str> {
+    let extensions = &certificate.extensions;
+    if extensions.malformed {
+        return Some("an extension is malformed");
+    }
+    if extensions.unknown_critical {
+        return Some("it has a critical extension that is not supported");
+    }
+    if extensions.usage.is_some_and(|usage| !usage.certificates) {
+        return Some("its key usage lacks certificate signing");
+    }
+    if extensions.client_purpose == Some(false) {
+        return Some("its extended key usage lacks client authentication");
+    }
+    let may_sign = match extensions.authority {
+        Some((authority, _)) => authority,
+        // Old roots say nothing about themselves.
+        None if certificate.version < 3 => certificate.is_self_issued(),
+        None => extensions.usage.is_some(),
+    };
+    (!may_sign).then_some("it is no CA certificate")
+}
+
+fn warn_of_validity(authority: &Certificate, path: &Path, now: i64, warnings: &mut Vec<String>) {
+    if authority.is_valid_at(now) {
+        return;
+    }
+    let (subject, path) = (authority.subject_text(), path.display());
+    let when = if now > authority.not_after {
+        format!("expired on {}", describe::time_text(authority.not_after))
+    } else {
+        format!("is not valid before {}", describe::time_text(authority.not_before))
+    };
+    warnings.push(format!("CA certificate '{subject}' of CA file '{path}' {when}: clients signed by it are refused"));
+}

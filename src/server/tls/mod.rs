@@ -1,0 +1,146 @@
+//! TLS of the server: from files and options to a rustls configuration, and from a finished or
+//! failed handshake to names and words.
+//!
+//! It owns which certificates are trusted, which ciphers are spoken and who a client is. It does
+//! not own sockets, the connection's life, or what an identity may do. The errors, their order and
+//! their texts up to the colon come from the specification of the server (`server.md`, sections
+//! 2.3, 2.4 and 3.1).
+//!
+//! Certificates as pgBackRest's user guide makes them are X.509 version 1, which webpki refuses to
+//! read as end entities. `verifier` accepts them as clients; the server's own certificate is
+//! handed to rustls without webpki's consistency check.
+
+mod authorities;
+mod certificate;
+mod ciphers;
+mod describe;
+mod files;
+mod identity;
+mod revocation;
+mod verifier;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use crate::protocol::error::{Code, Error, Result};
+
+pub use describe::describe_handshake_error;
+pub use identity::{Identity, identity};
+
+use authorities::Authorities;
+use revocation::RevocationLists;
+use verifier::ClientVerifier;
+
+/// The files and options that decide the server's TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsFiles<'a> {
+    /// `tls-server-cert-file`: the server's certificate first, then its intermediates.
+    pub cert: &'a Path,
+    /// `tls-server-key-file`: the private key of the first certificate.
+    pub key: &'a Path,
+    /// `tls-server-ca-file`: the authorities that may sign client certificates.
+    pub ca: &'a Path,
+    /// `crl-file` of repohostd.conf: certificates that are refused although an authority signed them.
+    pub crl: Option<&'a Path>,
+    /// `tls-cipher-12`: an OpenSSL cipher list.
+    pub cipher_12: Option<&'a str>,
+    /// `tls-cipher-13`: OpenSSL cipher suites.
+    pub cipher_13: Option<&'a str>,
+}
+
+/// Reads and checks everything that TLS needs and prepares the configuration that all connections share.
+///
+/// The warnings are complete sentences for the log: unknown cipher names, certificates that have
+/// expired or cannot be used, revocation lists that are overdue.
+///
+/// # Errors
+/// Code 95 for files and ciphers that cannot be used, code 42 for a key file that others may read,
+/// in the original's order: ciphers, certificate, owner and mode of the key, key, authorities.
+pub fn server_config(files: &TlsFiles<'_>) -> Result<(Arc<rustls::ServerConfig>, Vec<String>)> {
+    let now = seconds_now();
+    let mut warnings = Vec::new();
+    let provider = Arc::new(provider(files, &mut warnings)?);
+
+    let chain = files::certificate_chain(files.cert)?;
+    files::check_key_file(files.key)?;
+    let key = files::private_key(files.key, &provider)?;
+    let leaf = chain.first().and_then(certificate::Certificate::parse).ok_or_else(|| {
+        files::unusable("cert", files.cert, "the first certificate is malformed; make it anew with 'openssl x509'")
+    })?;
+    files::check_pair(&leaf, files.cert, files.key, key.as_ref())?;
+    warn_of_validity(&leaf, files.cert, now, &mut warnings);
+
+    let authorities = Authorities::load(files.ca, now, &mut warnings)?;
+    let algorithms = provider.signature_verification_algorithms;
+    let revoked = match files.crl {
+        Some(path) => RevocationLists::load(path, &authorities, algorithms.all, now, &mut warnings)?,
+        None => RevocationLists::default(),
+    };
+
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| Error::new(Code::Crypto, format!("unable to create TLS context: {error}")))?
+        .with_client_cert_verifier(Arc::new(ClientVerifier::new(authorities, revoked, algorithms)))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
+    // As the original: the server's order of ciphers wins, and no session is ever resumed, so that
+    // a reload or a revocation holds for every connection that comes after it.
+    config.ignore_client_order = true;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok((Arc::new(config), warnings))
+}
+
+/// The cryptography: suites as configured, and key exchange groups in the order that costs real clients least.
+fn provider(files: &TlsFiles<'_>, warnings: &mut Vec<String>) -> Result<CryptoProvider> {
+    let default = aws_lc_rs::default_provider();
+    Ok(CryptoProvider {
+        cipher_suites: ciphers::select(&default.cipher_suites, files.cipher_12, files.cipher_13, warnings)?,
+        // OpenSSL sends its first key share for X25519, since 3.5 one more for X25519MLKEM768. With
+        // these two in front no client pays a HelloRetryRequest; the hybrid comes first because
+        // what is recorded today should stay secret. The original's own group is P-256.
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::SECP384R1,
+        ],
+        ..default
+    })
+}
+
+/// Warns of a server certificate that clients refuse, or soon will.
+fn warn_of_validity(leaf: &certificate::Certificate, path: &Path, now: i64, warnings: &mut Vec<String>) {
+    const SOON: i64 = 14 * 86400;
+    let path = path.display();
+    let subject = leaf.subject_text();
+    if now > leaf.not_after {
+        let since = describe::time_text(leaf.not_after);
+        warnings.push(format!(
+            "certificate '{subject}' of cert file '{path}' expired on {since}: clients that verify it will refuse it"
+        ));
+    } else if now < leaf.not_before {
+        let until = describe::time_text(leaf.not_before);
+        warnings.push(format!(
+            "certificate '{subject}' of cert file '{path}' is not valid before {until}: clients that verify it will \
+             refuse it; is this host's clock right?"
+        ));
+    } else if leaf.not_after - now < SOON {
+        let on = describe::time_text(leaf.not_after);
+        warnings.push(format!("certificate '{subject}' of cert file '{path}' expires on {on}: renew it"));
+    }
+}
+
+/// The system clock in seconds since the epoch.
+fn seconds_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,537 @@
+//! Which client certificates are accepted.
+//!
+//! webpki decides first. It refuses two kinds of leaf by their form alone, which OpenSSL and hence
+//! the original accept and which are in use: X.509 version 1, made by pgBackRest's user guide, and
+//! certificates marked as authorities, made by `openssl req -x509`. For these, and only for these,
+//! the chain is walked here: every signature, every validity, every limit of an authority is
+//! checked, and nothing is accepted that OpenSSL would refuse.
+//!
+//! A certificate is optional; what a client without one may do is not decided here.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
+
+use super::authorities::{Authorities, Authority};
+use super::certificate::{Certificate, SignatureFault, name_text};
+use super::describe::{note_refusal, time_text};
+use super::revocation::RevocationLists;
+
+/// The most intermediates in a chain that is walked here; webpki has the same limit.
+const MOST_INTERMEDIATES: usize = 6;
+/// The most signatures checked for one client, so that a hostile chain cannot keep the loop busy.
+const MOST_SIGNATURES: u32 = 24;
+
+/// Verifies the clients of one configuration.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    authorities: Authorities,
+    revoked: RevocationLists,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// A refusal: what rustls turns into an alert, and the words for the log.
+#[derive(Debug)]
+pub(super) struct Fault {
+    error: CertificateError,
+    text: String,
+}
+
+impl ClientVerifier {
+    pub(super) fn new(
+        authorities: Authorities,
+        revoked: RevocationLists,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self { authorities, revoked, algorithms }
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Fault> {
+        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let leaf = Certificate::parse(end_entity)
+            .ok_or_else(|| Fault::new(CertificateError::BadEncoding, "the client's certificate is malformed"))?;
+        if self.authorities.pinned.contains(&leaf.der) {
+            return check_leaf(&leaf, now_seconds, now);
+        }
+        match self.verify_with_webpki(end_entity, &leaf, intermediates, now, now_seconds) {
+            Err(Refused::Form) => {
+                check_leaf_form(&leaf)?;
+                let presented: Vec<Certificate> = intermediates.iter().filter_map(Certificate::parse).collect();
+                let walk = Walk { verifier: self, presented: &presented, now: now_seconds, time: now };
+                let mut budget = MOST_SIGNATURES;
+                walk.find_issuer(&leaf, &leaf, &mut Vec::new(), &mut budget)?;
+                check_leaf(&leaf, now_seconds, now)
+            }
+            Err(Refused::Fault(fault)) => Err(fault),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn verify_with_webpki(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        leaf: &Certificate,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        now_seconds: i64,
+    ) -> Result<(), Refused> {
+        let of_form = |error: &webpki::Error| {
+            matches!(error, webpki::Error::UnsupportedCertVersion | webpki::Error::CaUsedAsEndEntity)
+        };
+        let cert = match EndEntityCert::try_from(end_entity) {
+            Ok(cert) => cert,
+            Err(error) if of_form(&error) => return Err(Refused::Form),
+            Err(error) => return Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
+        };
+        // webpki calls this for every chain that it finds good, and looks for another one when it is refused.
+        let refusal: RefCell<Option<Fault>> = RefCell::new(None);
+        let check = |path: &VerifiedPath<'_>| {
+            self.check_path(path, leaf, now).map_err(|fault| {
+                refusal.replace(Some(*fault));
+                webpki::Error::UnknownIssuer
+            })
+        };
+        let verified = cert.verify_for_usage(
+            self.algorithms.all,
+            &self.authorities.anchors,
+            intermediates,
+            now,
+            KeyUsage::client_auth(),
+            None,
+            Some(&check),
+        );
+        match verified {
+            Ok(_) => Ok(()),
+            Err(error) if of_form(&error) => Err(Refused::Form),
+            Err(error) => {
+                Err(Refused::Fault(refusal.take().unwrap_or_else(|| Fault::of_webpki(error, leaf, now_seconds))))
+            }
+        }
+    }
+
+    /// What webpki leaves out: the authority's own validity and limits, and our revocation lists.
+    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<(), Box<Fault>> {
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let between: Vec<_> = path.intermediate_certificates().collect();
+        let count = between.iter().filter(|cert| cert.subject() != cert.issuer()).count();
+        self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
+            Box::new(match authority {
+                Some(authority) => authority_fault(authority, leaf, seconds, now),
+                None => Fault::unknown_issuer(leaf),
+            })
+        })?;
+
+        let anchor = path.anchor();
+        let anchor_link = (anchor.subject.as_ref(), webpki::spki_for_anchor(anchor));
+        let mut issuers: Vec<(&[u8], SubjectPublicKeyInfoDer<'static>)> =
+            between.iter().map(|cert| (cert.subject(), cert.subject_public_key_info())).collect();
+        issuers.push(anchor_link);
+        let serials = std::iter::once(path.end_entity().serial()).chain(between.iter().map(|cert| cert.serial()));
+        for (index, (serial, (issuer, key))) in serials.zip(&issuers).enumerate() {
+            if self.revoked.contains(serial, issuer, key, self.algorithms.all) {
+                let revoked = match index.checked_sub(1).and_then(|index| between.get(index)) {
+                    Some(intermediate) => name_text(intermediate.subject()),
+                    None => leaf.subject_text(),
+                };
+                return Err(Box::new(Fault::revoked(&revoked, serial)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The public key of a leaf that webpki cannot read; `None` when it can.
+    fn raw_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        if ParsedCertificate::try_from(cert).is_ok() {
+            return None;
+        }
+        Certificate::parse(cert).map(|certificate| certificate.key)
+    }
+
+    fn verify_tls12_raw(
+        &self,
+        message: &[u8],
+        key: &SubjectPublicKeyInfoDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let candidates = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
+        let (_, candidates) = candidates.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let key = RawPublicKeyEntity::try_from(key).map_err(|_| CertificateError::BadEncoding)?;
+        // A scheme of TLS 1.2 does not name the curve: several algorithms can be meant.
+        for algorithm in *candidates {
+            match key.verify_signature(*algorithm, message, dss.signature()) {
+                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+                Err(_) => return Err(CertificateError::BadSignature.into()),
+            }
+        }
+        Err(CertificateError::BadSignature.into())
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.authorities.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion()).map_err(|fault| {
+            note_refusal(fault.text);
+            fault.error.into()
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = match Self::raw_key(cert) {
+            Some(key) => self.verify_tls12_raw(message, &key, dss),
+            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
+        };
+        verified.inspect_err(|_| note_wrong_key(cert))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = match Self::raw_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
+        };
+        verified.inspect_err(|_| note_wrong_key(cert))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn note_wrong_key(cert: &CertificateDer<'_>) {
+    let subject = Certificate::parse(cert).map_or_else(|| "?".to_owned(), |certificate| certificate.subject_text());
+    note_refusal(format!("the client does not hold the private key of the certificate '{subject}' that it presented"));
+}
+
+/// How webpki's look at a chain ended.
+enum Refused {
+    /// The leaf has a form that webpki does not read.
+    Form,
+    Fault(Fault),
+}
+
+/// One walk from a leaf to an authority.
+struct Walk<'a> {
+    verifier: &'a ClientVerifier,
+    presented: &'a [Certificate],
+    now: i64,
+    time: UnixTime,
+}
+
+impl Walk<'_> {
+    /// Finds who issued `certificate`, up to an authority; `used` are the intermediates between it and `leaf`.
+    fn find_issuer(
+        &self,
+        certificate: &Certificate,
+        leaf: &Certificate,
+        used: &mut Vec<usize>,
+        budget: &mut u32,
+    ) -> Result<(), Fault> {
+        let mut fault = Fault::unknown_issuer(certificate);
+        let named = |candidate: &Certificate| candidate.subject == certificate.issuer;
+        let authorities = &self.verifier.authorities.issuers;
+        for authority in authorities.iter().filter(|authority| named(&authority.certificate)) {
+            match self.check_authority(authority, certificate, leaf, used, budget) {
+                Ok(()) => return Ok(()),
+                Err(found) => fault = found,
+            }
+        }
+        for (index, issuer) in self.presented.iter().enumerate().filter(|(_, candidate)| named(candidate)) {
+            if used.contains(&index) || used.len() >= MOST_INTERMEDIATES {
+                continue;
+            }
+            let found = self.check_intermediate(issuer, certificate, used, budget).and_then(|()| {
+                used.push(index);
+                let result = self.find_issuer(issuer, leaf, used, budget);
+                used.pop();
+                result
+            });
+            match found {
+                Ok(()) => return Ok(()),
+                Err(found) => fault = found,
+            }
+        }
+        Err(fault)
+    }
+
+    fn check_authority(
+        &self,
+        authority: &Authority,
+        certificate: &Certificate,
+        leaf: &Certificate,
+        used: &[usize],
+        budget: &mut u32,
+    ) -> Result<(), Fault> {
+        self.check_link(&authority.certificate, certificate, budget)?;
+        let counted = used.iter().filter_map(|index| self.presented.get(*index));
+        let count = counted.filter(|intermediate| !intermediate.is_self_issued()).count();
+        if !authority.certificate.is_valid_at(self.now) || !authority.permits_intermediates(count) {
+            return Err(authority_fault(authority, leaf, self.now, self.time));
+        }
+        if authority.certificate.extensions.name_constraints {
+            return Err(name_constraint_fault(&authority.certificate, leaf));
+        }
+        Ok(())
+    }
+
+    fn check_intermediate(
+        &self,
+        issuer: &Certificate,
+        certificate: &Certificate,
+        used: &[usize],
+        budget: &mut u32,
+    ) -> Result<(), Fault> {
+        let extensions = &issuer.extensions;
+        let Some((true, most)) = extensions.authority.filter(|_| issuer.version == 3 && !extensions.malformed) else {
+            return Err(Fault::other(format!(
+                "certificate '{}' was signed by '{}', which is no CA certificate",
+                certificate.subject_text(),
+                issuer.subject_text()
+            )));
+        };
+        let counted = used.iter().filter_map(|index| self.presented.get(*index));
+        let below = counted.filter(|intermediate| !intermediate.is_self_issued()).count();
+        let permitted = most.is_none_or(|most| u32::try_from(below).is_ok_and(|below| below <= most))
+            && extensions.usage.is_none_or(|usage| usage.certificates)
+            && extensions.client_purpose != Some(false)
+            && !extensions.further_critical;
+        if !permitted {
+            return Err(Fault::other(format!(
+                "CA certificate '{}' may not sign '{}' by its own extensions",
+                issuer.subject_text(),
+                certificate.subject_text()
+            )));
+        }
+        if extensions.name_constraints {
+            return Err(name_constraint_fault(issuer, certificate));
+        }
+        self.check_link(issuer, certificate, budget)?;
+        check_validity(issuer, "CA certificate", self.now, self.time)
+    }
+
+    /// That `issuer` signed `certificate` and has not revoked it.
+    fn check_link(&self, issuer: &Certificate, certificate: &Certificate, budget: &mut u32) -> Result<(), Fault> {
+        *budget = budget.checked_sub(1).ok_or_else(|| {
+            Fault::other("the client presented a chain that takes too many signatures to check".to_owned())
+        })?;
+        let algorithms = self.verifier.algorithms.all;
+        certificate.check_signature(&issuer.key, algorithms).map_err(|fault| match fault {
+            SignatureFault::Wrong => Fault::bad_signature(certificate),
+            SignatureFault::Unsupported => Fault::other(format!(
+                "certificate '{}' is signed in a way that is not supported (such as SHA-1, or an RSA key below 2048 bits)",
+                certificate.subject_text()
+            )),
+        })?;
+        if self.verifier.revoked.contains(&certificate.serial, &issuer.subject, &issuer.key, algorithms) {
+            return Err(Fault::revoked(&certificate.subject_text(), &certificate.serial));
+        }
+        Ok(())
+    }
+}
+
+/// What a leaf that webpki does not read must fulfil beside its chain.
+fn check_leaf_form(leaf: &Certificate) -> Result<(), Fault> {
+    let extensions = &leaf.extensions;
+    let subject = leaf.subject_text();
+    if extensions.malformed {
+        return Err(Fault::new(
+            CertificateError::BadEncoding,
+            format!("certificate '{subject}' has a malformed extension"),
+        ));
+    }
+    if extensions.further_critical || extensions.name_constraints {
+        return Err(Fault::new(
+            CertificateError::UnhandledCriticalExtension,
+            format!("certificate '{subject}' has a critical extension that is not supported"),
+        ));
+    }
+    let usable = extensions.client_purpose != Some(false) && extensions.usage.is_none_or(|usage| usage.handshake);
+    if !usable {
+        return Err(Fault::purpose(&subject));
+    }
+    Ok(())
+}
+
+fn check_leaf(leaf: &Certificate, now: i64, time: UnixTime) -> Result<(), Fault> {
+    check_leaf_form(leaf)?;
+    check_validity(leaf, "certificate", now, time)
+}
+
+fn check_validity(certificate: &Certificate, what: &str, now: i64, time: UnixTime) -> Result<(), Fault> {
+    let subject = certificate.subject_text();
+    if now > certificate.not_after {
+        let error = CertificateError::ExpiredContext { time, not_after: unix_time(certificate.not_after) };
+        return Err(Fault::new(error, format!("{what} '{subject}' expired on {}", since(certificate.not_after, now))));
+    }
+    if now < certificate.not_before {
+        let error = CertificateError::NotValidYetContext { time, not_before: unix_time(certificate.not_before) };
+        let text = format!(
+            "{what} '{subject}' is not valid before {}: is this host's clock right?",
+            time_text(certificate.not_before)
+        );
+        return Err(Fault::new(error, text));
+    }
+    Ok(())
+}
+
+fn authority_fault(authority: &Authority, leaf: &Certificate, now: i64, time: UnixTime) -> Fault {
+    check_validity(&authority.certificate, "CA certificate", now, time).err().unwrap_or_else(|| {
+        Fault::other(format!(
+            "CA certificate '{}' does not permit as many intermediates as certificate '{}' has",
+            authority.certificate.subject_text(),
+            leaf.subject_text()
+        ))
+    })
+}
+
+fn name_constraint_fault(authority: &Certificate, leaf: &Certificate) -> Fault {
+    Fault::other(format!(
+        "CA certificate '{}' constrains names, which cannot be checked for certificate '{}' of X.509 version {}",
+        authority.subject_text(),
+        leaf.subject_text(),
+        leaf.version
+    ))
+}
+
+fn unix_time(seconds: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// A time in the past, and how long ago it was.
+fn since(then: i64, now: i64) -> String {
+    let (amount, unit) = match now.saturating_sub(then) {
+        seconds if seconds < 120 => (seconds, "seconds"),
+        seconds if seconds < 7200 => (seconds / 60, "minutes"),
+        seconds if seconds < 2 * 86400 => (seconds / 3600, "hours"),
+        seconds => (seconds / 86400, "days"),
+    };
+    format!("{} ({amount} {unit} ago)", time_text(then))
+}
+
+impl Fault {
+    fn new(error: CertificateError, text: impl Into<String>) -> Self {
+        Self { error, text: text.into() }
+    }
+
+    /// A refusal for which TLS has no alert of its own.
+    fn other(text: String) -> Self {
+        Self::new(CertificateError::Other(OtherError(Arc::new(std::io::Error::other(text.clone())))), text)
+    }
+
+    fn unknown_issuer(certificate: &Certificate) -> Self {
+        let (subject, issuer) = (certificate.subject_text(), certificate.issuer_text());
+        let text = if certificate.is_self_issued() {
+            format!("certificate '{subject}' is self-signed and not in tls-server-ca-file")
+        } else {
+            format!("certificate '{subject}' was issued by '{issuer}', which is not in tls-server-ca-file")
+        };
+        Self::new(CertificateError::UnknownIssuer, text)
+    }
+
+    fn bad_signature(certificate: &Certificate) -> Self {
+        // The alert is that of an unknown authority: to the client it is one, and OpenSSL says the same.
+        Self::new(
+            CertificateError::UnknownIssuer,
+            format!(
+                "certificate '{}' was not signed by the '{}' of tls-server-ca-file: either that CA was made anew under its \
+                 old name, or the certificate was altered",
+                certificate.subject_text(),
+                certificate.issuer_text()
+            ),
+        )
+    }
+
+    fn revoked(subject: &str, serial: &[u8]) -> Self {
+        let serial = serial.iter().fold(String::new(), |text, byte| text + &format!("{byte:02X}"));
+        Self::new(
+            CertificateError::Revoked,
+            format!("certificate '{subject}' (serial {serial}) is revoked by crl-file"),
+        )
+    }
+
+    fn purpose(subject: &str) -> Self {
+        Self::new(
+            CertificateError::InvalidPurpose,
+            format!("certificate '{subject}' is not made for clients: its key usage or extended key usage forbids it"),
+        )
+    }
+
+    /// What webpki found, as rustls would name it, with the certificate that it is about.
+    fn of_webpki(error: webpki::Error, leaf: &Certificate, now: i64) -> Self {
+        use webpki::Error as E;
+        let subject = leaf.subject_text();
+        match error {
+            E::CertExpired { time, not_after } => {
+                // Any certificate of the chain can be meant; the leaf is known by its time.
+                let expired = i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX);
+                let whose = if expired == leaf.not_after { "" } else { "an intermediate CA of " };
+                Self::new(
+                    CertificateError::ExpiredContext { time, not_after },
+                    format!("{whose}certificate '{subject}' expired on {}", since(expired, now)),
+                )
+            }
+            E::CertNotValidYet { time, not_before } => {
+                let valid = i64::try_from(not_before.as_secs()).unwrap_or(i64::MAX);
+                let whose = if valid == leaf.not_before { "" } else { "an intermediate CA of " };
+                let text = format!(
+                    "{whose}certificate '{subject}' is not valid before {}: is this host's clock right?",
+                    time_text(valid)
+                );
+                Self::new(CertificateError::NotValidYetContext { time, not_before }, text)
+            }
+            E::UnknownIssuer => Self::unknown_issuer(leaf),
+            E::InvalidSignatureForPublicKey => Self::bad_signature(leaf),
+            E::CertRevoked => Self::revoked(&subject, &leaf.serial),
+            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Self::purpose(&subject),
+            E::UnsupportedCriticalExtension => Self::new(
+                CertificateError::UnhandledCriticalExtension,
+                format!("certificate '{subject}' has a critical extension that is not supported"),
+            ),
+            E::BadDer | E::BadDerTime | E::TrailingData(_) | E::ExtensionValueInvalid | E::MalformedExtensions => {
+                Self::new(CertificateError::BadEncoding, format!("certificate '{subject}' is malformed"))
+            }
+            other => {
+                let text = format!("certificate '{subject}' was refused: {other:?}");
+                Self::new(CertificateError::Other(OtherError(Arc::new(other))), text)
+            }
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! The order of a conversation: greeting, `config`, `noop`, requests, end.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::SessionSettings;
+use crate::disk::{Completion, HeldLock, Operation};
+use crate::protocol::error::{Error, Result};
+use crate::protocol::framing::{Envelope, Framer, Piece};
+use crate::protocol::release::Release;
+use crate::protocol::request::{Rejection, Request};
+use crate::protocol::response::{self, Payload};
+use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
+use crate::repository::read::ReadStream;
+use crate::repository::view::View;
+use crate::repository::write::{Fed, WriteStream};
+use crate::repository::{Answer, Step, Task};
+
+use super::output::Output;
+use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, State, buffers};
+
+/// A client without a certificate may only send a `noop`, which has no parameters.
+const PING_MAXIMUM: usize = 64;
+/// Parameters of `config`: a command line.
+const CONFIG_MAXIMUM: usize = 128 << 10;
+/// Parameters of later requests: the ranges of a large block-incremental file, some 100 bytes each.
+const REQUEST_MAXIMUM: usize = 16 << 20;
+
+/// Where the conversation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No certificate: one `noop` is answered.
+    AwaitPing,
+    /// The first request has to be `config`.
+    AwaitConfig,
+    /// The second one has to be `noop`.
+    AwaitNoop,
+    /// Requests are answered.
+    Ready,
+    /// Nothing more is taken from the client.
+    Closing,
+}
+
+/// A file that is open for the client, named by its number for the session.
+pub(super) enum Stream {
+    Read(Box<ReadStream>),
+    Write(Box<WriteStream>),
+}
+
+/// What is being worked on. Requests are answered strictly one after the other.
+pub(super) enum Active {
+    /// A request that needs several steps.
+    Task(Box<dyn Task>),
+    /// A step of an open file.
+    Stream,
+    /// The stop files and locks that the first `noop` asks for.
+    Locks(Box<Locks>),
+}
+
+/// Where the bytes of a block go.
+#[derive(Debug)]
+pub(super) enum Block {
+    /// To the write session of that number.
+    To(Envelope),
+    /// Nowhere: the client gets this error at its end.
+    Refused(Envelope, Error),
+}
+
+/// One client's conversation after the TLS handshake.
+///
+/// # Contract
+///
+/// What happened goes in by `handle_*`; after each of those calls (and after [`Session::new`]) the
+/// caller asks by `poll_*` what to do, in this order, until there is nothing more:
+///
+/// 1. [`Session::poll_disk`]: submit each operation; its completion comes back by
+///    [`Session::handle_completion`], now or later. Operations outlive the connection: after
+///    [`Session::handle_disconnect`] a session still cleans up.
+/// 2. [`Session::poll_output`] and [`Session::consume_output`]: bytes for the client.
+/// 3. [`Session::poll_work`]: when true, call [`Session::handle_work`] soon, after other sessions had
+///    their turn; it does one bounded slice of work that only burns CPU.
+/// 4. [`Session::poll_event`]: lines for the log.
+/// 5. [`Session::poll_timeout`]: when to call [`Session::handle_timeout`], unless something happens
+///    before. `None` while the session waits for the disk and not for its client.
+/// 6. [`Session::state`].
+///
+/// Input is offered only while [`Session::wants_input`]; [`Session::handle_input`] says how much it
+/// took. Time is an argument and never runs backwards.
+pub struct Session {
+    names: Option<Vec<String>>,
+    pub(super) release: &'static Release,
+    authority: Rc<dyn Authority>,
+    limits: Limits,
+    pub(super) phase: Phase,
+    framer: Framer,
+    pub(super) output: Output,
+    pub(super) settings: Option<SessionSettings>,
+    pub(super) view: View,
+    pub(super) streams: Vec<(u64, Stream)>,
+    pub(super) active: Option<(Envelope, Active)>,
+    block: Option<Block>,
+    /// Whether the active request wants another slice of work.
+    work: bool,
+    pub(super) locks: Vec<HeldLock>,
+    operations: VecDeque<(u64, Operation)>,
+    next_operation: u64,
+    pub(super) outstanding: usize,
+    pub(super) draining: Option<Error>,
+    pub(super) disconnected: bool,
+    pub(super) cleaned_up: bool,
+    deadline: Instant,
+    pub(super) events: VecDeque<Event>,
+    pub(super) counters: Counters,
+}
+
+impl Session {
+    /// The conversation with `peer`, whose handshake is complete, as `release` holds it.
+    pub fn new(
+        peer: Peer,
+        release: &'static Release,
+        authority: Rc<dyn Authority>,
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
+        let (phase, limit) = match peer.names {
+            None => (Phase::AwaitPing, PING_MAXIMUM),
+            Some(_) => (Phase::AwaitConfig, CONFIG_MAXIMUM),
+        };
+        let mut output = Output::default();
+        let mut greeting = Payload::new(Vec::new(), 0);
+        greeting.append(release.greeting().as_bytes());
+        output.push(greeting);
+        Self {
+            names: peer.names,
+            release,
+            authority,
+            limits,
+            phase,
+            framer: Framer::new(limit),
+            output,
+            settings: None,
+            view: View::new("", None),
+            streams: Vec::new(),
+            active: None,
+            block: None,
+            work: false,
+            locks: Vec::new(),
+            operations: VecDeque::new(),
+            next_operation: 0,
+            outstanding: 0,
+            draining: None,
+            disconnected: false,
+            cleaned_up: false,
+            deadline: now + limits.first_request,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether bytes from the client can be taken now.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.active.is_none() && self.phase != Phase::Closing && self.output.has_room()
+    }
+
+    /// Takes plaintext from the client; returns how many bytes were taken, 0 when none are wanted.
+    pub fn handle_input(&mut self, now: Instant, input: &[u8]) -> usize {
+        let mut rest = input;
+        while self.wants_input() {
+            let piece = match self.framer.next(&mut rest) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    self.fail(error);
+                    break;
+                }
+            };
+            match piece {
+                Piece::Request(envelope, parameters) => self.handle_request(envelope, &parameters),
+                Piece::BlockStart(envelope, _) => self.begin_block(envelope),
+                Piece::Block(data) => {
+                    let left = self.feed_block(data);
+                    self.framer.unread(left as u64);
+                    rest = &input[input.len() - rest.len() - left..];
+                }
+                Piece::BlockEnd => self.end_block(),
+            }
+        }
+        let taken = input.len() - rest.len();
+        if taken > 0 && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
+            self.deadline = now + self.limits.idle;
+        }
+        taken
+    }
+
+    /// The deadline of [`Session::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let limit = match self.phase {
+            Phase::AwaitPing | Phase::AwaitConfig => self.limits.first_request,
+            _ => self.limits.idle,
+        };
+        self.fail_timeout(limit);
+    }
+
+    /// An operation of [`Session::poll_disk`] has completed.
+    pub fn handle_completion(&mut self, now: Instant, _operation: u64, completion: Completion) {
+        self.outstanding -= 1;
+        if self.phase == Phase::Closing {
+            self.settle(completion);
+            return;
+        }
+        self.deadline = now + self.limits.idle;
+        let Some((envelope, active)) = self.active.take() else { return };
+        match active {
+            Active::Task(mut task) => {
+                let step = task.resume(completion);
+                self.take_step(envelope, step, Active::Task(task));
+            }
+            Active::Stream => {
+                let step = self.with_stream(envelope.session, |stream| match stream {
+                    Stream::Read(read) => read.resume(completion),
+                    Stream::Write(write) => write.resume(completion),
+                });
+                self.take_step(envelope, step, Active::Stream);
+            }
+            Active::Locks(mut locks) => {
+                let progress = locks.resume(completion);
+                self.take_lock_progress(envelope, progress, locks);
+            }
+        }
+    }
+
+    /// Does one slice of work that only burns CPU.
+    pub fn handle_work(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.work) {
+            return;
+        }
+        self.deadline = now + self.limits.idle;
+        let Some((envelope, active)) = self.active.take() else { return };
+        let step = self.with_stream(envelope.session, |stream| match stream {
+            Stream::Read(read) => read.advance(),
+            Stream::Write(write) => write.work(),
+        });
+        self.take_step(envelope, step, active);
+    }
+
+    /// The next operation to submit, with the session's number for it.
+    pub fn poll_disk(&mut self) -> Option<(u64, Operation)> {
+        self.operations.pop_front()
+    }
+
+    /// Bytes to send next, empty when there are none. They stay until they are consumed.
+    #[must_use]
+    pub fn poll_output(&self) -> &[u8] {
+        self.output.front()
+    }
+
+    /// `count` bytes of [`Session::poll_output`] were sent.
+    pub fn consume_output(&mut self, now: Instant, count: usize) {
+        self.output.consume(count);
+        if !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
+            self.deadline = now + self.limits.idle;
+        }
+    }
+
+    /// Whether [`Session::handle_work`] has something to do.
+    #[must_use]
+    pub const fn poll_work(&self) -> bool {
+        self.work
+    }
+
+    /// The next thing that somebody may want in the log.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When the session gives its client up, unless it waits for itself.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let waits_for_client = self.active.is_none() || !self.output.is_empty();
+        (waits_for_client && !self.disconnected).then_some(self.deadline)
+    }
+
+    /// What is to be done with the connection.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        match self.phase {
+            Phase::Closing if self.disconnected && self.cleaned_up && self.outstanding == 0 => State::Closed,
+            Phase::Closing => State::Closing,
+            _ => State::Open,
+        }
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The stanza of the client's command, once it is authorized.
+    #[must_use]
+    pub fn stanza(&self) -> Option<&str> {
+        self.settings.as_ref()?.stanza.as_deref()
+    }
+
+    /// The locks that this session holds.
+    #[must_use]
+    pub fn locks(&self) -> &[HeldLock] {
+        &self.locks
+    }
+
+    pub(super) fn submit(&mut self, operation: Operation) {
+        self.operations.push_back((self.next_operation, operation));
+        self.next_operation += 1;
+        self.outstanding += 1;
+    }
+
+    /// Sends `error` as one that ends the connection, and ends it.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.counters.errors += 1;
+        // A client without a certificate gets no reason, as with the original.
+        if self.phase != Phase::AwaitPing {
+            self.output.push(response::error(0, &error));
+        }
+        self.events.push_back(Event::Refused(error));
+        self.close();
+    }
+
+    /// Answers a request with an error; some end the connection.
+    fn answer_error(&mut self, envelope: Envelope, error: Error) {
+        if error.code.is_fatal() {
+            return self.fail(error);
+        }
+        self.counters.requests += 1;
+        self.counters.errors += 1;
+        self.output.push(response::error(envelope.session, &error));
+        self.events.push_back(Event::Denied { request: envelope.command.to_string(), error });
+        self.finish_request();
+    }
+
+    fn answer(&mut self, envelope: Envelope, answer: Answer) {
+        self.counters.requests += 1;
+        let payload = match answer.payload {
+            Some(mut payload) => {
+                response::seal(&mut payload, envelope.session, answer.close);
+                payload
+            }
+            None => response::null(envelope.session, answer.close),
+        };
+        self.output.push(payload);
+        if answer.close {
+            self.drop_stream(envelope.session);
+        }
+        self.finish_request();
+    }
+
+    /// Whether no request is being worked on and none has arrived in part.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.active.is_none() && self.block.is_none() && self.framer.is_idle()
+    }
+
+    /// Between two requests the session may end because the server does.
+    fn finish_request(&mut self) {
+        if self.block.is_none()
+            && let Some(error) = self.draining.take()
+        {
+            self.fail(error);
+        }
+    }
+
+    pub(super) fn drop_stream(&mut self, session: u64) {
+        let Some(index) = self.streams.iter().position(|(number, _)| *number == session) else { return };
+        match self.streams.swap_remove(index).1 {
+            Stream::Read(read) => read.into_buffers().for_each(buffers::give),
+            Stream::Write(write) => write.into_buffer().into_iter().for_each(buffers::give),
+        }
+    }
+
+    pub(super) fn with_stream<T>(&mut self, session: u64, run: impl FnOnce(&mut Stream) -> Result<T>) -> Result<T> {
+        match self.streams.iter_mut().find(|(number, _)| *number == session) {
+            Some((_, stream)) => run(stream),
+            None => Err(Error::protocol(format!("unable to find session id {session}"))),
+        }
+    }
+
+    fn handle_request(&mut self, envelope: Envelope, parameters: &[u8]) {
+        let request = match Request::decode(envelope, parameters, self.release) {
+            Ok(request) => request,
+            Err(Rejection::Fatal(error)) => return self.fail(error),
+            Err(Rejection::Request(error)) if self.phase == Phase::Ready => return self.answer_error(envelope, error),
+            Err(Rejection::Request(error)) => return self.fail(error),
+        };
+        match self.phase {
+            Phase::AwaitPing => self.answer_ping(envelope, &request),
+            Phase::AwaitConfig => self.authorize(envelope, request),
+            Phase::AwaitNoop => self.start(envelope, &request),
+            Phase::Ready => {
+                if request == Request::Exit {
+                    return self.close();
+                }
+                match self.begin(envelope, request) {
+                    Ok((step, active)) => self.take_step(envelope, Ok(step), active),
+                    Err(error) => self.answer_error(envelope, error),
+                }
+            }
+            Phase::Closing => {}
+        }
+    }
+
+    fn answer_ping(&mut self, envelope: Envelope, request: &Request) {
+        if *request == Request::Noop {
+            self.counters.requests += 1;
+            self.output.push(response::null(envelope.session, false));
+            return self.close();
+        }
+        self.fail(Error::access("access denied: a client without a certificate may only ping"));
+    }
+
+    fn authorize(&mut self, envelope: Envelope, request: Request) {
+        let Request::Config(parameters) = request else {
+            return self.fail(Error::format("expected config command"));
+        };
+        let names = self.names.take().unwrap_or_default();
+        let authorized = self.authority.authorize(&names, &parameters);
+        self.names = Some(names);
+        match authorized {
+            Ok(Authorized { settings, whole_repository }) => {
+                let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
+                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza);
+                self.events.push_back(Event::Opened(Opened {
+                    command: settings.command.name().to_owned(),
+                    stanza: settings.stanza.clone(),
+                    process: settings.process,
+                    exec_id: settings.exec_id.clone(),
+                }));
+                self.settings = Some(settings);
+                self.phase = Phase::AwaitNoop;
+                self.framer.set_limit(REQUEST_MAXIMUM);
+                self.answer(envelope, Answer::null());
+            }
+            Err(error) => self.end_with(envelope, error),
+        }
+    }
+
+    /// Answers a request with an error and ends the connection.
+    fn end_with(&mut self, envelope: Envelope, error: Error) {
+        self.counters.requests += 1;
+        self.counters.errors += 1;
+        self.output.push(response::error(envelope.session, &error));
+        self.events.push_back(Event::Refused(error));
+        self.close();
+    }
+
+    /// Answers the first `noop`, which takes the locks of a client's main process.
+    fn start(&mut self, envelope: Envelope, request: &Request) {
+        if *request != Request::Noop {
+            return self.fail(Error::format("noop expected"));
+        }
+        self.phase = Phase::Ready;
+        match self.settings.as_ref().and_then(|settings| lock_request(settings)) {
+            Some(request) => {
+                let (locks, operation) = Locks::begin(request);
+                self.submit(operation);
+                self.active = Some((envelope, Active::Locks(Box::new(locks))));
+            }
+            None => self.answer(envelope, Answer::null()),
+        }
+    }
+
+    fn take_lock_progress(&mut self, envelope: Envelope, progress: Result<LockProgress>, mut locks: Box<Locks>) {
+        if let Ok(LockProgress::Disk(operation)) = progress {
+            self.submit(operation);
+            self.active = Some((envelope, Active::Locks(locks)));
+            return;
+        }
+        self.locks.append(&mut locks.held);
+        match progress {
+            Ok(_) => self.answer(envelope, Answer::null()),
+            Err(error) => self.end_with(envelope, error),
+        }
+    }
+
+    fn take_step(&mut self, envelope: Envelope, step: Result<Step>, active: Active) {
+        match step {
+            Ok(Step::Disk(operation)) => {
+                self.submit(operation);
+                self.active = Some((envelope, active));
+            }
+            Ok(Step::Work) => {
+                self.work = true;
+                self.active = Some((envelope, active));
+            }
+            // A write that made room for more of its block is not answered yet.
+            Ok(Step::Done(_)) if self.block.is_some() => {}
+            Ok(Step::Done(answer)) => {
+                self.count(&active, &answer, envelope);
+                self.answer(envelope, answer);
+            }
+            Err(error) => match &mut self.block {
+                Some(block) => *block = Block::Refused(envelope, error),
+                None => self.answer_error(envelope, error),
+            },
+        }
+    }
+
+    fn count(&mut self, active: &Active, answer: &Answer, envelope: Envelope) {
+        let reads = matches!(active, Active::Stream)
+            && self
+                .streams
+                .iter()
+                .any(|(number, stream)| *number == envelope.session && matches!(stream, Stream::Read(_)));
+        if reads {
+            self.counters.read += answer.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        }
+    }
+
+    fn begin_block(&mut self, envelope: Envelope) {
+        let target =
+            self.with_stream(envelope.session, |stream| Ok(matches!(stream, Stream::Write(write) if write.is_ready())));
+        self.block = Some(match target {
+            Ok(true) if self.phase == Phase::Ready => Block::To(envelope),
+            Ok(_) => Block::Refused(envelope, Error::protocol("data for a session that does not take any")),
+            Err(error) => {
+                let text = format!("{} for request {}:{}", error.message, envelope.command, envelope.kind);
+                Block::Refused(envelope, Error::protocol(text))
+            }
+        });
+    }
+
+    /// Takes bytes of a block; returns how many were not taken, because something has to be done before.
+    fn feed_block(&mut self, data: &[u8]) -> usize {
+        let Some(Block::To(envelope)) = self.block else { return 0 };
+        let mut rest = data;
+        let fed = self.with_stream(envelope.session, |stream| match stream {
+            Stream::Write(write) => write.feed(&mut rest),
+            Stream::Read(_) => Ok(Fed::Taken),
+        });
+        self.counters.written += (data.len() - rest.len()) as u64;
+        match fed {
+            Ok(Fed::Taken) => 0,
+            Ok(Fed::Disk(operation)) => {
+                self.submit(operation);
+                self.active = Some((envelope, Active::Stream));
+                rest.len()
+            }
+            Err(error) => {
+                self.block = Some(Block::Refused(envelope, error));
+                0
+            }
+        }
+    }
+
+    fn end_block(&mut self) {
+        match self.block.take() {
+            Some(Block::To(envelope)) => self.answer(envelope, Answer::null()),
+            Some(Block::Refused(..)) if self.phase != Phase::Ready => {
+                self.fail(Error::format("expected config command"))
+            }
+            Some(Block::Refused(envelope, error)) => self.answer_error(envelope, error),
+            None => {}
+        }
+    }
+}
+
+/// The locks that a client's first `noop` takes, if its command locks where it works.
+fn lock_request(settings: &SessionSettings) -> Option<LockRequest> {
+    if settings.locks.is_empty() {
+        return None;
+    }
+    Some(LockRequest {
+        lock_path: settings.lock_path.to_string_lossy().into_owned(),
+        stanza: settings.stanza.clone()?,
+        names: settings.locks.clone(),
+        exec_id: settings.exec_id.clone().unwrap_or_default(),
+        pid: std::process::id(),
+    })
+}

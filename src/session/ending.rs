@@ -1,0 +1,103 @@
+//! How a conversation ends, and what is cleaned up then: temporary files and locks, also of a client
+//! that is gone.
+
+use std::time::{Duration, Instant};
+
+use crate::disk::{Completion, Operation};
+use crate::protocol::error::{Code, Error};
+
+use super::Event;
+use super::conversation::{Active, Phase, Session, Stream};
+
+impl Session {
+    /// The connection is gone: nothing can be sent any more. `reason` is what to log if that was not
+    /// expected.
+    pub fn handle_disconnect(&mut self, _now: Instant, reason: &str) {
+        if self.phase != Phase::Closing {
+            self.counters.errors += 1;
+            self.events.push_back(Event::Refused(Error::new(Code::Service, reason)));
+        }
+        self.disconnected = true;
+        self.output.clear();
+        self.close();
+    }
+
+    /// The server shuts down, or the client lost its grant: the request in flight finishes, then the
+    /// client is told `error` and the session closes.
+    pub fn handle_drain(&mut self, now: Instant, error: Error) {
+        if self.is_between_requests() {
+            return self.handle_abort(now, error);
+        }
+        self.draining = Some(error);
+    }
+
+    /// Ends the session with `error` without finishing the request in flight.
+    pub fn handle_abort(&mut self, _now: Instant, error: Error) {
+        if self.phase != Phase::Closing {
+            self.fail(error);
+        }
+    }
+
+    pub(super) fn fail_timeout(&mut self, limit: Duration) {
+        if self.phase == Phase::Closing || !self.output.is_empty() {
+            // It does not read what is there already; more words would not reach it.
+            self.output.clear();
+            self.disconnected = true;
+            let message = format!("timeout after {}ms waiting for write to the client", limit.as_millis());
+            self.events.push_back(Event::Refused(Error::new(Code::FileWrite, message)));
+            return self.close();
+        }
+        let message = format!("timeout after {}ms waiting for read from the client", limit.as_millis());
+        self.fail(Error::new(Code::FileRead, message));
+    }
+
+    /// Takes no more from the client and cleans up.
+    pub(super) fn close(&mut self) {
+        self.phase = Phase::Closing;
+        self.clean_up();
+    }
+
+    /// Takes note of the operation that was under way when the session closed, so that what it made is
+    /// cleaned up too.
+    pub(super) fn settle(&mut self, completion: Completion) {
+        // Nobody is left to tell, so what becomes of the request does not matter.
+        match self.active.take() {
+            Some((_, Active::Locks(mut locks))) => {
+                let _ = locks.resume(completion);
+                self.locks.append(&mut locks.held);
+            }
+            Some((envelope, Active::Stream)) => {
+                let _ = self.with_stream(envelope.session, |stream| match stream {
+                    Stream::Read(_) => Ok(()),
+                    Stream::Write(write) => write.resume(completion).map(|_| ()),
+                });
+            }
+            Some((_, Active::Task(_))) | None => {}
+        }
+        self.clean_up();
+    }
+
+    fn clean_up(&mut self) {
+        if self.outstanding > 0 || self.cleaned_up {
+            return;
+        }
+        self.cleaned_up = true;
+        self.active = None;
+        let numbers: Vec<u64> = self.streams.iter().map(|(number, _)| *number).collect();
+        for number in numbers {
+            let discard = self.with_stream(number, |stream| {
+                Ok(match stream {
+                    Stream::Write(write) => write.discard(),
+                    Stream::Read(_) => None,
+                })
+            });
+            if let Ok(Some(operation)) = discard {
+                self.submit(operation);
+            }
+            self.drop_stream(number);
+        }
+        for lock in std::mem::take(&mut self.locks) {
+            self.submit(Operation::Unlock { lock });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What each request of an open session starts.
+
+use std::collections::VecDeque;
+
+use crate::protocol::error::{Error, Result};
+use crate::protocol::framing::{Envelope, name};
+use crate::protocol::request::{ReadRequest, Request, WriteRequest};
+use crate::protocol::response::Payload;
+use crate::repository::change::{Change, PathCreate, PathRemove};
+use crate::repository::listing::{Info, List, decode_level};
+use crate::repository::read::{ReadOptions, ReadRange, ReadStream};
+use crate::repository::view::Access;
+use crate::repository::write::WriteStream;
+use crate::repository::{Answer, Step, Task};
+
+use super::buffers;
+use super::conversation::{Active, Session, Stream};
+
+/// Files that one connection may hold open; real clients have one or two.
+const STREAMS_MAXIMUM: usize = 32;
+
+/// Bytes of a block where the client and the server name none.
+const BUFFER_DEFAULT: usize = 1 << 20;
+
+fn task(started: (impl Task + 'static, Step)) -> (Step, Active) {
+    (started.1, Active::Task(Box::new(started.0)))
+}
+
+/// An answer that is known at once needs no task; the kind of activity does not matter then.
+fn at_once(answer: Answer) -> (Step, Active) {
+    (Step::Done(answer), Active::Stream)
+}
+
+impl Session {
+    /// Starts `request` and returns its first step.
+    pub(super) fn begin(&mut self, envelope: Envelope, request: Request) -> Result<(Step, Active)> {
+        Ok(match request {
+            Request::Noop => at_once(Answer::null()),
+            Request::Feature => at_once(self.feature()),
+            Request::OptionGet(names) => at_once(self.option_values(&names)?),
+            Request::Info { file, level, follow } => {
+                let place = self.view.locate(&file, Access::Look)?;
+                task(Info::begin(place.location, decode_level(level)?, follow))
+            }
+            Request::List { path, level } => {
+                task(List::begin(self.view.locate(&path, Access::Look)?, decode_level(level)?))
+            }
+            Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
+                let at = self.view.locate(&path, Access::Directory)?.location;
+                task(PathCreate::begin(at, error_on_exists, no_parent_create, mode))
+            }
+            Request::PathRemove { path, recurse } => {
+                task(PathRemove::begin(self.view.locate(&path, Access::Change)?.location, recurse))
+            }
+            Request::PathSync { path } => task(Change::sync(self.view.locate(&path, Access::Directory)?.location)),
+            Request::Remove { file, error_on_missing } => {
+                let at = self.view.locate(&file, Access::Change)?.location;
+                task(Change::remove(at, error_on_missing, self.release.remove_error))
+            }
+            Request::LinkCreate { target, link, hard: false } => {
+                let at = self.view.locate_link(&link, &target)?.location;
+                task(Change::symbolic_link(at, target))
+            }
+            Request::LinkCreate { target, link, hard: true } => {
+                let at = self.view.locate(&link, Access::Link)?.location;
+                task(Change::hard_link(at, self.view.locate(&target, Access::Read)?.location))
+            }
+            Request::Read(request) => self.open_read(envelope, request)?,
+            Request::Write(request) => self.open_write(envelope, *request)?,
+            Request::ReadNext => self.read_next(envelope)?,
+            Request::Close => self.close_stream(envelope)?,
+            Request::Cancel => self.cancel_stream(envelope),
+            Request::Config(_) | Request::Exit => {
+                return Err(Error::protocol(format!("request '{}' is out of order", envelope.command)));
+            }
+        })
+    }
+
+    fn feature(&self) -> Answer {
+        Answer::data(Payload::from_pack(|pack| {
+            pack.str(self.view.base()).u64(self.release.repository_features);
+        }))
+    }
+
+    fn option_values(&self, names: &[String]) -> Result<Answer> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let settings = self.settings.as_ref().ok_or_else(|| Error::format("expected config command"))?;
+        let values = settings.option_json(&names)?;
+        Ok(Answer::data(Payload::from_pack(|pack| _ = pack.str(&values))))
+    }
+
+    fn block_size(&self) -> usize {
+        self.settings.as_ref().map_or(BUFFER_DEFAULT, |settings| settings.buffer_size)
+    }
+
+    /// Makes sure that `envelope` may open another file.
+    fn check_new(&self, envelope: Envelope) -> Result<()> {
+        if self.streams.iter().any(|(number, _)| *number == envelope.session) {
+            return Err(Error::protocol(format!("session id {} is open already", envelope.session)));
+        }
+        if self.streams.len() >= STREAMS_MAXIMUM {
+            return Err(Error::protocol(format!("more than {STREAMS_MAXIMUM} files are open")));
+        }
+        Ok(())
+    }
+
+    fn open_read(&mut self, envelope: Envelope, request: ReadRequest) -> Result<(Step, Active)> {
+        self.check_new(envelope)?;
+        let mut ranges = VecDeque::with_capacity(request.ranges.len());
+        for range in request.ranges {
+            let at = self.view.locate(&range.file, Access::Read)?.location;
+            ranges.push_back(ReadRange { at, offset: range.offset, limit: range.limit });
+        }
+        let mut stream = ReadStream::new(
+            ReadOptions {
+                ranges,
+                tells_existence: request.tells_existence,
+                ignore_missing: request.ignore_missing,
+                filters: request.filters,
+                block: self.block_size(),
+            },
+            buffers::take,
+        )?;
+        let step = stream.advance()?;
+        self.streams.push((envelope.session, Stream::Read(Box::new(stream))));
+        Ok((step, Active::Stream))
+    }
+
+    fn open_write(&mut self, envelope: Envelope, request: WriteRequest) -> Result<(Step, Active)> {
+        self.check_new(envelope)?;
+        let target = self.view.locate(&request.file, Access::Change)?.location;
+        let (stream, step) = WriteStream::begin(request, target, buffers::take)?;
+        self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
+        Ok((step, Active::Stream))
+    }
+
+    fn find_stream<T>(&mut self, envelope: Envelope, run: impl FnOnce(&mut Stream) -> Result<T>) -> Result<T> {
+        let open = self.streams.iter_mut().find(|(number, _)| *number == envelope.session);
+        let (_, stream) = open.filter(|_| envelope.open).ok_or_else(|| {
+            let Envelope { session, command, kind, .. } = envelope;
+            Error::protocol(format!("unable to find session id {session} for request {command}:{kind}"))
+        })?;
+        let fits = (envelope.command == name::WRITE) == matches!(stream, Stream::Write(_));
+        if !fits {
+            return Err(Error::protocol(format!(
+                "session id {} is not of request {}",
+                envelope.session, envelope.command
+            )));
+        }
+        run(stream)
+    }
+
+    fn read_next(&mut self, envelope: Envelope) -> Result<(Step, Active)> {
+        let step = self.find_stream(envelope, |stream| match stream {
+            Stream::Read(read) => read.advance(),
+            Stream::Write(_) => Err(Error::protocol("write session has nothing to read")),
+        })?;
+        Ok((step, Active::Stream))
+    }
+
+    fn close_stream(&mut self, envelope: Envelope) -> Result<(Step, Active)> {
+        let step = self.find_stream(envelope, |stream| match stream {
+            Stream::Write(write) if write.is_ready() => write.finish(),
+            Stream::Write(_) => Err(Error::protocol("write session has failed and can only be cancelled")),
+            Stream::Read(_) => Ok(Step::Done(Answer { payload: None, close: true })),
+        })?;
+        Ok((step, Active::Stream))
+    }
+
+    /// A cancellation always succeeds, also for a session that there is not: clients cancel what failed.
+    fn cancel_stream(&mut self, envelope: Envelope) -> (Step, Active) {
+        let discard = self.find_stream(envelope, |stream| {
+            Ok(match stream {
+                Stream::Write(write) => write.discard(),
+                Stream::Read(_) => None,
+            })
+        });
+        match discard {
+            Ok(Some(operation)) => (Step::Disk(operation), Active::Stream),
+            _ => at_once(Answer { payload: None, close: true }),
+        }
+    }
+}
