@@ -113,6 +113,7 @@ enum Taken {
 }
 
 /// One client's connection.
+#[allow(clippy::struct_excessive_bools, reason = "each says something else of socket or loop; `stage` is the state")]
 pub(super) struct Connection {
     key: u64,
     socket: Option<TcpStream>,
@@ -242,7 +243,7 @@ impl Connection {
             Stage::Handshake => {
                 let seconds = cx.service.handshake.as_secs_f64();
                 if self.first_length == 0 {
-                    self.record.refuse(Level::Detail, &format!("nothing was sent for {seconds} s"), "");
+                    self.record.refuse(Level::Detail, &format!("the client sent nothing for {seconds} s"), "");
                 } else {
                     self.refuse_handshake(cx, &format!("the TLS handshake was not complete after {seconds} s"));
                 }
@@ -287,7 +288,7 @@ impl Connection {
 
     /// The connection has to make room for another one.
     pub(super) fn evict(&mut self, now: Instant) {
-        self.record.refuse(Level::Detail, "it was in the handshake while others waited for its place", "");
+        self.record.refuse(Level::Detail, "it was silent while others waited for its place", "");
         self.leave(now);
     }
 
@@ -425,9 +426,8 @@ impl Connection {
         while *budget > 0 && self.unread.is_empty() {
             if self.stage == Stage::Open {
                 match self.deliver(cx) {
-                    Taken::All => {}
                     Taken::Enough if self.stage == Stage::Open => return,
-                    Taken::Enough => {}
+                    Taken::All | Taken::Enough => {}
                     Taken::Ended(reason) => return self.lose(cx, reason),
                 }
             }
@@ -549,7 +549,7 @@ impl Connection {
         let _ = self.tls.read_tls(&mut io::empty());
         match self.stage {
             Stage::Handshake if self.first_length == 0 => {
-                self.record.refuse(Level::Detail, "it was closed without a word", "");
+                self.record.refuse(Level::Detail, "the client left without a word", "");
                 self.leave(cx.now);
             }
             Stage::Handshake => {
