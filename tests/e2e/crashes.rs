@@ -83,7 +83,7 @@ fn a_server_killed_during_a_backup_lets_the_next_one_pass(release: &str) {
 
     let backup = running_backup(&bench);
     bench.server.kill();
-    let output = backup.output(SOON);
+    let output = backup.output(SOON * 3);
     assert_ne!(output.code, 0, "a backup without a server: {}", output.text());
     bench.server.start();
 
@@ -141,8 +141,10 @@ pub(crate) fn running_backup(bench: &Bench) -> Process {
 /// Insists that the server tidies up after a client that is gone.
 fn assert_nothing_is_left(bench: &Bench) {
     wait_until("temporary files to go", SOON, || temporary_files(&bench.server.repository()).is_empty());
+    // the client's own lock goes with the last of its processes
+    let locks = [bench.server.path("lock"), bench.workspace.path().join("client/lock")];
     wait_until("locks to be free", SOON, || {
-        files(&bench.server.path("lock")).iter().all(|path| {
+        locks.iter().flat_map(|place| files(place)).all(|path| {
             // a lock file that vanished meanwhile is free, too
             fs::File::open(path).map_or(true, |file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
         })

@@ -21,7 +21,8 @@ fn a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later(release
     cluster.stop();
     disk.leave(10);
 
-    let text = bench.client.fails(64, &["archive-push", &segment]);
+    let text = bench.client.fails(104, &["archive-push", &segment]);
+    assert!(text.contains("[FileWriteError] raised from remote-0"), "{text}");
     assert!(text.contains("No space left on device"), "{text}");
     assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
     let before = assert_whole_segments(&bench.server.repository());
@@ -34,10 +35,12 @@ fn a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later(release
 fn a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later(release: &str) {
     let mut bench = Bench::new(release);
     bench.client.config.set("global", "compress-type", "none");
-    let disk = SmallDisk::mount(&bench.server.repository(), 256);
+    let disk = SmallDisk::mount(&bench.server.repository(), 400);
     let cluster = bench.with_cluster();
+    cluster.fill(3);
     cluster.archive();
-    disk.leave(12);
+    // enough for the WAL segment that a backup waits for, too little for the backup
+    disk.leave(40);
 
     let output = bench.client.run(&["backup", "--type=full"]);
     assert_ne!(output.code, 0, "a backup on a full disk: {}", output.text());

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use rustix::process::Signal;
 
 use crate::for_each_release;
-use crate::harness::{Bench, SOON, files, hold_lock, wait_until};
+use crate::harness::{Bench, SOON, hold_lock, wait_until, wait_until_unlocked};
 
 for_each_release! {
     a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed;
@@ -23,9 +23,9 @@ fn a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed(releas
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
 
     bench.server.local(&["stop"]).ok();
-    let text = bench.client.fails(62, &["archive-push", &segment]);
+    let text = bench.client.fails(103, &["archive-push", &segment]);
     assert!(
-        text.contains("raised from remote-0 tls protocol on 'localhost': stop file exists for stanza demo"),
+        text.contains("[StopError] raised from remote-0 tls protocol on 'localhost': stop file exists for stanza demo"),
         "{text}"
     );
 
@@ -49,7 +49,6 @@ fn a_lock_held_on_the_repository_host_stops_a_backup(release: &str) {
     let path = bench.server.lock("backup");
     let mut lock = hold_lock(&path);
     lock.write_all(br#"{"execId":"1-deadbeef","pid":1}"#).expect("the lock file can be written");
-    crate::harness::own(&path);
 
     let text = bench.client.fails(50, &["backup"]);
     let expected = format!("unable to acquire lock on file '{}': Resource temporarily unavailable", path.display());
@@ -86,8 +85,9 @@ fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str
 
     backup.signal(Signal::CONT);
     backup.output(SOON * 3).ok();
+    wait_until_unlocked(&bench.server.path("lock"));
     bench.server.local(&["expire"]).ok();
-    assert_eq!(files(&bench.server.path("lock")), Vec::<std::path::PathBuf>::new(), "no lock file is left");
+    wait_until_unlocked(&bench.server.path("lock"));
 }
 
 fn a_lock_file_left_by_a_dead_process_stops_nobody(release: &str) {
@@ -96,7 +96,7 @@ fn a_lock_file_left_by_a_dead_process_stops_nobody(release: &str) {
     let stale = r#"{"execId":"99999999-0123456789abcdef0123456789abcdef","pid":99999999,"sz":1,"szCplt":1}"#;
     bench.workspace.file("server/lock/demo-backup-1.lock", 0o640, stale);
     bench.client.ok(&["backup"]);
-    assert!(!bench.server.lock("backup").exists(), "the lock file is left");
+    wait_until_unlocked(&bench.server.path("lock"));
 }
 
 fn two_backups_at_once_are_refused(release: &str) {
@@ -118,5 +118,6 @@ fn two_backups_at_once_are_refused(release: &str) {
 
     backup.signal(Signal::CONT);
     backup.output(SOON * 3).ok();
+    wait_until_unlocked(&bench.server.path("lock"));
     other.ok(&["backup"]);
 }

@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -240,18 +241,6 @@ impl Workspace {
         self.spawn(name, command).output(Duration::from_secs(300))
     }
 
-    /// Runs a program to its end without leaving logs, for what is asked often.
-    pub(crate) fn run_quietly(&self, mut command: Command) -> Output {
-        let text = format!("{command:?}");
-        let output = command.output().unwrap_or_else(|error| panic!("{text} does not start: {error}"));
-        Output {
-            command: text,
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
     /// Processes whose command line names this directory.
     fn left_behind(&self) -> Vec<Pid> {
         let name = self.path().as_os_str().as_bytes();
@@ -394,6 +383,18 @@ impl Output {
     }
 }
 
+/// Runs a program to its end without leaving logs, for what is asked often.
+pub(crate) fn run_quietly(mut command: Command) -> Output {
+    let text = format!("{command:?}");
+    let output = command.output().unwrap_or_else(|error| panic!("{text} does not start: {error}"));
+    Output {
+        command: text,
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 /// A file in `pgbackrest`'s configuration grammar.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
@@ -531,10 +532,23 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Opens a file and holds the lock that pgbackrest takes on lock files.
+/// Opens a lock file and holds the lock on it that `pgbackrest` takes, once the server has let go of it.
+///
+/// A client does not wait for the end of its session on the server, so the lock of a command that is
+/// over may be held for a moment.
 pub(crate) fn hold_lock(path: &Path) -> File {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("lock file opens");
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("the lock is free");
-    file
+    wait_for(&format!("the lock {} to be free", path.display()), SOON, || {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).ok()?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        own(path);
+        // whoever held it may have removed the file meanwhile
+        let (held, now) = (file.metadata().ok()?, fs::metadata(path).ok()?);
+        (held.ino() == now.ino()).then_some(file)
+    })
+}
+
+/// Waits until no lock file is left in a directory.
+#[track_caller]
+pub(crate) fn wait_until_unlocked(directory: &Path) {
+    wait_until("lock files to go", SOON, || files(directory).is_empty());
 }

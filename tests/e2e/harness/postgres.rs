@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::{Output, Process, SOON, STANZA, Workspace, own, peer, program, wait_until};
+use super::{Output, Process, SOON, STANZA, Workspace, own, peer, program, run_quietly, wait_until};
 
 /// Debian's directory, since a wrapper of the same name may stand first in the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -159,7 +159,7 @@ impl Cluster {
     fn try_query(&self, sql: &str) -> Output {
         let mut command = self.command("psql");
         command.args(["-X", "-A", "-t", "-q", "-h"]).arg(&self.sockets).args(["-d", "postgres", "-c", sql]);
-        self.workspace.run_quietly(command)
+        run_quietly(command)
     }
 
     fn command(&self, name: &str) -> Command {
