@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, SessionSettings};
 use repohostd::disk::{Completion, Entry, Errno, Failure, File, Kind, Level, Metadata, Operation, Outcome};
-use repohostd::protocol::error::Result;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::{RELEASES, Release};
 use repohostd::protocol::string_id::StringId;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Session, State};
+use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
 
 const GOLDEN: &str = include_str!("data/golden.txt");
 const BASE: &str = "/srv/repository";
@@ -190,7 +189,7 @@ impl ScriptedDisk {
 struct Anybody;
 
 impl Authority for Anybody {
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized> {
+    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         let repository = Repository {
             key: 1,
             path: PathBuf::from(BASE),

@@ -14,11 +14,10 @@ use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryK
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::disk::{Disk, Ticket};
-use repohostd::protocol::error::Result;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::RELEASES;
 use repohostd::protocol::string_id::StringId;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Session, State};
+use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
 
 const SEEDS: u64 = 1000;
 const CLIENTS: usize = 4;
@@ -51,7 +50,7 @@ struct Grant {
 }
 
 impl Authority for Grant {
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized> {
+    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         let settings = SessionSettings {
             command: Command::ArchivePush,
             stanza: Some("demo".to_owned()),
@@ -83,14 +82,14 @@ fn request(command: &str, kind: &str, session: u64, open: bool, fill: impl FnOnc
     writer.finish()
 }
 
-/// Whether the one answer in `bytes` reports success, and its data.
-fn answer(bytes: &[u8]) -> Option<Option<Reader<'_>>> {
+/// Whether the one answer in `bytes` reports success, and its data, an empty pack where there are none.
+fn answer(bytes: &[u8]) -> Option<Reader<'_>> {
     let mut reader = Reader::new(bytes);
     reader.read_u64().unwrap();
     let failed = reader.read_u32().unwrap() != 0;
     reader.read_bool().unwrap();
     let data = reader.read_pack().unwrap();
-    (!failed).then_some(data)
+    (!failed).then(|| data.unwrap_or(Reader::new(&[])))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +141,7 @@ impl World<'_> {
         let data = if doing == Doing::Config { None } else { answer(&received) };
         let succeeded = data.is_some();
         if doing == Doing::Reading
-            && let Some(Some(mut data)) = data
+            && let Some(mut data) = data
         {
             assert!(data.read_bool().unwrap(), "an acknowledged file is there");
             assert!(!data.read_bool().unwrap());
@@ -188,7 +187,7 @@ impl World<'_> {
     /// Begins to write a client's next file.
     fn open(&mut self, index: usize) {
         let (length, byte) = (1 + self.random.below(700_000), self.random.below(256));
-        let content: Vec<u8> = (0..length).map(|at| ((at % 251 + byte) & 0xff) as u8).collect();
+        let content: Vec<u8> = (0..length).map(|at| (at % 251 + byte).to_le_bytes()[0]).collect();
         let (atomic, sync) = (!self.random.one_in(8), self.random.one_in(3));
         let path = self.file(index);
         if atomic {
@@ -289,15 +288,19 @@ impl World<'_> {
                     continue;
                 }
                 let name = path.to_str().unwrap();
-                assert!(!name.ends_with(".tmp"), "left behind: {name}");
-                assert!(!name.ends_with(".lock"), "left behind: {name}");
+                let extension = path.extension().and_then(|extension| extension.to_str());
+                assert!(!matches!(extension, Some("tmp" | "lock")), "left behind: {name}");
                 if let Some(intended) = self.intended.get(&path) {
                     assert!(std::fs::read(&path).unwrap() == *intended, "half a file: {name}");
                 }
             }
         }
         for path in &self.acknowledged {
-            assert!(std::fs::read(path).unwrap() == self.intended[path], "acknowledged, but not there: {path:?}");
+            assert!(
+                std::fs::read(path).unwrap() == self.intended[path],
+                "acknowledged, but not there: {}",
+                path.display()
+            );
         }
     }
 }

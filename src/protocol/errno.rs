@@ -5,6 +5,7 @@
 
 /// The text that glibc's `strerror` gives for `errno` in the C locale.
 #[must_use]
+#[allow(clippy::too_many_lines, reason = "one line for each errno")]
 pub fn describe_errno(errno: i32) -> std::borrow::Cow<'static, str> {
     let text = match errno {
         1 => "Operation not permitted",

@@ -39,6 +39,7 @@ pub struct ReadRequest {
 
 /// What a write session writes, and how.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the flags of the wire")]
 pub struct WriteRequest {
     /// Absolute path of the file.
     pub file: String,

@@ -50,7 +50,7 @@ impl fmt::Display for StringId {
         let width = if small { 5 } else { 6 };
         let mut rest = self.0 >> 4;
         while rest != 0 {
-            let code = (rest & ((1 << width) - 1)) as u8;
+            let code = rest.to_le_bytes()[0] & ((1 << width) - 1);
             if code == 0 {
                 break;
             }

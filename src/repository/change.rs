@@ -84,9 +84,10 @@ impl PathRemove {
     /// Starts to remove `at`.
     #[must_use]
     pub fn begin(at: Location, recurse: bool) -> (Self, Step) {
-        let operation = match recurse {
-            true => Operation::RemoveTree { at: at.clone() },
-            false => Operation::RemoveDirectory { at: at.clone() },
+        let operation = if recurse {
+            Operation::RemoveTree { at: at.clone() }
+        } else {
+            Operation::RemoveDirectory { at: at.clone() }
         };
         (Self { at }, Step::Disk(operation))
     }

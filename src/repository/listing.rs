@@ -172,7 +172,9 @@ impl Task for List {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         match completion {
             Ok(Outcome::Entries(entries, rest)) => {
-                entries.iter().for_each(|entry| self.add(entry));
+                for entry in &entries {
+                    self.add(entry);
+                }
                 if self.answer.len() > LISTING_MAXIMUM {
                     let message = format!(
                         "unable to list file info for path '{}': the list is larger than {LISTING_MAXIMUM} bytes",

@@ -33,7 +33,7 @@ impl MakePath {
     #[must_use]
     pub fn new(directory: Location, mode: u32) -> Self {
         let mut chain = vec![directory];
-        while let Some(parent) = chain.last().and_then(|deepest| parent(deepest)) {
+        while let Some(parent) = chain.last().and_then(parent) {
             chain.push(parent);
         }
         Self { chain, at: 0, mode, made: Vec::new() }

@@ -108,7 +108,7 @@ impl ReadStream {
     ///
     /// What the client is told.
     pub fn advance(&mut self) -> Result<Step> {
-        if self.chain.is_passive() { self.advance_passive() } else { self.advance_filtered() }
+        if self.chain.is_passive() { Ok(self.advance_passive()) } else { self.advance_filtered() }
     }
 
     /// Goes on after the operation that was asked for last.
@@ -220,16 +220,16 @@ impl ReadStream {
         self.out.take().unwrap_or_else(|| Payload::new((self.buffers)(self.block), self.block))
     }
 
-    fn advance_passive(&mut self) -> Result<Step> {
+    fn advance_passive(&mut self) -> Step {
         let filled = self.out.as_ref().map_or(0, Payload::len);
         if filled < self.block {
             let out = |stream: &mut Self| stream.take_out().into_buffer();
             if let Some(operation) = self.more(out, self.block - filled) {
-                return Ok(Step::Disk(operation));
+                return Step::Disk(operation);
             }
         }
         let ended = self.current.is_none() && self.ranges.is_empty();
-        Ok(Step::Done(self.answer(ended)))
+        Step::Done(self.answer(ended))
     }
 
     fn advance_filtered(&mut self) -> Result<Step> {

@@ -109,6 +109,7 @@ impl WriteStream {
     }
 
     /// Gives the buffer back.
+    #[must_use]
     pub fn into_buffer(self) -> Option<Vec<u8>> {
         self.out
     }
@@ -198,11 +199,11 @@ impl WriteStream {
             },
             Phase::Owning => {
                 completion.map_err(|failure| self.owner_failure(failure))?;
-                self.ready()
+                Ok(self.ready())
             }
             Phase::Writing => {
                 self.written(completion)?;
-                self.ready()
+                Ok(self.ready())
             }
             Phase::Flushing => {
                 self.written(completion)?;
@@ -247,7 +248,7 @@ impl WriteStream {
                 self.file = Some(file.clone());
                 self.left_behind = self.request.atomic;
                 if self.request.user.is_none() && self.request.group.is_none() {
-                    return self.ready();
+                    return Ok(self.ready());
                 }
                 self.phase = Phase::Owning;
                 let (user, group) = (self.request.user.clone(), self.request.group.clone());
@@ -274,9 +275,9 @@ impl WriteStream {
         }
     }
 
-    fn ready(&mut self) -> Result<Step> {
+    fn ready(&mut self) -> Step {
         self.phase = Phase::Ready;
-        Ok(Step::Done(Answer::null()))
+        Step::Done(Answer::null())
     }
 
     fn write(&mut self) -> Result<Operation> {

@@ -10,7 +10,7 @@ use crate::config::{Environment, Files, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
-use crate::session::{Authority, Authorized};
+use crate::session::{Authority, Authorized, Refusal};
 
 /// How long files count as unchanged after they were looked at.
 const UNCHANGED: Duration = Duration::from_secs(1);
@@ -52,15 +52,23 @@ impl Configured {
 }
 
 impl Authority for Configured {
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized> {
+    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
-        let grant = self.server.grants.lookup(names).ok_or_else(denied)?;
+        let grant = self
+            .server
+            .grants
+            .lookup(names)
+            .ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
         let version = self.release.version;
         let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;
         if !grant.allows(settings.stanza.as_deref())? {
-            return Err(denied());
+            let stanza = settings
+                .stanza
+                .as_deref()
+                .map_or("sessions without a stanza".to_owned(), |stanza| format!("stanza '{stanza}'"));
+            return Err(denied(format!("tls-server-auth does not grant {stanza} to '{}'", names.join("' or '"))));
         }
         Ok(Authorized { settings, whole_repository: grant.is_for_all() })
     }
@@ -93,8 +101,9 @@ impl Held {
     }
 }
 
-fn denied() -> Error {
-    Error::access("access denied")
+/// The client is told no more than the original tells it.
+fn denied(reason: String) -> Refusal {
+    Refusal { error: Error::access("access denied"), reason: Some(reason) }
 }
 
 #[cfg(test)]
@@ -124,7 +133,10 @@ mod tests {
             .map(str::to_owned);
         let mut parameters = parameters.to_vec();
         parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
-        authority.authorize(&[name.to_owned()], &parameters).map(|authorized| authorized.settings)
+        authority
+            .authorize(&[name.to_owned()], &parameters)
+            .map(|authorized| authorized.settings)
+            .map_err(|refusal| refusal.error)
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use crate::observe::log::{self, Level};
 use crate::protocol::error::{Code, Error};
-use crate::session::{Counters, Event, Opened};
+use crate::session::{Counters, Event, Opened, Refusal};
+
+/// A client that keeps asking for what it may not have does not fill the log.
+const FAILURES_LOGGED: u32 = 20;
 
 /// What is known of a client, gathered while it is connected.
 #[derive(Debug)]
@@ -19,13 +22,15 @@ pub(super) struct Record {
     opened: Option<Opened>,
     /// Why it ended, if not because the client said `exit`.
     end: Option<String>,
+    /// Failed requests that are worth a warning.
+    failures: u32,
 }
 
 impl Record {
     pub(super) fn new(peer: SocketAddr) -> Self {
         // Clients are shown by the address that they have themselves.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { peer, since: Instant::now(), client: None, opened: None, end: None }
+        Self { peer, since: Instant::now(), client: None, opened: None, end: None, failures: 0 }
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -49,7 +54,7 @@ impl Record {
     pub(super) fn event(&mut self, event: Event) {
         match event {
             Event::Opened(opened) => self.opened = Some(opened),
-            Event::Refused(error) => {
+            Event::Refused(Refusal { error, reason }) => {
                 let level = match error.code {
                     // What clients are meant to run into, and what the server itself announced.
                     Code::Stop | Code::LockAcquire => Level::Info,
@@ -58,13 +63,30 @@ impl Record {
                     _ => Level::Warn,
                 };
                 let what = if self.opened.is_some() { "session ends" } else { "refused" };
-                log::write(level, "session", format_args!("{}: {what}: {error}", self.who()));
+                let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+                log::write(level, "session", format_args!("{}: {what}: {error}{reason}", self.who()));
                 self.end(format!("error [{:03}]", error.code.number()));
             }
-            Event::Denied { request, error } => {
-                log::warn(format_args!("{}: request '{request}' denied: {error}", self.who()));
+            Event::Failed { request, error } => self.log_failure(&request, &error),
+        }
+    }
+
+    /// Logs a request that failed. Clients ask for files that may be missing as a matter of course; a
+    /// full disk or a request that is not allowed is something else.
+    fn log_failure(&mut self, request: &str, error: &Error) {
+        let expected =
+            matches!(error.code, Code::FileMissing | Code::FileRemove | Code::PathCreate | Code::PathMissing);
+        let level = if expected { Level::Detail } else { Level::Warn };
+        if level == Level::Warn {
+            self.failures += 1;
+            if self.failures > FAILURES_LOGGED {
+                return;
             }
         }
+        let what = if error.code == Code::Access { "denied" } else { "failed" };
+        let last =
+            if self.failures == FAILURES_LOGGED { "; further ones of this session are only counted" } else { "" };
+        log::write(level, "session", format_args!("{}: request '{request}' {what}: {error}{last}", self.who()));
     }
 
     /// Logs a connection that ended before it had a session.
@@ -100,9 +122,11 @@ impl Record {
     }
 
     fn who(&self) -> String {
-        match &self.client {
-            Some(client) => format!("client '{client}' at {}", self.peer),
-            None => format!("client at {}", self.peer),
+        let stanza = self.opened.as_ref().and_then(|opened| opened.stanza.as_ref());
+        match (&self.client, stanza) {
+            (Some(client), Some(stanza)) => format!("client '{client}' at {}, stanza {stanza}", self.peer),
+            (Some(client), None) => format!("client '{client}' at {}", self.peer),
+            (None, _) => format!("client at {}", self.peer),
         }
     }
 }

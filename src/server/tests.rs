@@ -28,8 +28,8 @@ const TURNS: usize = 20_000;
 struct Nobody;
 
 impl Authority for Nobody {
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized> {
-        Err(Error::access("access denied"))
+    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, crate::session::Refusal> {
+        Err(Error::access("access denied").into())
     }
 }
 

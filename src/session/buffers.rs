@@ -16,7 +16,7 @@ thread_local! {
 
 /// An empty buffer with room for `capacity` bytes.
 #[must_use]
-pub fn take(capacity: usize) -> Vec<u8> {
+pub(super) fn take(capacity: usize) -> Vec<u8> {
     let kept = POOL.with_borrow_mut(|pool| {
         // The smallest one that is large enough.
         let fit = (0..pool.len()).filter(|&index| pool[index].capacity() >= capacity);
@@ -26,7 +26,7 @@ pub fn take(capacity: usize) -> Vec<u8> {
 }
 
 /// Keeps `buffer` for later, or frees it.
-pub fn give(mut buffer: Vec<u8>) {
+pub(super) fn give(mut buffer: Vec<u8>) {
     buffer.clear();
     POOL.with_borrow_mut(|pool| {
         if pool.len() < KEPT_MAXIMUM && (4096..=KEPT_CAPACITY).contains(&buffer.capacity()) {

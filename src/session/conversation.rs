@@ -18,7 +18,7 @@ use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
 use super::output::Output;
-use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, State, buffers};
+use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, Refusal, State, buffers};
 
 /// A client without a certificate may only send a `noop`, which has no parameters.
 const PING_MAXIMUM: usize = 64;
@@ -326,7 +326,7 @@ impl Session {
         if self.phase != Phase::AwaitPing {
             self.output.push(response::error(0, &error));
         }
-        self.events.push_back(Event::Refused(error));
+        self.events.push_back(Event::Refused(error.into()));
         self.close();
     }
 
@@ -338,7 +338,7 @@ impl Session {
         self.counters.requests += 1;
         self.counters.errors += 1;
         self.output.push(response::error(envelope.session, &error));
-        self.events.push_back(Event::Denied { request: envelope.command.to_string(), error });
+        self.events.push_back(Event::Failed { request: envelope.command.to_string(), error });
         self.finish_request();
     }
 
@@ -358,14 +358,14 @@ impl Session {
         self.finish_request();
     }
 
-    /// Whether no request is being worked on and none has arrived in part.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.active.is_none() && self.block.is_none() && self.framer.is_idle()
+    /// Whether nothing is under way: no request, also not in part, and no file is being transferred.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.active.is_none() && self.block.is_none() && self.streams.is_empty() && self.framer.is_idle()
     }
 
-    /// Between two requests the session may end because the server does.
+    /// After a request the session may end because the server does.
     fn finish_request(&mut self) {
-        if self.block.is_none()
+        if self.is_at_rest()
             && let Some(error) = self.draining.take()
         {
             self.fail(error);
@@ -390,9 +390,8 @@ impl Session {
     fn handle_request(&mut self, envelope: Envelope, parameters: &[u8]) {
         let request = match Request::decode(envelope, parameters, self.release) {
             Ok(request) => request,
-            Err(Rejection::Fatal(error)) => return self.fail(error),
             Err(Rejection::Request(error)) if self.phase == Phase::Ready => return self.answer_error(envelope, error),
-            Err(Rejection::Request(error)) => return self.fail(error),
+            Err(Rejection::Fatal(error) | Rejection::Request(error)) => return self.fail(error),
         };
         match self.phase {
             Phase::AwaitPing => self.answer_ping(envelope, &request),
@@ -442,16 +441,16 @@ impl Session {
                 self.framer.set_limit(REQUEST_MAXIMUM);
                 self.answer(envelope, Answer::null());
             }
-            Err(error) => self.end_with(envelope, error),
+            Err(refusal) => self.end_with(envelope, refusal),
         }
     }
 
     /// Answers a request with an error and ends the connection.
-    fn end_with(&mut self, envelope: Envelope, error: Error) {
+    fn end_with(&mut self, envelope: Envelope, refusal: Refusal) {
         self.counters.requests += 1;
         self.counters.errors += 1;
-        self.output.push(response::error(envelope.session, &error));
-        self.events.push_back(Event::Refused(error));
+        self.output.push(response::error(envelope.session, &refusal.error));
+        self.events.push_back(Event::Refused(refusal));
         self.close();
     }
 
@@ -461,7 +460,7 @@ impl Session {
             return self.fail(Error::format("noop expected"));
         }
         self.phase = Phase::Ready;
-        match self.settings.as_ref().and_then(|settings| lock_request(settings)) {
+        match self.settings.as_ref().and_then(lock_request) {
             Some(request) => {
                 let (locks, operation) = Locks::begin(request);
                 self.submit(operation);
@@ -480,7 +479,7 @@ impl Session {
         self.locks.append(&mut locks.held);
         match progress {
             Ok(_) => self.answer(envelope, Answer::null()),
-            Err(error) => self.end_with(envelope, error),
+            Err(error) => self.end_with(envelope, error.into()),
         }
     }
 
@@ -558,7 +557,7 @@ impl Session {
         match self.block.take() {
             Some(Block::To(envelope)) => self.answer(envelope, Answer::null()),
             Some(Block::Refused(..)) if self.phase != Phase::Ready => {
-                self.fail(Error::format("expected config command"))
+                self.fail(Error::format("expected config command"));
             }
             Some(Block::Refused(envelope, error)) => self.answer_error(envelope, error),
             None => {}

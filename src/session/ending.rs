@@ -15,17 +15,17 @@ impl Session {
     pub fn handle_disconnect(&mut self, _now: Instant, reason: &str) {
         if self.phase != Phase::Closing {
             self.counters.errors += 1;
-            self.events.push_back(Event::Refused(Error::new(Code::Service, reason)));
+            self.events.push_back(Event::Refused(Error::new(Code::Service, reason).into()));
         }
         self.disconnected = true;
         self.output.clear();
         self.close();
     }
 
-    /// The server shuts down, or the client lost its grant: the request in flight finishes, then the
-    /// client is told `error` and the session closes.
+    /// The server shuts down, or the client lost its grant: the request in flight and the file that is
+    /// being transferred are finished, then the client is told `error` and the session closes.
     pub fn handle_drain(&mut self, now: Instant, error: Error) {
-        if self.is_between_requests() {
+        if self.is_at_rest() {
             return self.handle_abort(now, error);
         }
         self.draining = Some(error);
@@ -44,7 +44,7 @@ impl Session {
             self.output.clear();
             self.disconnected = true;
             let message = format!("timeout after {}ms waiting for write to the client", limit.as_millis());
-            self.events.push_back(Event::Refused(Error::new(Code::FileWrite, message)));
+            self.events.push_back(Event::Refused(Error::new(Code::FileWrite, message).into()));
             return self.close();
         }
         let message = format!("timeout after {}ms waiting for read from the client", limit.as_millis());

@@ -13,7 +13,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::config::SessionSettings;
-use crate::protocol::error::{Error, Result};
+use crate::protocol::error::Error;
 
 pub use buffers::release as release_buffers;
 pub use conversation::Session;
@@ -33,7 +33,22 @@ pub trait Authority {
     /// # Errors
     ///
     /// What the client is told: code 105 when it may not, 31, 32 or 37 for parameters.
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized>;
+    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal>;
+}
+
+/// Why a client may not open a session.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// What the client is told.
+    pub error: Error,
+    /// What only the administrator is told, beside it.
+    pub reason: Option<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, reason: None }
+    }
 }
 
 /// A client that may open a session.
@@ -60,9 +75,9 @@ pub enum Event {
     /// The client was authorized.
     Opened(Opened),
     /// The session ends because of this; the client was told so if it still could be.
-    Refused(Error),
-    /// A request was refused or failed in a way that an administrator should see.
-    Denied {
+    Refused(Refusal),
+    /// A request was answered with an error; the session goes on.
+    Failed {
         /// The request's name, such as `s-rd`.
         request: String,
         /// What the client was told.

@@ -199,7 +199,7 @@ impl Writer {
     fn tag(&mut self, kind: Type, low: u64) {
         let number = kind as u8;
         // `low` has four bits by construction of its callers.
-        let low = (low & 0x0f) as u8;
+        let low = low.to_le_bytes()[0] & 0x0f;
         if number < 15 {
             self.bytes.push(number << 4 | low);
         } else {
@@ -247,11 +247,14 @@ impl Writer {
     }
 
     fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push((value & 0x7f) as u8 | 0x80);
+        loop {
+            let low = value.to_le_bytes()[0];
             value >>= 7;
+            if value == 0 {
+                return self.bytes.push(low & 0x7f);
+            }
+            self.bytes.push(low | 0x80);
         }
-        self.bytes.push(value as u8);
     }
 }
 
