@@ -16,7 +16,7 @@
 //! Every stage has a deadline. All reading goes through one buffer of the loop, so that an idle
 //! connection holds little more than its TLS state.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,8 +47,11 @@ const CLOSING: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are swallowed from a client whose session is over.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// How much of a client's first bytes is kept to tell what it speaks.
-const FIRST_BYTES: usize = 8;
+/// How much of a client's first bytes is kept to tell what it speaks: up to the version of a
+/// `ClientHello`.
+const FIRST_BYTES: usize = 11;
+/// The alert `protocol_version`, in a record that every version reads (RFC 5246, section 7.2).
+const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
 /// What new connections are served with; a reload replaces it as a whole.
 #[derive(Clone)]
@@ -396,7 +399,7 @@ impl Connection {
                 if output.is_empty() {
                     break;
                 }
-                match io::Write::write(&mut self.tls.writer(), output) {
+                match self.tls.writer().write(output) {
                     Ok(count) if count > 0 => session.consume_output(now, count),
                     _ => return,
                 }
@@ -588,6 +591,9 @@ impl Connection {
     /// TLS gave up; it may have an alert to send that says why.
     fn fail_tls(&mut self, cx: &mut Context<'_>, error: &rustls::Error) {
         if self.stage == Stage::Handshake {
+            if is_before_tls_1_2(&self.first[..self.first_length]) {
+                return self.refuse_version(cx);
+            }
             let reason = describe_handshake_error(error, &self.first[..self.first_length]);
             self.refuse_handshake(cx, &reason);
             // The alert says it.
@@ -598,6 +604,18 @@ impl Connection {
             let _ = self.tls.write_tls(socket);
         }
         self.lose(cx, &format!("TLS error: {error}"));
+    }
+
+    /// Refuses a client of an old version with the alert that says so, as the original does; that of
+    /// rustls is about something that such a client does not have.
+    fn refuse_version(&mut self, cx: &mut Context<'_>) {
+        self.refuse_handshake(cx, "the client speaks no TLS version from 1.2 on");
+        // Nothing was sent before, so there is room for these few bytes.
+        let sent = self.socket.as_mut().map(|socket| socket.write(&PROTOCOL_VERSION_ALERT));
+        match sent {
+            Some(Ok(_)) => self.begin_lingering(cx.now),
+            _ => self.leave(cx.now),
+        }
     }
 
     fn refuse_handshake(&mut self, cx: &mut Context<'_>, reason: &str) {
@@ -634,5 +652,28 @@ impl Connection {
         self.stage = Stage::Gone;
         self.socket = None;
         self.unread = Vec::new();
+    }
+}
+
+/// Whether these are the first bytes of a `ClientHello` of a version before TLS 1.2. Later versions
+/// all say 1.2 in this place.
+fn is_before_tls_1_2(first: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    matches!(first, [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, minor] if *minor < 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_hello_is_told_from_what_is_none() {
+        let hello = |minor: u8| [22, 3, 1, 0, 100, 1, 0, 0, 96, 3, minor];
+        for (minor, old) in [(0, true), (1, true), (2, true), (3, false), (4, false)] {
+            assert_eq!(is_before_tls_1_2(&hello(minor)), old, "{minor}");
+        }
+        assert!(!is_before_tls_1_2(&hello(2)[..10]));
+        assert!(!is_before_tls_1_2(b"GET / HTTP/"));
     }
 }
