@@ -25,6 +25,7 @@ const PROGRAM: &str = "repohostd";
 /// repohostd serves a repository of PostgreSQL backups to unmodified pgbackrest clients, in place of
 /// 'pgbackrest server'. Without a command it serves.
 #[derive(FromArgs)]
+#[allow(clippy::doc_markdown, reason = "this text is shown on a terminal")]
 struct Arguments {
     #[argh(subcommand)]
     command: Command,

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use jiff::ZonedDateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -128,7 +128,7 @@ pub fn write(level: Level, origin: &str, text: fmt::Arguments<'_>) {
     sinks().write(&Message { level, origin, text });
 }
 
-static SINKS: Mutex<Sinks> = Mutex::new(Sinks::new());
+static SINKS: LazyLock<Mutex<Sinks>> = LazyLock::new(Mutex::default);
 static FACADE: Facade = Facade;
 
 thread_local! {
@@ -164,6 +164,7 @@ const fn level_of(level: log::Level) -> Level {
     }
 }
 
+#[derive(Default)]
 struct Sinks {
     settings: Settings,
     file: Option<Sink<File>>,
@@ -172,21 +173,6 @@ struct Sinks {
 }
 
 impl Sinks {
-    const fn new() -> Self {
-        Self {
-            settings: Settings {
-                console: Level::Warn,
-                stderr: Level::Off,
-                file: Level::Off,
-                path: PathBuf::new(),
-                timestamp: false,
-            },
-            file: None,
-            stdout_lost: 0,
-            stderr_lost: 0,
-        }
-    }
-
     fn write(&mut self, message: &Message<'_>) {
         let to_stderr = message.level <= self.settings.stderr;
         let to_stdout = !to_stderr && message.level <= self.settings.console;
@@ -288,7 +274,7 @@ mod tests {
     fn at_file(path: PathBuf) -> Sinks {
         let settings = Settings { console: Level::Off, file: Level::Info, path, ..Settings::default() };
         let file = Some(Sink::new(open(&settings.path).unwrap()));
-        Sinks { settings, file, ..Sinks::new() }
+        Sinks { settings, file, ..Sinks::default() }
     }
 
     fn say(sinks: &mut Sinks, level: Level, text: &str) {

@@ -16,7 +16,7 @@
 //! Every stage has a deadline. All reading goes through one buffer of the loop, so that an idle
 //! connection holds little more than its TLS state.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,8 +47,11 @@ const CLOSING: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are swallowed from a client whose session is over.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// How much of a client's first bytes is kept to tell what it speaks.
-const FIRST_BYTES: usize = 8;
+/// How much of a client's first bytes is kept to tell what it speaks: up to the version of a
+/// `ClientHello`.
+const FIRST_BYTES: usize = 11;
+/// The alert `protocol_version`, in a record that every version reads (RFC 5246, section 7.2).
+const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
 /// What new connections are served with; a reload replaces it as a whole.
 #[derive(Clone)]
@@ -113,6 +116,7 @@ enum Taken {
 }
 
 /// One client's connection.
+#[allow(clippy::struct_excessive_bools, reason = "each says something else of socket or loop; `stage` is the state")]
 pub(super) struct Connection {
     key: u64,
     socket: Option<TcpStream>,
@@ -242,7 +246,7 @@ impl Connection {
             Stage::Handshake => {
                 let seconds = cx.service.handshake.as_secs_f64();
                 if self.first_length == 0 {
-                    self.record.refuse(Level::Detail, &format!("nothing was sent for {seconds} s"), "");
+                    self.record.refuse(Level::Detail, &format!("the client sent nothing for {seconds} s"), "");
                 } else {
                     self.refuse_handshake(cx, &format!("the TLS handshake was not complete after {seconds} s"));
                 }
@@ -287,7 +291,7 @@ impl Connection {
 
     /// The connection has to make room for another one.
     pub(super) fn evict(&mut self, now: Instant) {
-        self.record.refuse(Level::Detail, "it was in the handshake while others waited for its place", "");
+        self.record.refuse(Level::Detail, "it was silent while others waited for its place", "");
         self.leave(now);
     }
 
@@ -395,7 +399,7 @@ impl Connection {
                 if output.is_empty() {
                     break;
                 }
-                match io::Write::write(&mut self.tls.writer(), output) {
+                match self.tls.writer().write(output) {
                     Ok(count) if count > 0 => session.consume_output(now, count),
                     _ => return,
                 }
@@ -425,9 +429,8 @@ impl Connection {
         while *budget > 0 && self.unread.is_empty() {
             if self.stage == Stage::Open {
                 match self.deliver(cx) {
-                    Taken::All => {}
                     Taken::Enough if self.stage == Stage::Open => return,
-                    Taken::Enough => {}
+                    Taken::All | Taken::Enough => {}
                     Taken::Ended(reason) => return self.lose(cx, reason),
                 }
             }
@@ -549,7 +552,7 @@ impl Connection {
         let _ = self.tls.read_tls(&mut io::empty());
         match self.stage {
             Stage::Handshake if self.first_length == 0 => {
-                self.record.refuse(Level::Detail, "it was closed without a word", "");
+                self.record.refuse(Level::Detail, "the client left without a word", "");
                 self.leave(cx.now);
             }
             Stage::Handshake => {
@@ -588,6 +591,9 @@ impl Connection {
     /// TLS gave up; it may have an alert to send that says why.
     fn fail_tls(&mut self, cx: &mut Context<'_>, error: &rustls::Error) {
         if self.stage == Stage::Handshake {
+            if is_before_tls_1_2(&self.first[..self.first_length]) {
+                return self.refuse_version(cx);
+            }
             let reason = describe_handshake_error(error, &self.first[..self.first_length]);
             self.refuse_handshake(cx, &reason);
             // The alert says it.
@@ -598,6 +604,18 @@ impl Connection {
             let _ = self.tls.write_tls(socket);
         }
         self.lose(cx, &format!("TLS error: {error}"));
+    }
+
+    /// Refuses a client of an old version with the alert that says so, as the original does; that of
+    /// rustls is about something that such a client does not have.
+    fn refuse_version(&mut self, cx: &mut Context<'_>) {
+        self.refuse_handshake(cx, "the client speaks no TLS version from 1.2 on");
+        // Nothing was sent before, so there is room for these few bytes.
+        let sent = self.socket.as_mut().map(|socket| socket.write(&PROTOCOL_VERSION_ALERT));
+        match sent {
+            Some(Ok(_)) => self.begin_lingering(cx.now),
+            _ => self.leave(cx.now),
+        }
     }
 
     fn refuse_handshake(&mut self, cx: &mut Context<'_>, reason: &str) {
@@ -634,5 +652,28 @@ impl Connection {
         self.stage = Stage::Gone;
         self.socket = None;
         self.unread = Vec::new();
+    }
+}
+
+/// Whether these are the first bytes of a `ClientHello` of a version before TLS 1.2. Later versions
+/// all say 1.2 in this place.
+fn is_before_tls_1_2(first: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    matches!(first, [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, minor] if *minor < 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_hello_is_told_from_what_is_none() {
+        let hello = |minor: u8| [22, 3, 1, 0, 100, 1, 0, 0, 96, 3, minor];
+        for (minor, old) in [(0, true), (1, true), (2, true), (3, false), (4, false)] {
+            assert_eq!(is_before_tls_1_2(&hello(minor)), old, "{minor}");
+        }
+        assert!(!is_before_tls_1_2(&hello(2)[..10]));
+        assert!(!is_before_tls_1_2(b"GET / HTTP/"));
     }
 }

@@ -567,7 +567,7 @@ fn find(connections: &mut Slab<Box<Connection>>, key: u64) -> Option<&mut Connec
 fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -31,7 +31,7 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    fn apply(&self, socket: SockRef<'_>) -> Result<()> {
+    fn apply(&self, socket: &SockRef<'_>) -> Result<()> {
         let failed = |what: &str, error: &io::Error| system(Code::Protocol, &format!("unable to set {what}"), error);
         socket.set_tcp_nodelay(true).map_err(|error| failed("TCP_NODELAY", &error))?;
         socket.set_keepalive(self.enabled).map_err(|error| failed("SO_KEEPALIVE", &error))?;
@@ -143,7 +143,7 @@ pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Ve
     }
     let satisfied = |part: usize| opened.iter().chain(&taken).any(|listener| listener.endpoint.part == part);
     let fatal = missing.iter().position(|(endpoint, failure)| !(failure.is_absence() && satisfied(endpoint.part)));
-    let applied = taken.iter().try_for_each(|listener| keep_alive.apply(SockRef::from(&listener.socket)));
+    let applied = taken.iter().try_for_each(|listener| keep_alive.apply(&SockRef::from(&listener.socket)));
     let error = match (fatal, applied) {
         (None, Ok(())) => {
             opened.extend(taken);
@@ -186,7 +186,7 @@ fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> 
             .map_err(|error| failed(Code::Protocol, "unable to set IPV6_V6ONLY", error))?;
     }
     keep_alive
-        .apply(SockRef::from(&socket))
+        .apply(&SockRef::from(&socket))
         .map_err(|error| Failure { error, source: io::Error::from(io::ErrorKind::Other) })?;
     socket.bind(&endpoint.address.into()).map_err(|error| failed(Code::FileOpen, "unable to bind socket", error))?;
     socket.listen(BACKLOG).map_err(|error| failed(Code::FileOpen, "unable to listen on socket", error))?;

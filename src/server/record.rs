@@ -89,9 +89,9 @@ impl Record {
         log::write(level, "session", format_args!("{}: request '{request}' {what}: {error}{last}", self.who()));
     }
 
-    /// Logs a client that was turned away before it had a session.
+    /// Logs a connection that ended before it had a session.
     pub(super) fn refuse(&mut self, level: Level, reason: &str, more: &str) {
-        log::write(level, "connection", format_args!("{}: connection refused: {reason}{more}", self.who()));
+        log::write(level, "connection", format_args!("{}: no session: {reason}{more}", self.who()));
         self.end(reason);
     }
 

@@ -276,11 +276,11 @@ impl Server {
 
 /// Listens, loads certificates and makes the loop; `None` when a signal came first.
 fn prepare(configuration: &mut Configuration) -> Result<Option<(EventLoop, Option<u64>)>> {
-    if let Some(priority) = configuration.server().priority {
-        if let Err(errno) = rustix::process::setpriority_process(None, priority) {
-            let error = Error::system(Code::Kernel, "unable to set priority", errno.raw_os_error());
-            log::warn(format_args!("{}", error.message));
-        }
+    if let Some(priority) = configuration.server().priority
+        && let Err(errno) = rustix::process::setpriority_process(None, priority)
+    {
+        let error = Error::system(Code::Kernel, "unable to set priority", errno.raw_os_error());
+        log::warn(format_args!("{}", error.message));
     }
     let descriptors = limits::raise_descriptors();
     let mut signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;

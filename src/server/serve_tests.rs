@@ -1,8 +1,10 @@
 //! Reload and shutdown, with configuration files and sockets and without signals.
 
-use super::super::tests::{Client, Closed, anonymous};
+use super::super::tests::{Client, Closed, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
+use crate::protocol::pack::Writer;
+use crate::protocol::string_id::StringId;
 
 /// More turns than anything here takes.
 const TURNS: usize = 20_000;
@@ -56,6 +58,32 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
         }
     }
     panic!("it never happened");
+}
+
+/// A client in a session of the stanza `demo`, beside the server.
+fn with_session(server: &mut Server, pki: &Pki) -> [Client; 1] {
+    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(pki))];
+    let mut request = Writer::new();
+    request.u32(1).string_id(StringId::new("config")).string_id(StringId::new("prc")).u64(1).null();
+    request.pack(|pack| {
+        pack.array(|array| {
+            for word in [
+                "--exec-id=1-12345678",
+                "--pg1-path=/pg",
+                "--process=0",
+                "--remote-type=repo",
+                "--repo=1",
+                "--stanza=demo",
+                "archive-get:remote",
+            ] {
+                array.str(word);
+            }
+        });
+    });
+    clients[0].send(&request.finish());
+    let demo = [Some("demo".to_owned())];
+    until(server, &mut clients, |_, server| server.event_loop.recent_stanzas() == demo);
+    clients
 }
 
 fn is_greeted(server: &mut Server) -> bool {
@@ -141,12 +169,56 @@ fn sigterm_stops_listening_tells_the_clients_and_ends() {
 }
 
 #[test]
-fn sigterm_of_a_stranger_shuts_down_unless_a_stanza_in_use_is_stopped() {
+fn sigterm_of_a_stranger_shuts_down_when_no_stanza_in_use_is_stopped() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
     std::fs::create_dir(pki.path("lock")).unwrap();
+    std::fs::write(pki.path("lock/other.stop"), "").unwrap();
+    let _clients = with_session(&mut server, &pki);
+    server.terminate(false);
+    assert_ne!(server.phase, Phase::Serving);
+}
+
+#[test]
+fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
+    let pki = Pki::of_user_guide();
+    write_config(&pki, "pgbackrest-client=demo", "");
+    let mut server = start(&pki);
+    let mut clients = with_session(&mut server, &pki);
+    std::fs::create_dir(pki.path("lock")).unwrap();
     std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
     server.terminate(false);
-    assert_ne!(server.phase, Phase::Serving, "nobody uses the stopped stanza");
+    assert_eq!(server.phase, Phase::Serving);
+    until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+    assert!(is_greeted(&mut server));
+    // The session that the signal was for may be over before the signal is looked at.
+    server.terminate(false);
+    assert_eq!(server.phase, Phase::Serving);
+    server.terminate(true);
+    assert_ne!(server.phase, Phase::Serving, "whoever runs the server is obeyed");
+}
+
+#[test]
+fn a_reload_ends_the_sessions_of_a_client_that_lost_its_grant_unless_that_is_unwanted() {
+    for (own, ended) in [("", true), ("[global]\nend-revoked-sessions=n\n", false)] {
+        let pki = Pki::of_user_guide();
+        write_config(&pki, "pgbackrest-client=demo", "");
+        pki.write("repohostd.conf", own);
+        let mut server = start(&pki);
+        let mut clients = with_session(&mut server, &pki);
+        server.replace().unwrap();
+        assert!(is_greeted(&mut server));
+        assert_eq!(clients[0].closed, None, "nothing was taken from it yet");
+        let text = pki.read("pgbackrest.conf");
+        pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
+        server.replace().unwrap();
+        if ended {
+            until(&mut server, &mut clients, |clients, _| clients[0].closed == Some(Closed::Clean));
+        } else {
+            assert!(is_greeted(&mut server));
+            clients[0].step();
+            assert_eq!(clients[0].closed, None);
+        }
+    }
 }

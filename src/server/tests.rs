@@ -122,7 +122,7 @@ pub(super) fn anonymous() -> Arc<ClientConfig> {
     Arc::new(client_config(&rustls::version::TLS13, None))
 }
 
-fn known(pki: &Pki) -> Arc<ClientConfig> {
+pub(super) fn known(pki: &Pki) -> Arc<ClientConfig> {
     Arc::new(client_config(&rustls::version::TLS12, Some(pki.client("client"))))
 }
 
