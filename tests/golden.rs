@@ -224,7 +224,7 @@ struct Conversation {
 impl Conversation {
     fn new(release: &'static Release) -> Self {
         let now = Instant::now();
-        let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60) };
+        let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, Rc::new(Anybody), limits, now);
         let mut conversation = Self { session, disk: ScriptedDisk::new(), now };

@@ -312,7 +312,7 @@ fn simulate(directory: &Path, seed: u64) -> usize {
         Faults { open: rate, read: rate, write: rate, sync: rate, close: rate, rename: rate, other: 0, delay: 200 };
     let disk = Scrambled::new(seed, Options { by_component: seed.is_multiple_of(2), ..Options::default() }, faults);
     let now = Instant::now();
-    let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60) };
+    let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
     // The newest release, whose reads need no flag for missing files.
     let release = RELEASES.last().unwrap();
     let clients = (0..CLIENTS).map(|index| {

@@ -62,7 +62,8 @@ pub struct OwnSettings {
     pub end_revoked_sessions: bool,
     /// `crl-file=`: revoked certificates. Default: none.
     pub crl_file: Option<PathBuf>,
-    /// `listing-memory-max=`: bytes that directory listings in flight may hold together; from 1MiB.
+    /// `listing-memory-max=`: bytes that the list of one directory may take, since it is
+    /// answered as a whole; from 1MiB.
     /// Default: 256MiB.
     pub listing_memory_max: usize,
 }

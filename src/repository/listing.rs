@@ -11,10 +11,6 @@ use super::errno::{ENOENT, EXDEV};
 use super::view::{Place, leads_out};
 use super::{Answer, Step, Task, unexpected_outcome};
 
-/// A listing is one message and has to be held whole; one that is larger than this many bytes is
-/// refused. A million entries in full detail take about 40 MB.
-const LISTING_MAXIMUM: usize = 256 << 20;
-
 /// The level that a client names by its number.
 ///
 /// # Errors
@@ -128,18 +124,20 @@ impl Task for Info {
 pub struct List {
     place: Place,
     level: Level,
+    maximum: usize,
     previous: Previous,
     answer: Writer,
 }
 
 impl List {
-    /// Starts to list `place`.
+    /// Starts to list `place`. A list is one message and has to be held whole, so one of more than
+    /// `maximum` bytes is refused. A million entries in full detail take about 40 MB.
     #[must_use]
-    pub fn begin(place: Place, level: Level) -> (Self, Step) {
+    pub fn begin(place: Place, level: Level, maximum: usize) -> (Self, Step) {
         let step = Step::Disk(Operation::List { at: place.location.clone(), level });
         let mut answer = Writer::over(Payload::new(Vec::new(), 0).into_buffer());
         answer.bool_forced(true);
-        (Self { place, level, previous: Previous::default(), answer }, step)
+        (Self { place, level, maximum, previous: Previous::default(), answer }, step)
     }
 
     fn add(&mut self, entry: &Entry) {
@@ -175,10 +173,10 @@ impl Task for List {
                 for entry in &entries {
                     self.add(entry);
                 }
-                if self.answer.len() > LISTING_MAXIMUM {
+                if self.answer.len() > self.maximum {
                     let message = format!(
-                        "unable to list file info for path '{}': the list is larger than {LISTING_MAXIMUM} bytes",
-                        self.place.location
+                        "unable to list file info for path '{}': the list is larger than {} bytes\nHINT: see listing-memory-max in repohostd.conf.",
+                        self.place.location, self.maximum
                     );
                     return Err(Error::new(Code::PathOpen, message));
                 }

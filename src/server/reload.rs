@@ -74,7 +74,11 @@ impl Configuration {
             authority: Rc::clone(&self.authority) as Rc<dyn Authority>,
             release: self.release,
             handshake: own.handshake_timeout,
-            limits: Limits { first_request: own.handshake_timeout, idle: server.protocol_timeout },
+            limits: Limits {
+                first_request: own.handshake_timeout,
+                idle: server.protocol_timeout,
+                listing: own.listing_memory_max,
+            },
             connections,
             connections_per_address: own.connection_max_per_address.unwrap_or(usize::MAX),
         };

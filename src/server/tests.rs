@@ -41,7 +41,7 @@ pub(super) fn service(pki: &Pki) -> Service {
         authority: Rc::new(Nobody),
         release: Release::newest(),
         handshake: minute,
-        limits: Limits { first_request: minute, idle: minute },
+        limits: Limits { first_request: minute, idle: minute, listing: 1 << 20 },
         connections: 2000,
         connections_per_address: usize::MAX,
     }
@@ -179,7 +179,7 @@ fn a_silent_connection_is_closed_at_the_deadline_and_others_are_not_affected() {
 #[test]
 fn a_client_that_says_nothing_after_the_handshake_is_told_why_it_is_closed() {
     let pki = Pki::of_user_guide();
-    let limits = Limits { first_request: Duration::from_millis(30), idle: Duration::from_secs(60) };
+    let limits = Limits { first_request: Duration::from_millis(30), idle: Duration::from_secs(60), listing: 1 << 20 };
     let (mut event_loop, address) = start(Service { limits, ..service(&pki) });
     let mut clients = [Client::connect(address, &known(&pki))];
     until(&mut event_loop, &mut clients, |clients, _| clients[0].closed.is_some());

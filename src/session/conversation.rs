@@ -91,7 +91,7 @@ pub struct Session {
     names: Option<Vec<String>>,
     pub(super) release: &'static Release,
     authority: Rc<dyn Authority>,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) phase: Phase,
     framer: Framer,
     pub(super) output: Output,

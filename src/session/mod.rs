@@ -67,6 +67,8 @@ pub struct Limits {
     pub first_request: Duration,
     /// Every later wait for the client, for input as for output to drain.
     pub idle: Duration,
+    /// Bytes that the answer to one listing may take.
+    pub listing: usize,
 }
 
 /// What happened that somebody may want in the log.

@@ -43,7 +43,7 @@ impl Session {
                 task(Info::begin(place.location, decode_level(level)?, follow))
             }
             Request::List { path, level } => {
-                task(List::begin(self.view.locate(&path, Access::Look)?, decode_level(level)?))
+                task(List::begin(self.view.locate(&path, Access::Look)?, decode_level(level)?, self.limits.listing))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let at = self.view.locate(&path, Access::Directory)?.location;
