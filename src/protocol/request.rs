@@ -11,7 +11,7 @@ use super::string_id::StringId;
 const PATH_MAXIMUM: usize = 4095;
 
 /// More ranges than any block-incremental file has super blocks are refused.
-const RANGES_MAXIMUM: usize = 1 << 20;
+const RANGES_MAXIMUM: usize = 1 << 17;
 
 /// Part of a file that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod lifecycle;
 mod listening;
 mod locks;
 mod ping;
+mod quickstart;
 mod retention;
 mod strangers;
 

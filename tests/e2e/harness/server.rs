@@ -201,7 +201,7 @@ impl Server {
     }
 
     /// Our server at a place that the tests' user can reach, wherever the source tree is.
-    fn binary(&self) -> PathBuf {
+    pub(crate) fn binary(&self) -> PathBuf {
         let built = Path::new(env!("CARGO_BIN_EXE_repohostd"));
         let place = self.path("repohostd");
         if !place.exists() && fs::hard_link(built, &place).is_err() {
