@@ -55,7 +55,7 @@ impl Authority {
 
     /// Signs a certificate for a common name.
     pub(crate) fn issue(&self, name: &str) -> Identity {
-        self.sign(name, "9")
+        self.sign(name, "99")
     }
 
     /// Signs a certificate that ended yesterday.
