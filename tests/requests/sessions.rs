@@ -41,8 +41,8 @@ fn files_that_are_open_together_do_not_mix() {
         let reply = talk.ask_in(number, "s-wr", "cls", true, |_| {});
         assert_eq!((reply.error, reply.close), (None, true));
     }
-    assert!(fs::read(format!("{base}/first")).unwrap() == [1; 500_000]);
-    assert!(fs::read(format!("{base}/second")).unwrap() == [2; 700_000]);
+    assert!(fs::read(format!("{base}/first")).unwrap() == vec![1; 500_000]);
+    assert!(fs::read(format!("{base}/second")).unwrap() == vec![2; 700_000]);
 
     let mut contents = Vec::new();
     let reply = talk.ask("s-rd", "opn", false, |pack| _ = pack.str(&format!("{base}/second")));
@@ -62,7 +62,7 @@ fn files_that_are_open_together_do_not_mix() {
             break;
         }
     }
-    assert!(contents == [2; 700_000]);
+    assert!(contents == vec![2; 700_000]);
 }
 
 #[test]
@@ -71,13 +71,13 @@ fn a_cancelled_write_leaves_nothing_and_a_vanished_client_neither() {
     let base = base(directory.path());
     let mut talk = Talk::new("2.60.0", settings(directory.path()), false);
     let cancelled = open(&mut talk, &format!("{base}/cancelled"), true);
-    block(&mut talk, cancelled, &[1; 300_000]);
+    block(&mut talk, cancelled, &vec![1; 300_000]);
     let reply = talk.ask_in(cancelled, "s-wr", "cnc", true, |_| {});
     assert_eq!((reply.error, reply.close), (None, true));
     assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
 
     let abandoned = open(&mut talk, &format!("{base}/abandoned"), true);
-    block(&mut talk, abandoned, &[1; 300_000]);
+    block(&mut talk, abandoned, &vec![1; 300_000]);
     assert_eq!(fs::read_dir(&base).unwrap().count(), 1);
     talk.vanish();
     assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
@@ -91,20 +91,20 @@ fn two_writers_of_one_name_never_share_a_file() {
     let mut two = Talk::new("2.60.0", settings(directory.path()), false);
     let path = format!("{base}/segment");
     let (first, second) = (open(&mut one, &path, true), open(&mut two, &path, true));
-    block(&mut one, first, &[1; 400_000]);
-    block(&mut two, second, &[2; 300_000]);
+    block(&mut one, first, &vec![1; 400_000]);
+    block(&mut two, second, &vec![2; 300_000]);
     assert_eq!(two.ask_in(second, "s-wr", "cls", true, |_| {}).error, None);
-    block(&mut one, first, &[1; 400_000]);
+    block(&mut one, first, &vec![1; 400_000]);
     one.ask_in(first, "s-wr", "cls", true, |_| {});
     let content = fs::read(&path).unwrap();
-    assert!(content == [2; 300_000] || content == [1; 800_000], "a mixture of {} bytes", content.len());
+    assert!(content == vec![2; 300_000] || content == vec![1; 800_000], "a mixture of {} bytes", content.len());
 }
 
 #[test]
 fn data_for_a_session_that_there_is_not_is_refused_and_the_connection_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut talk = Talk::new("2.60.0", settings(directory.path()), false);
-    let reply = talk.ask_in(77, "s-wr", "prc", true, |pack| _ = pack.bin(&[0; 100_000]));
+    let reply = talk.ask_in(77, "s-wr", "prc", true, |pack| _ = pack.bin(&vec![0; 100_000]));
     assert_eq!(reply.failed(), (39, "unable to find session id 77 for request s-wr:prc"));
     assert_eq!(talk.ask_in(77, "s-wr", "cls", true, |_| {}).failed().0, 39);
     assert!(talk.ask_in(77, "s-wr", "cnc", true, |_| {}).close);
