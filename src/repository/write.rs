@@ -21,7 +21,7 @@ const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 /// small enough to stay in the processor's cache from decryption to the page cache.
 const CHUNK: usize = 256 << 10;
 
-/// Work of filters at the end of a file is cut into slices of about so many bytes.
+/// Work of filters is cut into slices of about so many bytes.
 const SLICE: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub enum Fed {
     Taken,
     /// This has to be done before more is taken.
     Disk(Operation),
+    /// Others should have their turn before more is taken: a few bytes can decompress to many.
+    Work,
 }
 
 impl WriteStream {
@@ -135,17 +137,22 @@ impl WriteStream {
                 *data = later;
                 self.chain.observe(now).map(|()| Progress::NeedsInput)
             } else {
-                self.chain.process(data, false, &mut out, CHUNK, usize::MAX)
+                self.chain.process(data, false, &mut out, CHUNK, SLICE)
             };
             let full = out.len() >= CHUNK;
             self.out = Some(out);
-            if matches!(progress?, Progress::Finished) {
+            let progress = progress?;
+            if progress == Progress::Finished {
                 // What follows the end of compressed data is not expected and not kept.
                 *data = &[];
             }
             if full {
                 self.phase = Phase::Writing;
                 return Ok(Fed::Disk(self.write()?));
+            }
+            if progress == Progress::Budget {
+                self.phase = Phase::Writing;
+                return Ok(Fed::Work);
             }
         }
         Ok(Fed::Taken)
@@ -174,7 +181,8 @@ impl WriteStream {
     ///
     /// What the client is told.
     pub fn work(&mut self) -> Result<Step> {
-        self.flush()
+        // In the middle of a block there is nothing to do but to take its next bytes.
+        if matches!(self.phase, Phase::Flushing) { self.flush() } else { Ok(self.ready()) }
     }
 
     /// Goes on after the operation that was asked for last.
@@ -459,6 +467,33 @@ mod tests {
                 Step::Done(answer) => return Ok(answer),
             }
         }
+    }
+
+    #[test]
+    fn a_few_bytes_that_decompress_to_many_do_not_keep_other_clients_waiting() {
+        use crate::protocol::filter::FilterSpec;
+        let directory = tempfile::tempdir().unwrap();
+        let at = Location::new(Root::new(directory.path()), RelativePath::new("file").unwrap());
+        let mut disk = Inline::new(Options::default());
+        let filters = vec![FilterSpec::ZstDecompress, FilterSpec::Sink];
+        let (mut stream, step) =
+            WriteStream::begin(WriteRequest { filters, ..request() }, at, Vec::with_capacity).unwrap();
+        run(&mut disk, &mut stream, step).unwrap();
+        let length = 64 << 20;
+        let bomb = zstd::bulk::compress(&vec![0; length], 1).unwrap();
+        let mut data = bomb.as_slice();
+        let mut slices = 0;
+        while !data.is_empty() {
+            match stream.feed(&mut data).unwrap() {
+                Fed::Taken => {}
+                Fed::Disk(_) => panic!("nothing is written"),
+                Fed::Work => {
+                    slices += 1;
+                    assert!(matches!(stream.work().unwrap(), Step::Done(_)));
+                }
+            }
+        }
+        assert!(slices > length / SLICE / 4, "{slices} slices");
     }
 
     #[test]

@@ -546,6 +546,11 @@ impl Session {
                 self.active = Some((envelope, Active::Stream));
                 rest.len()
             }
+            Ok(Fed::Work) => {
+                self.work = true;
+                self.active = Some((envelope, Active::Stream));
+                rest.len()
+            }
             Err(error) => {
                 self.block = Some(Block::Refused(envelope, error));
                 0
