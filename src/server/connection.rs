@@ -203,9 +203,21 @@ impl Connection {
         self.record.peer()
     }
 
-    /// Whether nothing is known of the client yet.
-    pub(super) const fn is_in_handshake(&self) -> bool {
-        matches!(self.stage, Stage::Handshake)
+    /// Whether the client has not been authorized (yet), so that it may have to make room for others.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.stage != Stage::Gone && !self.is_authorized()
+    }
+
+    /// New grants, for a client that has not been authorized yet.
+    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authority>) {
+        if let Some(session) = &mut self.session {
+            session.replace_authority(Rc::clone(authority));
+        }
+    }
+
+    /// Whether its session holds locks, or has held some.
+    pub(super) fn has_locked(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::has_locked)
     }
 
     /// The names that the client proved to have.
@@ -536,12 +548,13 @@ impl Connection {
                 return Taken::Enough;
             }
             let count = session.handle_input(cx.now, chunk);
+            // Input that is not taken may have ended the session.
+            self.settle(cx);
             if count == 0 {
                 return Taken::Enough;
             }
             self.tls.reader().consume(count);
             self.moved = true;
-            self.settle(cx);
         }
     }
 
