@@ -622,7 +622,7 @@ impl Connection {
     /// Refuses a client of an old version with the alert that says so, as the original does; that of
     /// rustls is about something that such a client does not have.
     fn refuse_version(&mut self, cx: &mut Context<'_>) {
-        self.refuse_handshake(cx, "the client speaks no TLS version from 1.2 on");
+        self.refuse_handshake(cx, "the client speaks a TLS version below 1.2");
         // Nothing was sent before, so there is room for these few bytes.
         let sent = self.socket.as_mut().map(|socket| socket.write(&PROTOCOL_VERSION_ALERT));
         match sent {
