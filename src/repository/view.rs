@@ -7,8 +7,8 @@
 //!
 //! The repository, `archive`, `backup` and each stanza's two directories are roots: they may be links
 //! that the administrator made. Below them nothing leads out. Hence no client may make a link where
-//! a root is or could be, and none outside of a stanza's directories, from where another link could
-//! lead to such a place.
+//! a root is or could be, also not by way of another link: outside of the stanzas' directories links
+//! are made in the repository's own directory only.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,8 +33,10 @@ pub enum Access {
     Directory,
     /// Write, replace or remove a file, or remove a directory.
     Change,
-    /// Make a link.
-    Link,
+    /// Make a second name of a file.
+    HardLink,
+    /// Make a symbolic link.
+    SymbolicLink,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +108,7 @@ impl View {
     ///
     /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
     pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
-        let place = self.locate(link, Access::Link)?;
+        let place = self.locate(link, Access::SymbolicLink)?;
         let mut depth = place.location.path.as_str().matches('/').count();
         let mut inside = !target.starts_with('/') && !target.is_empty() && !target.contains('\0');
         for name in target.split('/') {
@@ -150,9 +152,12 @@ impl View {
     }
 
     fn allows(&self, kind: Kind, below: &str, access: Access) -> bool {
-        // A link in the repository may lead to `archive`, so what is made through it may become a root.
-        if access == Access::Link && kind != Kind::Below {
-            return false;
+        match access {
+            // A link elsewhere in the repository may lead to `archive`, so that what is made through it
+            // could become a root.
+            Access::SymbolicLink if kind == Kind::Other && !below.contains('/') => {}
+            Access::SymbolicLink | Access::HardLink if kind != Kind::Below => return false,
+            _ => {}
         }
         match kind {
             Kind::Stanza | Kind::Below => self.is_own(below),
@@ -236,7 +241,9 @@ mod tests {
             "archive/demo/x",
             "",
         ] {
-            for access in [Access::Look, Access::Read, Access::Directory, Access::Change, Access::Link] {
+            for access in
+                [Access::Look, Access::Read, Access::Directory, Access::Change, Access::HardLink, Access::SymbolicLink]
+            {
                 assert_eq!(reach(&view, path, access), None, "{path:?} {access:?}");
             }
         }
@@ -269,6 +276,8 @@ mod tests {
     fn links_are_never_made_where_a_root_could_be_and_never_lead_out() {
         for view in [View::new("/r", Some("demo")), View::new("/r", None)] {
             assert!(view.locate_link("/r/backup/demo/latest", "20260101-000000F").is_ok());
+            assert_eq!(view.locate_link("/r/latest", "archive/demo").is_ok(), view.stanza.is_none());
+            assert!(view.locate("/r/second", Access::HardLink).is_err());
             assert!(view.locate_link("/r/backup/demo/L/pg_data/pg_tblspc/1", "../../pg_tblspc/1").is_ok());
             for (link, target) in [
                 ("/r/backup/demo/latest", "/etc"),

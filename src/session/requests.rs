@@ -62,7 +62,7 @@ impl Session {
                 task(Change::symbolic_link(at, target))
             }
             Request::LinkCreate { target, link, hard: true } => {
-                let at = self.view.locate(&link, Access::Link)?.location;
+                let at = self.view.locate(&link, Access::HardLink)?.location;
                 task(Change::hard_link(at, self.view.locate(&target, Access::Read)?.location))
             }
             Request::Read(request) => self.open_read(envelope, request)?,
