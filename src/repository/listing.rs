@@ -188,9 +188,10 @@ impl List {
 
     fn start(&self) -> Step {
         let at = self.place.location.clone();
-        Step::Disk(match self.itself {
-            true => Operation::Stat { at, follow: true, level: self.level },
-            false => Operation::List { at, level: self.level },
+        Step::Disk(if self.itself {
+            Operation::Stat { at, follow: true, level: self.level }
+        } else {
+            Operation::List { at, level: self.level }
         })
     }
 

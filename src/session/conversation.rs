@@ -92,6 +92,7 @@ pub(super) enum Block {
 ///
 /// Input is offered only while [`Session::wants_input`]; [`Session::handle_input`] says how much it
 /// took. Time is an argument and never runs backwards.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub struct Session {
     names: Option<Vec<String>>,
     pub(super) release: &'static Release,
@@ -112,6 +113,8 @@ pub struct Session {
     /// Whether the active request goes on once the part of its answer that was sent last has gone.
     parked: bool,
     pub(super) locks: Vec<HeldLock>,
+    /// Whether it holds or held locks.
+    locked: bool,
     operations: VecDeque<(u64, Operation)>,
     next_operation: u64,
     pub(super) outstanding: usize,
@@ -157,6 +160,7 @@ impl Session {
             work: false,
             parked: false,
             locks: Vec::new(),
+            locked: false,
             operations: VecDeque::new(),
             next_operation: 0,
             outstanding: 0,
@@ -359,6 +363,17 @@ impl Session {
         &self.locks
     }
 
+    /// Whether this session holds locks, or has held some.
+    #[must_use]
+    pub const fn has_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Who decides, in case that the client has not said yet what it wants.
+    pub fn replace_authority(&mut self, authority: Rc<dyn Authority>) {
+        self.authority = authority;
+    }
+
     pub(super) fn submit(&mut self, operation: Operation) {
         self.operations.push_back((self.next_operation, operation));
         self.next_operation += 1;
@@ -478,6 +493,12 @@ impl Session {
                 if request == Request::Exit {
                     return self.close();
                 }
+                // What is under way may finish, and nothing else begins.
+                let finishes =
+                    self.upload.is_some() || matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
+                if let Some(error) = self.draining.take_if(|_| !finishes) {
+                    return self.fail(error);
+                }
                 if self.upload.is_some() && !self.takes_data_request(envelope, &request) {
                     return;
                 }
@@ -551,6 +572,7 @@ impl Session {
     }
 
     fn take_lock_progress(&mut self, envelope: Envelope, progress: Result<LockProgress>, mut locks: Box<Locks>) {
+        self.locked |= !locks.held.is_empty();
         if let Ok(LockProgress::Disk(operation)) = progress {
             self.submit(operation);
             self.active = Some((envelope, Active::Locks(locks)));
@@ -640,6 +662,11 @@ impl Session {
             Ok(Fed::Taken) => 0,
             Ok(Fed::Disk(operation)) => {
                 self.submit(operation);
+                self.active = Some((envelope, Active::Stream));
+                rest.len()
+            }
+            Ok(Fed::Work) => {
+                self.work = true;
                 self.active = Some((envelope, Active::Stream));
                 rest.len()
             }
