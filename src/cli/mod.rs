@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn every_command_and_option_is_in_the_manual() {
+        let manual = include_str!("../../packaging/repohostd.1");
+        for word in ["serve", "check", "quickstart", "ping", "systemd-drop-in", "version"] {
+            assert!(manual.contains(&format!("\n.It Cm {word}\n")), "{word} is not in repohostd(1)");
+            let arguments = help_for(word);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
+            let words = exit.output.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+            for option in words.filter_map(|option| option.split(['=', ',', '.']).next()) {
+                assert!(manual.contains(&format!(".It Fl -{option}")), "--{option} of {word} is not in repohostd(1)");
+            }
+        }
+    }
+
+    #[test]
     fn an_argument_that_does_not_exist_is_an_error_with_its_own_status() {
         assert_eq!(run(&strings(&["ping", "--no-such-option"])), Code::OptionInvalid.number());
         assert_eq!(run(&strings(&["--no-such-option"])), Code::OptionInvalid.number());
