@@ -58,7 +58,7 @@ pub struct ServerSettings {
     pub port: u16,
     /// `tls-server-cert-file`.
     pub cert_file: PathBuf,
-    /// `tls-server-key-file`; see [`super::check_key_file`].
+    /// `tls-server-key-file`.
     pub key_file: PathBuf,
     /// `tls-server-ca-file`.
     pub ca_file: PathBuf,

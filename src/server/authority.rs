@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use crate::config::{Environment, Files, ServerSettings, parse_session};
+use crate::config::{Environment, Files, Grant, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
@@ -44,6 +44,11 @@ impl Configured {
         &self.server
     }
 
+    fn grant(&self, names: &[String]) -> Result<Grant, Refusal> {
+        let grant = self.server.grants.lookup(names);
+        grant.ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))
+    }
+
     /// Whether a client may have a session of this stanza.
     #[must_use]
     pub fn grants(&self, names: &[String], stanza: Option<&str>) -> bool {
@@ -52,13 +57,13 @@ impl Configured {
 }
 
 impl Authority for Configured {
+    fn admit(&self, names: &[String]) -> Result<(), Refusal> {
+        self.grant(names).map(|_| ())
+    }
+
     fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
-        let grant = self
-            .server
-            .grants
-            .lookup(names)
-            .ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))?;
+        let grant = self.grant(names)?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
         let version = self.release.version;

@@ -1,0 +1,218 @@
+//! A conversation in memory: a session on a real directory, without sockets.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, SessionSettings};
+use repohostd::disk::inline::{Inline, Options};
+use repohostd::disk::{Disk, Ticket};
+use repohostd::protocol::pack::{Reader, Writer};
+use repohostd::protocol::release::Release;
+use repohostd::protocol::string_id::StringId;
+use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
+
+/// Grants every client what a test wants.
+struct Granted(SessionSettings, bool);
+
+impl Authority for Granted {
+    fn admit(&self, _names: &[String]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
+        Ok(Authorized { settings: self.0.clone(), whole_repository: self.1 })
+    }
+}
+
+/// What a session of stanza `demo` on the repository at `base` is set to.
+pub(crate) fn settings(base: &Path) -> SessionSettings {
+    SessionSettings {
+        command: Command::Backup,
+        stanza: Some("demo".to_owned()),
+        remote_type: RemoteType::Repo,
+        repository: Repository {
+            key: 1,
+            path: base.to_owned(),
+            kind: RepositoryKind::Posix,
+            cipher: CipherType::None,
+            cipher_pass: None,
+        },
+        process: 1,
+        exec_id: Some("1-test".to_owned()),
+        locks: Vec::new(),
+        lock_path: base.join("lock"),
+        buffer_size: 16 << 10,
+        neutral_umask: true,
+        protocol_timeout: Duration::from_secs(60),
+        db_timeout: Duration::from_secs(60),
+    }
+}
+
+/// One answer of the server.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) session: Option<u64>,
+    pub(crate) close: bool,
+    /// The data, an empty pack where there are none.
+    pub(crate) data: Vec<u8>,
+    /// Code and text.
+    pub(crate) error: Option<(i32, String)>,
+}
+
+impl Reply {
+    pub(crate) fn data(&self) -> Reader<'_> {
+        assert_eq!(self.error, None);
+        Reader::new(&self.data)
+    }
+
+    #[track_caller]
+    pub(crate) fn failed(&self) -> (i32, &str) {
+        let (code, text) = self.error.as_ref().expect("the request fails");
+        (*code, text)
+    }
+}
+
+pub(crate) struct Talk {
+    pub(crate) session: Session,
+    disk: Inline,
+    /// The repository's path.
+    pub(crate) base: PathBuf,
+    now: Instant,
+    number: u64,
+}
+
+impl Talk {
+    /// A conversation that is past `config` and the first `noop`.
+    pub(crate) fn new(release: &str, settings: SessionSettings, whole_repository: bool) -> Self {
+        let mut talk = Self::greeted(release, settings, whole_repository);
+        let config = talk.ask("config", "prc", false, |pack| _ = pack.array(|array| _ = array.str("backup:remote")));
+        assert_eq!(config.error, None);
+        let noop = talk.ask("noop", "prc", false, |_| {});
+        assert_eq!(noop.error, None);
+        talk
+    }
+
+    /// A conversation in which only the greeting was said.
+    pub(crate) fn greeted(release: &str, settings: SessionSettings, whole_repository: bool) -> Self {
+        let now = Instant::now();
+        let minute = Duration::from_secs(60);
+        let limits = Limits { first_request: minute, idle: minute, listing: 1 << 20 };
+        let release = Release::find(release).expect("the release is known");
+        let base = settings.repository.path.clone();
+        let authority = Rc::new(Granted(settings, whole_repository));
+        let peer = Peer { names: Some(vec!["client".to_owned()]) };
+        let session = Session::new(peer, release, authority, limits, now);
+        let mut talk = Self { session, disk: Inline::new(Options::default()), base, now, number: 0 };
+        assert_eq!(talk.exchange(&[]), release.greeting().as_bytes());
+        talk
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.session.state() == State::Open
+    }
+
+    /// The client vanishes; what it left is cleaned up.
+    pub(crate) fn vanish(&mut self) {
+        self.session.handle_disconnect(self.now, "the client vanished");
+        self.exchange(&[]);
+        assert_eq!(self.session.state(), State::Closed);
+    }
+
+    /// Sends bytes and returns all that comes back.
+    pub(crate) fn exchange(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+        let mut answer = Vec::new();
+        loop {
+            let taken = self.session.handle_input(self.now, bytes);
+            bytes = &bytes[taken..];
+            let mut busy = taken > 0;
+            while let Some((operation, work)) = self.session.poll_disk() {
+                self.disk.submit(Ticket { session: 0, operation }, work);
+                busy = true;
+            }
+            while let Some((ticket, completion)) = self.disk.complete() {
+                self.session.handle_completion(self.now, ticket.operation, completion);
+            }
+            if self.session.poll_work() {
+                self.session.handle_work(self.now);
+                busy = true;
+            }
+            while !self.session.poll_output().is_empty() {
+                answer.extend_from_slice(self.session.poll_output());
+                let count = self.session.poll_output().len();
+                self.session.consume_output(self.now, count);
+                busy = true;
+            }
+            if !busy {
+                return answer;
+            }
+        }
+    }
+
+    /// A request under the next number.
+    pub(crate) fn ask(&mut self, command: &str, kind: &str, open: bool, fill: impl FnOnce(&mut Writer)) -> Reply {
+        self.number += 1;
+        self.ask_in(self.number, command, kind, open, fill)
+    }
+
+    /// A request that belongs to session `number`.
+    pub(crate) fn ask_in(
+        &mut self,
+        number: u64,
+        command: &str,
+        kind: &str,
+        open: bool,
+        fill: impl FnOnce(&mut Writer),
+    ) -> Reply {
+        let bytes = self.exchange(&request(number, command, kind, open, fill));
+        reply(&bytes)
+    }
+
+    /// The number of the session that was opened last.
+    pub(crate) fn last(&self) -> u64 {
+        self.number
+    }
+
+    /// A simple request with a path.
+    pub(crate) fn path(&mut self, command: &str, path: &str, fill: impl FnOnce(&mut Writer)) -> Reply {
+        self.ask(command, "prc", false, |pack| {
+            pack.str(path);
+            fill(pack);
+        })
+    }
+}
+
+pub(crate) fn request(number: u64, command: &str, kind: &str, open: bool, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u32(1).string_id(StringId::new(command)).string_id(StringId::new(kind)).u64(number).bool(open);
+    writer.pack(fill);
+    writer.finish()
+}
+
+pub(crate) fn reply(bytes: &[u8]) -> Reply {
+    let mut reader = Reader::new(bytes);
+    let session = reader.read_u64().unwrap();
+    let failed = reader.read_u32().unwrap() == 2;
+    let close = reader.read_bool().unwrap();
+    if failed {
+        let mut error = reader.read_pack().unwrap().expect("an error has data");
+        let error = (error.read_i32().unwrap(), error.read_str().unwrap().unwrap().to_owned());
+        return Reply { session, close, data: Vec::new(), error: Some(error) };
+    }
+    // The pack's bytes, found by their length from the end: the answer's own end is one zero byte.
+    let mut head = Writer::new();
+    head.u64(session.unwrap_or(0)).u32_forced(0).bool(close);
+    let data = match reader.read_pack().unwrap() {
+        None => Vec::new(),
+        Some(_) => (1..=12)
+            .filter_map(|length| bytes.get(head.len() + length..bytes.len() - 1))
+            .find(|data| {
+                let mut whole = Writer::new();
+                whole.u64(session.unwrap_or(0)).u32_forced(0).bool(close).pack_bytes(data);
+                whole.finish() == bytes
+            })
+            .expect("the data are a pack")
+            .to_vec(),
+    };
+    Reply { session, close, data, error: None }
+}
