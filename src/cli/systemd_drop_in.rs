@@ -99,8 +99,7 @@ impl Needs {
             one(&format!("{key}-host")).is_some()
                 || one(&format!("{key}-type")).is_some_and(|kind| !["posix", "cifs"].contains(&kind))
         };
-        let mut repositories =
-            paths(values(&|name| is_indexed(name, "repo", "-path") && !elsewhere(name)));
+        let mut repositories = paths(values(&|name| is_indexed(name, "repo", "-path") && !elsewhere(name)));
         if one("repo1-path").is_none() && !elsewhere("repo1-path") {
             repositories.insert(0, PathBuf::from(REPOSITORY));
         }

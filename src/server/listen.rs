@@ -118,7 +118,9 @@ pub fn inherited(keep_alive: KeepAlive) -> Result<Vec<Listener>> {
     };
     let passed = sd_listen_fds::get().map_err(|error| failed(0, &io::Error::other(error.to_string())))?;
     let sockets = passed.into_iter().enumerate();
-    sockets.map(|(part, (_, fd))| adopt(fd.into_std(), part, keep_alive).map_err(|error| failed(part, &error))).collect()
+    sockets
+        .map(|(part, (_, fd))| adopt(fd.into_std(), part, keep_alive).map_err(|error| failed(part, &error)))
+        .collect()
 }
 
 fn adopt(fd: OwnedFd, part: usize, keep_alive: KeepAlive) -> io::Result<Listener> {
