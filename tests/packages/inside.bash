@@ -111,6 +111,7 @@ CONF
 }
 
 client() {
+    cd /cluster
     setpriv --reuid postgres --regid postgres --clear-groups "$PGBACKREST" --config=/client/pgbackrest.conf --stanza=main "$@"
 }
 
