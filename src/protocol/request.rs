@@ -13,6 +13,9 @@ const PATH_MAXIMUM: usize = 4095;
 /// More ranges than any block-incremental file has super blocks are refused.
 const RANGES_MAXIMUM: usize = 1 << 17;
 
+/// Options that one request may ask for; real clients ask for two or three.
+const OPTIONS_MAXIMUM: usize = 1000;
+
 /// Part of a file that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
@@ -232,6 +235,9 @@ impl Request {
             OPTION_GET => {
                 let mut names = Vec::new();
                 while reader.peek()?.is_some() {
+                    if names.len() == OPTIONS_MAXIMUM {
+                        return Err(Error::format(format!("more than {OPTIONS_MAXIMUM} options")).into());
+                    }
                     names.push(text(reader)?);
                 }
                 Self::OptionGet(names)

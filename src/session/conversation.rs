@@ -92,7 +92,7 @@ pub(super) enum Block {
 ///
 /// Input is offered only while [`Session::wants_input`]; [`Session::handle_input`] says how much it
 /// took. Time is an argument and never runs backwards.
-#[allow(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts; `phase` is the state")]
 pub struct Session {
     names: Option<Vec<String>>,
     pub(super) release: &'static Release,

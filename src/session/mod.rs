@@ -7,6 +7,8 @@ mod conversation;
 mod ending;
 mod output;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::time::Duration;
