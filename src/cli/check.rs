@@ -41,10 +41,13 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     }
 }
 
-/// Whether the service can start with these options; otherwise says why not and returns the status to
-/// end with, [`UNUSABLE`] unless trying again may help.
+/// Whether the service can start with these options; otherwise returns the status to end with,
+/// [`UNUSABLE`] unless trying again may help. It says why not in one line: the unit has called `check`
+/// before, which says all of it.
 pub(super) fn before_service(arguments: &[String], environment: &Environment) -> Option<u8> {
-    check_service(arguments, environment).err().map(|error| unusable(&error))
+    let error = check_service(arguments, environment).err()?;
+    let line = error.message.lines().next().unwrap_or_default();
+    Some(unusable(&Error::new(error.code, line)))
 }
 
 /// As [`check`] inside of the service: what it reaches counts as well, and settings are not shown.

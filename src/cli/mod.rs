@@ -163,7 +163,7 @@ mod tests {
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
             let words = exit.output.split_whitespace().filter_map(|word| word.strip_prefix("--"));
             for option in words.filter_map(|option| option.split(['=', ',', '.']).next()) {
-                assert!(manual.contains(&format!(".It Fl -{option}")), "--{option} of {word} is not in repohostd(1)");
+                assert!(manual.contains(&format!("Fl -{option}")), "--{option} of {word} is not in repohostd(1)");
             }
         }
     }
