@@ -4,22 +4,31 @@ use std::fmt::Write as _;
 
 use argh::FromArgs;
 
+use super::systemd_drop_in;
 use crate::config::{self, Environment, Search};
-use crate::protocol::error::Result;
+use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 use crate::server::{listen, reload};
 
 /// read the configuration and the certificates as the server would, print every setting with its
-/// source, and say what is wrong; takes the options of 'serve'. The exit status is 0, or the number of the first error.
+/// source, and say what is wrong; takes the options of 'serve'. The exit status is 0, or the number of the first error; with
+/// '--systemd', as the unit calls it, what the service can reach is checked too, and the status is 78.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 pub struct Check {}
+
+/// Exit status for a configuration that cannot be used: `EX_CONFIG` of sysexits.h. The unit lists it in
+/// `RestartPreventExitStatus=`, because starting again does not help.
+const UNUSABLE: u8 = 78;
 
 /// Checks with these options; returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     super::log_to_stderr();
-    match check(arguments, environment) {
+    let mut arguments = arguments.to_vec();
+    let in_service = super::take_systemd(&mut arguments);
+    let result = if in_service { check_service(&arguments, environment) } else { check(&arguments, environment) };
+    match result {
         Ok(warnings) => {
             for warning in &warnings {
                 log::warn!("{warning}");
@@ -27,8 +36,30 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
             super::say(&format!("configuration is good, {} warnings", warnings.len()));
             0
         }
+        Err(error) if in_service => unusable(&error),
         Err(error) => super::fail(&error),
     }
+}
+
+/// Whether the service can start with these options; otherwise returns the status to end with,
+/// [`UNUSABLE`] unless trying again may help. It says why not in one line: the unit has called `check`
+/// before, which says all of it.
+pub(super) fn before_service(arguments: &[String], environment: &Environment) -> Option<u8> {
+    let error = check_service(arguments, environment).err()?;
+    let line = error.message.lines().next().unwrap_or_default();
+    Some(unusable(&Error::new(error.code, line)))
+}
+
+/// As [`check`] inside of the service: what it reaches counts as well, and settings are not shown.
+fn check_service(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
+    systemd_drop_in::check_reach(arguments, environment)?;
+    usable(arguments, environment)
+}
+
+fn unusable(error: &Error) -> u8 {
+    let status = super::fail(error);
+    // The name service may come up later.
+    if error.code == Code::HostConnect { status } else { UNUSABLE }
 }
 
 fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
@@ -38,6 +69,11 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
         let _ = writeln!(text, "{name}={value}  ({source})");
     }
     super::say(&text);
+    usable(arguments, environment)
+}
+
+/// Reads everything as the server does at its start; returns the warnings.
+fn usable(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
     let (_, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
     let mut warnings = loaded.warnings;
     reload::release(&loaded.server)?;

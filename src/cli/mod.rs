@@ -9,6 +9,7 @@ pub mod check;
 pub mod ping;
 pub mod quickstart;
 pub mod serve;
+pub mod systemd_drop_in;
 pub mod try_out;
 pub mod version;
 
@@ -38,6 +39,7 @@ enum Command {
     TryOut(try_out::TryOut),
     Check(check::Check),
     Ping(ping::Ping),
+    SystemdDropIn(systemd_drop_in::SystemdDropIn),
     Version(version::Version),
 }
 
@@ -50,9 +52,10 @@ pub fn run(arguments: &[String]) -> u8 {
     let rest = arguments.get(1..).unwrap_or_default();
     match word {
         "check" if !help => return check::run(rest, &environment),
+        "systemd-drop-in" if !help => return systemd_drop_in::run(rest, &environment),
         "--version" => return version::run(),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
-        "serve" | "server" | "check" if help => {}
+        "serve" | "server" | "check" | "systemd-drop-in" if help => {}
         _ if help && word.starts_with("--") => {}
         _ => return serve::run(arguments, &environment),
     }
@@ -66,6 +69,7 @@ pub fn run(arguments: &[String]) -> u8 {
             // Served above; argh knows them for their help.
             Command::Serve(_) => serve::run(&[], &environment),
             Command::Check(_) => check::run(&[], &environment),
+            Command::SystemdDropIn(_) => systemd_drop_in::run(&[], &environment),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {
             say(&output);
@@ -79,10 +83,17 @@ pub fn run(arguments: &[String]) -> u8 {
 fn help_for(word: &str) -> Vec<String> {
     let command = match word {
         "server" => Some(serve::Serve::COMMAND.name),
-        "serve" | "check" | "quickstart" | "ping" | "version" => Some(word),
+        "serve" | "check" | "quickstart" | "ping" | "systemd-drop-in" | "version" => Some(word),
         _ => None,
     };
     command.into_iter().chain(["--help"]).map(str::to_owned).collect()
+}
+
+/// Takes `--systemd`, with which the shipped unit calls `serve` and `check`; whether it was there.
+fn take_systemd(arguments: &mut Vec<String>) -> bool {
+    let before = arguments.len();
+    arguments.retain(|argument| argument != "--systemd");
+    arguments.len() < before
 }
 
 /// Splits `--name=value`, which argh does not know, into two arguments.
@@ -134,11 +145,26 @@ mod tests {
 
     #[test]
     fn every_command_has_a_help_text() {
-        for word in ["help", "serve", "server", "check", "quickstart", "ping", "version"] {
+        for word in ["help", "serve", "server", "check", "quickstart", "ping", "systemd-drop-in", "version"] {
             let arguments = help_for(word);
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
             assert!(exit.status.is_ok() && exit.output.contains("Usage: repohostd"), "{word}: {}", exit.output);
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_in_the_manual() {
+        let manual = include_str!("../../packaging/repohostd.1");
+        for word in ["serve", "check", "quickstart", "ping", "systemd-drop-in", "version"] {
+            assert!(manual.contains(&format!("\n.It Cm {word}\n")), "{word} is not in repohostd(1)");
+            let arguments = help_for(word);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
+            let words = exit.output.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+            for option in words.filter_map(|option| option.split(['=', ',', '.']).next()) {
+                assert!(manual.contains(&format!("Fl -{option}")), "--{option} of {word} is not in repohostd(1)");
+            }
         }
     }
 

@@ -20,6 +20,7 @@ environment and from /etc/pgbackrest/pgbackrest.conf. The most important ones:
   --log-level-console=LEVEL          (default: warn)
 Its own:
   --release=VERSION                  the pgbackrest release to announce
+  --systemd                          as the unit calls it: check first, and end with 78 if that fails
   --repohostd-config=FILE            instead of repohostd.conf beside the configuration file",
     note = "SIGHUP reloads the configuration; what is wrong with it is logged, and the server goes on
 with what it had. SIGTERM lets requests in flight finish and ends with status 0, SIGINT
@@ -30,5 +31,12 @@ pub struct Serve {}
 /// Serves with these options; returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
-    serve(arguments, environment)
+    let mut arguments = arguments.to_vec();
+    if super::take_systemd(&mut arguments) {
+        let options = arguments.get(1..).unwrap_or_default();
+        if let Some(status) = super::check::before_service(options, environment) {
+            return status;
+        }
+    }
+    serve(&arguments, environment)
 }

@@ -232,3 +232,20 @@ impl Single<'_> {
         release_number(text).map(|_| text.to_owned()).ok_or_else(|| self.invalid(text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_the_manual_and_in_the_example() {
+        let manual = include_str!("../../packaging/repohostd.conf.5");
+        let example = include_str!("../../packaging/examples/repohostd.conf");
+        for name in KNOWN {
+            assert!(manual.contains(&format!("\n.It Cm {name}\n")), "{name} is not in repohostd.conf(5)");
+            let line = |line: &str| line.trim_start_matches('#').starts_with(&format!("{name}="));
+            assert!(example.lines().any(line), "{name} is not in the example");
+        }
+        assert_eq!(manual.matches("\n.It Cm ").count(), KNOWN.len(), "repohostd.conf(5) has options that do not exist");
+    }
+}

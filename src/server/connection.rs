@@ -33,7 +33,7 @@ use crate::observe::log::Level;
 use crate::observe::rate::{Rate, more};
 use crate::protocol::error::Error;
 use crate::protocol::release::Release;
-use crate::session::{Authority, Limits, Peer, Session, State};
+use crate::session::{Authority, GRACE, Limits, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
@@ -125,6 +125,8 @@ pub(super) struct Connection {
     stage: Stage,
     record: Record,
     names: Option<Vec<String>>,
+    /// The server is about to end: what the session, once there is one, is to tell its client.
+    draining: Option<Error>,
     /// When the present stage has to be over; the session has its own deadlines while `Open`.
     deadline: Instant,
     readable: bool,
@@ -179,6 +181,7 @@ impl Connection {
             stage: Stage::Handshake,
             record,
             names: None,
+            draining: None,
             deadline: now + service.handshake,
             readable: false,
             writable: true,
@@ -255,6 +258,10 @@ impl Connection {
     /// The deadline has passed.
     pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
         match self.stage {
+            Stage::Handshake if self.draining.is_some() => {
+                self.record.end("shutdown");
+                self.leave(cx.now);
+            }
             Stage::Handshake => {
                 let seconds = cx.service.handshake.as_secs_f64();
                 if self.first_length == 0 {
@@ -281,13 +288,14 @@ impl Connection {
         }
     }
 
-    /// The server wants the connection to end once the request in flight is done.
+    /// The server wants the connection to end once the request in flight is done. One that has just been
+    /// accepted gets a moment for its first request: it is an attempt that nobody has refused.
     pub(super) fn drain(&mut self, now: Instant, error: Error) {
         match (&mut self.session, self.stage) {
             (Some(session), _) => session.handle_drain(now, error),
             (None, Stage::Handshake) => {
-                self.record.end("shutdown");
-                self.leave(now);
+                self.deadline = self.deadline.min(now + GRACE);
+                self.draining = Some(error);
             }
             _ => {}
         }
@@ -597,7 +605,11 @@ impl Connection {
         self.names.clone_from(&names);
         let service = cx.service;
         let authority = Rc::clone(&service.authority);
-        self.session = Some(Session::new(Peer { names }, service.release, authority, service.limits, cx.now));
+        let mut session = Session::new(Peer { names }, service.release, authority, service.limits, cx.now);
+        if let Some(error) = self.draining.take() {
+            session.handle_drain(cx.now, error);
+        }
+        self.session = Some(session);
         self.stage = Stage::Open;
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::net::TcpListener;
@@ -102,6 +103,35 @@ pub fn resolve<T: AsRef<str>>(names: &[T], port: u16) -> Result<Vec<Endpoint>> {
         }
     }
     Ok(endpoints)
+}
+
+/// The listening sockets that a service manager opened for this process: `LISTEN_FDS`, as
+/// `sd_listen_fds(3)` describes it. None without one. To be called once
+/// in the life of a process, which owns those descriptors from then on.
+///
+/// # Errors
+///
+/// Code 41 for a descriptor that is no listening TCP socket.
+pub fn inherited(keep_alive: KeepAlive) -> Result<Vec<Listener>> {
+    let failed = |part: usize, error: &io::Error| {
+        system(Code::FileOpen, &format!("unable to use socket {part} of the service manager"), error)
+    };
+    let passed = sd_listen_fds::get().map_err(|error| failed(0, &io::Error::other(error.to_string())))?;
+    let sockets = passed.into_iter().enumerate();
+    sockets
+        .map(|(part, (_, fd))| adopt(fd.into_std(), part, keep_alive).map_err(|error| failed(part, &error)))
+        .collect()
+}
+
+fn adopt(fd: OwnedFd, part: usize, keep_alive: KeepAlive) -> io::Result<Listener> {
+    let socket = Socket::from(fd);
+    let address = socket.local_addr()?.as_socket().filter(|_| socket.is_listener().unwrap_or(false));
+    let address = address.ok_or_else(|| io::Error::other("it is no listening TCP socket"))?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    keep_alive.apply(&SockRef::from(&socket)).map_err(|error| io::Error::other(error.message))?;
+    let only_v6 = address.is_ipv6() && socket.only_v6()?;
+    Ok(Listener { socket: TcpListener::from_std(socket.into()), endpoint: Endpoint { address, only_v6, part } })
 }
 
 /// Opens every endpoint, taking over sockets of `previous` that listen on it already. What stays in
@@ -299,6 +329,17 @@ mod tests {
         let mut previous = open_all(&resolve(&["0.0.0.0"], port).unwrap(), PLAIN, &mut none).unwrap();
         let next = open_all(&resolve(&["127.0.0.1"], port).unwrap(), PLAIN, &mut previous).unwrap();
         assert_eq!(next[0].socket.local_addr().unwrap().to_string(), format!("127.0.0.1:{port}"));
+        assert!(previous.is_empty());
+    }
+
+    #[test]
+    fn a_socket_of_the_service_manager_survives_a_reload() {
+        let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = given.local_addr().unwrap();
+        let mut previous = vec![adopt(given.into(), 0, PLAIN).unwrap()];
+        let endpoints: Vec<_> = previous.iter().map(|listener| listener.endpoint).collect();
+        let next = open_all(&endpoints, PLAIN, &mut previous).unwrap();
+        assert_eq!(next[0].socket.local_addr().unwrap(), address);
         assert!(previous.is_empty());
     }
 

@@ -82,6 +82,8 @@ struct Server {
     arguments: Vec<String>,
     environment: Environment,
     descriptors: Option<u64>,
+    /// The service manager opened the sockets and decides where they listen.
+    inherited: bool,
     event_loop: EventLoop,
     notify: Notify,
     configuration: Configuration,
@@ -101,11 +103,12 @@ impl Server {
             log::error(error);
             log::info(format_args!("server command end: aborted with exception [{:03}]", error.code.number()));
         })?;
-        let Some((event_loop, descriptors)) = ready else { return Ok(None) };
+        let Some(Ready { event_loop, descriptors, inherited }) = ready else { return Ok(None) };
         let mut server = Self {
             arguments: arguments.to_vec(),
             environment: environment.clone(),
             descriptors,
+            inherited,
             event_loop,
             notify: Notify::from_environment(),
             configuration,
@@ -232,8 +235,9 @@ impl Server {
     fn replace(&mut self) -> Result<()> {
         let mut configuration = Configuration::load(&self.arguments, &self.environment)?;
         let service = configuration.service(self.descriptors)?;
-        let endpoints = configuration.endpoints()?;
+        let configured = if self.inherited { None } else { Some(configuration.endpoints()?) };
         let mut previous = self.event_loop.take_listeners();
+        let endpoints = configured.unwrap_or_else(|| previous.iter().map(|listener| listener.endpoint).collect());
         let opened = listen::open_all(&endpoints, configuration.keep_alive(), &mut previous);
         let (listeners, result) = match opened {
             Ok(listeners) => (listeners, Ok(())),
@@ -275,8 +279,15 @@ impl Server {
     }
 }
 
+/// What is there when everything can begin.
+struct Ready {
+    event_loop: EventLoop,
+    descriptors: Option<u64>,
+    inherited: bool,
+}
+
 /// Listens, loads certificates and makes the loop; `None` when a signal came first.
-fn prepare(configuration: &mut Configuration) -> Result<Option<(EventLoop, Option<u64>)>> {
+fn prepare(configuration: &mut Configuration) -> Result<Option<Ready>> {
     if let Some(priority) = configuration.server().priority
         && let Err(errno) = rustix::process::setpriority_process(None, priority)
     {
@@ -285,21 +296,31 @@ fn prepare(configuration: &mut Configuration) -> Result<Option<(EventLoop, Optio
     }
     let descriptors = limits::raise_descriptors();
     let mut signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
-    let endpoints = configuration.endpoints()?;
-    let listeners = match bind_patiently(&endpoints, configuration.keep_alive(), &mut signals)? {
-        Bound::Listening(listeners) => listeners,
-        Bound::Ended(signal) => {
-            interrupted(signal);
-            return Ok(None);
-        }
-    };
+    let mut listeners = listen::inherited(configuration.keep_alive())?;
+    let inherited = !listeners.is_empty();
+    if !inherited {
+        let endpoints = configuration.endpoints()?;
+        listeners = match bind_patiently(&endpoints, configuration.keep_alive(), &mut signals)? {
+            Bound::Listening(listeners) => listeners,
+            Bound::Ended(signal) => {
+                interrupted(signal);
+                return Ok(None);
+            }
+        };
+    } else if listeners.iter().all(|listener| listener.endpoint.address.port() != configuration.server().port) {
+        log::warn(format_args!(
+            "the service manager's sockets listen on another port than tls-server-port={}, which has no effect\n\
+             HINT: ListenStream= of the socket unit says where to listen.",
+            configuration.server().port
+        ));
+    }
     let service = configuration.service(descriptors)?;
     let disk = Box::new(Inline::new(Options::default()));
     let failed = |error: io::Error| system("unable to start the event loop", &error);
     let mut event_loop = EventLoop::new(service, disk).map_err(failed)?;
     event_loop.watch(signals).map_err(failed)?;
     event_loop.listen(listeners).map_err(failed)?;
-    Ok(Some((event_loop, descriptors)))
+    Ok(Some(Ready { event_loop, descriptors, inherited }))
 }
 
 /// Reports an error that came before the log settings were known. The original tells apart by where

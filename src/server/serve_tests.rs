@@ -39,6 +39,7 @@ fn start(pki: &Pki) -> Server {
         arguments,
         environment,
         descriptors: None,
+        inherited: false,
         event_loop,
         notify: Notify::from_environment(),
         configuration,

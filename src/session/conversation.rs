@@ -121,7 +121,7 @@ pub struct Session {
     pub(super) draining: Option<Error>,
     pub(super) disconnected: bool,
     pub(super) cleaned_up: bool,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
 }
@@ -239,10 +239,12 @@ impl Session {
         if self.poll_timeout().is_none_or(|deadline| deadline > now) {
             return;
         }
-        let limit = match self.phase {
-            Phase::AwaitPing | Phase::AwaitConfig => self.limits.first_request,
-            _ => self.limits.idle,
-        };
+        if self.awaits_first_request()
+            && let Some(error) = self.draining.take()
+        {
+            return self.fail(error);
+        }
+        let limit = if self.awaits_first_request() { self.limits.first_request } else { self.limits.idle };
         self.fail_timeout(limit);
     }
 
@@ -453,6 +455,11 @@ impl Session {
             && self.upload.is_none()
             && self.streams.is_empty()
             && self.framer.is_idle()
+    }
+
+    /// Whether the client has not said yet what it wants.
+    pub(super) fn awaits_first_request(&self) -> bool {
+        matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig)
     }
 
     /// After a request the session may end because the server does.

@@ -9,6 +9,10 @@ use crate::protocol::error::{Code, Error};
 use super::Event;
 use super::conversation::{Active, Phase, Session, Stream};
 
+/// How long a client that has just connected may take to its first request when the server is about to
+/// end: enough for one that is on its way, and not so long that a silent one delays the end.
+pub const GRACE: Duration = Duration::from_secs(2);
+
 impl Session {
     /// The connection is gone: nothing can be sent any more. `reason` is what to log if that was not
     /// expected.
@@ -23,9 +27,12 @@ impl Session {
     }
 
     /// The server shuts down, or the client lost its grant: the request in flight and the file that is
-    /// being transferred are finished, then the client is told `error` and the session closes.
+    /// being transferred are finished, then the client is told `error` and the session closes. A client
+    /// that has just connected is still answered, if it asks within [`GRACE`].
     pub fn handle_drain(&mut self, now: Instant, error: Error) {
-        if self.is_at_rest() {
+        if self.awaits_first_request() {
+            self.deadline = self.deadline.min(now + GRACE);
+        } else if self.is_at_rest() {
             return self.handle_abort(now, error);
         }
         self.draining = Some(error);

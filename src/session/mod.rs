@@ -18,6 +18,7 @@ use crate::protocol::error::Error;
 
 pub use buffers::release as release_buffers;
 pub use conversation::Session;
+pub use ending::GRACE;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]

@@ -1,0 +1,144 @@
+# What the scripts that run inside of the machines share.
+set -euo pipefail
+
+repository=/var/lib/pgbackrest
+config=/etc/pgbackrest/pgbackrest.conf
+boundary='-- '
+
+say() {
+    printf '%s %s\n' "$1" "${*:2}"
+}
+
+# Runs a command that has to succeed; what it printed is shown otherwise.
+expect() {
+    local text=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        say ok "$text"
+    else
+        say FAILED "$text: status $?: $output"
+        journalctl --no-pager -u repohostd -n 40 -o cat || true
+        exit 1
+    fi
+}
+
+# Runs a command that has to fail.
+refuse() {
+    local text=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        say FAILED "$text: it succeeded: $output"
+        exit 1
+    fi
+    say ok "$text"
+}
+
+is() {
+    [[ $1 == "$2" ]] || {
+        printf "it is '%s', not '%s'\n" "$1" "$2"
+        return 1
+    }
+}
+
+property() {
+    systemctl show repohostd.service --property="$1" --value
+}
+
+# Whether the journal of the service has such a line since the mark.
+logged() {
+    journalctl --sync
+    journalctl --no-pager -u repohostd -o cat --since "$mark" | grep -qF -- "$1"
+}
+
+# A line that nothing before it is looked at.
+set_mark() {
+    mark=$(date '+%Y-%m-%d %H:%M:%S.%N')
+}
+
+# Configures a server for one stanza; the owner of the service is the first argument.
+configure() {
+    local owner=$1
+    mkdir -p /etc/pgbackrest/cert
+    cp /material/{ca.crt,server.crt,server.key} /etc/pgbackrest/cert/
+    chown -R "$owner:" /etc/pgbackrest/cert
+    chmod 0600 /etc/pgbackrest/cert/server.key
+    cat >$config <<CONF
+[global]
+repo1-path=$repository
+repo1-retention-full=1
+start-fast=y
+tls-server-address=*
+tls-server-cert-file=/etc/pgbackrest/cert/server.crt
+tls-server-key-file=/etc/pgbackrest/cert/server.key
+tls-server-ca-file=/etc/pgbackrest/cert/ca.crt
+tls-server-auth=client=main
+log-level-console=info
+
+[main]
+pg1-path=/cluster
+CONF
+    printf '[global]\nrelease=%s\n' "$RELEASE" >/etc/pgbackrest/repohostd.conf
+    chmod 0644 $config /etc/pgbackrest/repohostd.conf
+}
+
+# A PostgreSQL host of its own, as far as a client can tell.
+make_client() {
+    getent passwd postgres >/dev/null || useradd --system --user-group postgres
+    rm -rf /client
+    mkdir -p /client/{log,lock,spool}
+    cp /material/{ca.crt,client.crt,client.key} /client/
+    chmod 0600 /client/client.key
+    cat >/client/pgbackrest.conf <<CONF
+[global]
+repo1-host=localhost
+repo1-host-type=tls
+repo1-host-ca-file=/client/ca.crt
+repo1-host-cert-file=/client/client.crt
+repo1-host-key-file=/client/client.key
+lock-path=/client/lock
+log-path=/client/log
+spool-path=/client/spool
+io-timeout=10
+log-level-console=info
+
+[main]
+pg1-path=/cluster
+CONF
+    cp -a /material/cluster /cluster
+    chmod -R u=rwX,go= /cluster
+    chown -R postgres: /client /cluster
+    segment=0
+}
+
+client() {
+    cd /cluster
+    setpriv --reuid postgres --regid postgres --clear-groups "$PGBACKREST" --config=/client/pgbackrest.conf --stanza=main "$@"
+}
+
+# Pushes one more WAL segment.
+push() {
+    segment=$((segment + 1))
+    local name
+    name=$(printf '0000000100000000%08X' "$segment")
+    local first=/cluster/pg_wal/000000010000000000000001
+    [[ -e /cluster/pg_wal/$name ]] || cp -a "$first" "/cluster/pg_wal/$name"
+    client archive-push "pg_wal/$name"
+}
+
+# A pgbackrest command on the repository host, which shares the lock directory with the server.
+on_host() {
+    local owner=$1
+    shift
+    setpriv --reuid "$owner" --regid "$owner" --clear-groups "$PGBACKREST" --config=/host.conf --stanza=main "$@"
+}
+
+# The repository host's own view: a copy of the cluster that its user may read.
+make_host() {
+    local owner=$1
+    rm -rf /host-cluster
+    cp -a /material/cluster /host-cluster
+    chown -R "$owner:" /host-cluster
+    chmod -R u=rwX,go= /host-cluster
+    sed 's|^pg1-path=.*|pg1-path=/host-cluster|' $config | grep -v '^tls-server' >/host.conf
+    chmod 0644 /host.conf
+}
