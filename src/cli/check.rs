@@ -7,6 +7,7 @@ use argh::FromArgs;
 use crate::config::{self, Environment, Search};
 use crate::protocol::error::Result;
 use crate::protocol::release::Release;
+use crate::server::releases::policy::Policy;
 use crate::server::{listen, reload};
 
 /// read the configuration and the certificates as the server would, print every setting with its
@@ -40,7 +41,7 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
     super::say(&text);
     let (_, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
     let mut warnings = loaded.warnings;
-    reload::release(&loaded.server)?;
+    warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
     let (_, further) = reload::tls_of(&loaded.server)?;
     warnings.extend(further);

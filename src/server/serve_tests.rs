@@ -44,6 +44,7 @@ fn start(pki: &Pki) -> Server {
         configuration,
         phase: Phase::Serving,
         stop_watch: None,
+        memory: Memory::new(None),
     }
 }
 
