@@ -160,7 +160,7 @@ impl ScriptedDisk {
                 node.data.extend_from_slice(&data);
                 Ok(Outcome::Written(data))
             }
-            Operation::Rename { from, to } => {
+            Operation::Rename { from, to, .. } => {
                 let node = self.entries.remove(&name(&from)).ok_or(ENOENT)?;
                 self.entries.insert(name(&to), node);
                 Ok(Outcome::Done)
@@ -172,7 +172,9 @@ impl ScriptedDisk {
                 self.add(&name(&at), Kind::Directory, mode, None);
                 Ok(Outcome::Done)
             }
-            Operation::RemoveFile { at } => self.entries.remove(&name(&at)).map(|_| Outcome::Done).ok_or(ENOENT),
+            Operation::RemoveFile { at } | Operation::RemoveOwn { at, .. } => {
+                self.entries.remove(&name(&at)).map(|_| Outcome::Done).ok_or(ENOENT)
+            }
             Operation::RemoveTree { at } => {
                 self.entries.remove(&name(&at)).map(|_| Outcome::Removed(None)).ok_or(ENOENT)
             }

@@ -1,14 +1,16 @@
 //! The command line: which words mean which command. One file for each command.
 //!
-//! `serve`, which is also meant when no command is named, and `check` take the server's options,
-//! whose grammar is pgBackRest's and is read by `config`. The other commands are ours alone and have
-//! their arguments described by `argh`. Every command returns the exit status, which is
-//! pgBackRest's error number.
+//! `serve`, which is also meant when no command is named, `check`, `status` and `learn` take the
+//! server's options, whose grammar is pgBackRest's and is read by `config`. The other commands are
+//! ours alone and have their arguments described by `argh`. Every command returns the exit status,
+//! which is pgBackRest's error number.
 
 pub mod check;
+pub mod learn;
 pub mod ping;
 pub mod quickstart;
 pub mod serve;
+pub mod status;
 pub mod try_out;
 pub mod version;
 
@@ -37,6 +39,8 @@ enum Command {
     Serve(serve::Serve),
     TryOut(try_out::TryOut),
     Check(check::Check),
+    Status(status::Status),
+    Learn(learn::Learn),
     Ping(ping::Ping),
     Version(version::Version),
 }
@@ -50,9 +54,11 @@ pub fn run(arguments: &[String]) -> u8 {
     let rest = arguments.get(1..).unwrap_or_default();
     match word {
         "check" if !help => return check::run(rest, &environment),
+        "status" if !help => return status::run(rest, &environment),
+        "learn" if !help => return learn::run(rest, &environment),
         "--version" => return version::run(),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
-        "serve" | "server" | "check" if help => {}
+        "serve" | "server" | "check" | "status" | "learn" if help => {}
         _ if help && word.starts_with("--") => {}
         _ => return serve::run(arguments, &environment),
     }
@@ -66,6 +72,8 @@ pub fn run(arguments: &[String]) -> u8 {
             // Served above; argh knows them for their help.
             Command::Serve(_) => serve::run(&[], &environment),
             Command::Check(_) => check::run(&[], &environment),
+            Command::Status(options) => status::run(&options.arguments(), &environment),
+            Command::Learn(_) => learn::run(&[], &environment),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {
             say(&output);
@@ -79,7 +87,7 @@ pub fn run(arguments: &[String]) -> u8 {
 fn help_for(word: &str) -> Vec<String> {
     let command = match word {
         "server" => Some(serve::Serve::COMMAND.name),
-        "serve" | "check" | "quickstart" | "ping" | "version" => Some(word),
+        "serve" | "check" | "status" | "learn" | "quickstart" | "ping" | "version" => Some(word),
         _ => None,
     };
     command.into_iter().chain(["--help"]).map(str::to_owned).collect()
@@ -134,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_command_has_a_help_text() {
-        for word in ["help", "serve", "server", "check", "quickstart", "ping", "version"] {
+        for word in ["help", "serve", "server", "check", "status", "learn", "quickstart", "ping", "version"] {
             let arguments = help_for(word);
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };

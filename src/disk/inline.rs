@@ -97,12 +97,24 @@ impl Inline {
             Operation::SetOwner { file, user, group } => {
                 set_owner(&mut self.names, file.0.as_fd(), user.as_deref(), group.as_deref())
             }
-            Operation::Rename { from, to } => done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
-                rustix::fs::renameat(old, old_name, new, new_name)
-            })),
+            Operation::Rename { file, from, to } => {
+                done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
+                    if file.as_ref().is_some_and(|file| !is_place_of(file, old, old_name)) {
+                        return Err(Errno::STALE);
+                    }
+                    rustix::fs::renameat(old, old_name, new, new_name)
+                }))
+            }
             Operation::MakeDirectory { at, mode } => done(make_directory(resolver, &at, mode)),
             Operation::SyncDirectory { at } => sync_directory(resolver, &at),
             Operation::RemoveFile { at } => done(remove_file(resolver, &at)),
+            Operation::RemoveOwn { file, at } => done(resolver.in_parent(&at, |directory, name| {
+                if is_place_of(&file, directory, name) {
+                    rustix::fs::unlinkat(directory, name, AtFlags::empty())
+                } else {
+                    Ok(())
+                }
+            })),
             Operation::RemoveDirectory { at } => done(remove_directory(resolver, &at)),
             Operation::SymbolicLink { target, at } => done(exists_if_root(&at).and_then(|()| {
                 resolver.in_parent(&at, |directory, name| rustix::fs::symlinkat(target.as_str(), directory, name))
@@ -235,8 +247,17 @@ fn exists_if_root(at: &Location) -> Result<()> {
 fn close(file: File) -> Result<()> {
     match Rc::try_unwrap(file.0) {
         Ok(descriptor) => close_descriptor(descriptor),
-        // Others still use it; the last of them closes it.
-        Err(_) => Ok(()),
+        // The others keep the file open. Closing any of its descriptors tells what closing tells.
+        Err(shared) => close_descriptor(rustix::io::fcntl_dupfd_cloexec(&shared, 0)?),
+    }
+}
+
+/// Whether `name` in `directory` is still the name of `file`. Its inode cannot have been given to
+/// another file, because it is open.
+fn is_place_of(file: &File, directory: BorrowedFd<'_>, name: &str) -> bool {
+    match (rustix::fs::fstat(&file.0), rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino),
+        _ => false,
     }
 }
 

@@ -155,9 +155,10 @@ pub enum Operation {
         /// From `OpenWrite`.
         file: File,
     },
-    /// Closes a file and reports what only closing tells. Outcome: [`Outcome::Done`].
+    /// Closes a file and reports what only closing tells. While clones of the handle are held, the
+    /// descriptor itself stays open. Outcome: [`Outcome::Done`].
     Close {
-        /// The last clone of the handle.
+        /// From `OpenRead` or `OpenWrite`.
         file: File,
     },
     /// Sets access and modification time. Outcome: [`Outcome::Done`].
@@ -179,6 +180,9 @@ pub enum Operation {
     },
     /// Renames within one root, over what is there. Outcome: [`Outcome::Done`].
     Rename {
+        /// Fail with ESTALE unless the old place is the place of this file: another writer may have
+        /// made it anew.
+        file: Option<File>,
         /// Old place.
         from: Location,
         /// New place, below the same root.
@@ -199,6 +203,14 @@ pub enum Operation {
     /// Removes one file or link. Outcome: [`Outcome::Done`].
     RemoveFile {
         /// Which.
+        at: Location,
+    },
+    /// Removes the name of a file that its writer gives up, unless another writer has made it anew.
+    /// Outcome: [`Outcome::Done`].
+    RemoveOwn {
+        /// From `OpenWrite`.
+        file: File,
+        /// Where it was made.
         at: Location,
     },
     /// Removes one empty directory. Outcome: [`Outcome::Done`].

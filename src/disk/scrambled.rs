@@ -113,7 +113,7 @@ impl Scrambled {
             Operation::Rename { .. } => ("rename", faults.rename, false),
             Operation::SetTimes { .. } => ("set times", faults.other, false),
             Operation::MakeDirectory { .. } => ("make directory", faults.other, true),
-            Operation::RemoveFile { .. } => ("remove file", faults.other, false),
+            Operation::RemoveFile { .. } | Operation::RemoveOwn { .. } => ("remove file", faults.other, false),
             Operation::RemoveDirectory { .. } => ("remove directory", faults.other, false),
             Operation::SymbolicLink { .. } => ("make link", faults.other, true),
             Operation::HardLink { .. } => ("make hard link", faults.other, true),

@@ -74,6 +74,8 @@ pub(crate) mod errno {
     pub(crate) const ENOENT: Errno = Errno(2);
     /// It exists already.
     pub(crate) const EEXIST: Errno = Errno(17);
+    /// A name that has become that of another file.
+    pub(crate) const ESTALE: Errno = Errno(116);
     /// Another file system, or outside of the root.
     pub(crate) const EXDEV: Errno = Errno(18);
 }

@@ -7,7 +7,8 @@
 //!
 //! The repository, `archive`, `backup` and each stanza's two directories are roots: they may be links
 //! that the administrator made. Below them nothing leads out. Hence no client may make a link where
-//! a root is or could be.
+//! a root is or could be, and none outside of a stanza's directories, from where another link could
+//! lead to such a place.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -149,7 +150,8 @@ impl View {
     }
 
     fn allows(&self, kind: Kind, below: &str, access: Access) -> bool {
-        if access == Access::Link && matches!(kind, Kind::Base | Kind::Area | Kind::Stanza) {
+        // A link in the repository may lead to `archive`, so what is made through it may become a root.
+        if access == Access::Link && kind != Kind::Below {
             return false;
         }
         match kind {
@@ -277,6 +279,7 @@ mod tests {
                 ("/r/backup/evil", "x"),
                 ("/r/backup", "x"),
                 ("/r/evil", "../x"),
+                ("/r/a/b/way", "../../archive"),
             ] {
                 assert!(view.locate_link(link, target).is_err(), "{link} -> {target}");
             }

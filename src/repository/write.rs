@@ -9,7 +9,7 @@ use crate::protocol::request::WriteRequest;
 use crate::protocol::response::Payload;
 
 use super::change::sync_failure;
-use super::errno::{ENOENT, EXDEV};
+use super::errno::{ENOENT, ESTALE, EXDEV};
 use super::make_path::{self, MakePath};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
@@ -21,7 +21,7 @@ const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 /// small enough to stay in the processor's cache from decryption to the page cache.
 const CHUNK: usize = 256 << 10;
 
-/// Work of filters at the end of a file is cut into slices of about so many bytes.
+/// Work of filters is cut into slices of about so many bytes.
 const SLICE: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -60,7 +60,8 @@ pub struct WriteStream {
     out: Option<Vec<u8>>,
     /// Directories that were made for the file.
     made: Vec<Location>,
-    /// Whether the temporary file is there.
+    /// Whether the temporary file is there. Another writer may have made it anew since, so it is only
+    /// touched together with `file`, which stays open until it has its final name.
     left_behind: bool,
     /// Whether the filters have put out their last bytes.
     flushed: bool,
@@ -75,6 +76,8 @@ pub enum Fed {
     Taken,
     /// This has to be done before more is taken.
     Disk(Operation),
+    /// Others should have their turn before more is taken: a few bytes can decompress to many.
+    Work,
 }
 
 impl WriteStream {
@@ -134,17 +137,22 @@ impl WriteStream {
                 *data = later;
                 self.chain.observe(now).map(|()| Progress::NeedsInput)
             } else {
-                self.chain.process(data, false, &mut out, CHUNK, usize::MAX)
+                self.chain.process(data, false, &mut out, CHUNK, SLICE)
             };
             let full = out.len() >= CHUNK;
             self.out = Some(out);
-            if matches!(progress?, Progress::Finished) {
+            let progress = progress?;
+            if progress == Progress::Finished {
                 // What follows the end of compressed data is not expected and not kept.
                 *data = &[];
             }
             if full {
                 self.phase = Phase::Writing;
                 return Ok(Fed::Disk(self.write()?));
+            }
+            if progress == Progress::Budget {
+                self.phase = Phase::Writing;
+                return Ok(Fed::Work);
             }
         }
         Ok(Fed::Taken)
@@ -162,9 +170,9 @@ impl WriteStream {
 
     /// Drops the file. `None` when there is nothing to clean up.
     pub fn discard(&mut self) -> Option<Operation> {
-        self.file = None;
         self.phase = Phase::Discarding;
-        std::mem::take(&mut self.left_behind).then(|| Operation::RemoveFile { at: self.place.clone() })
+        let file = self.file.take().filter(|_| std::mem::take(&mut self.left_behind))?;
+        Some(Operation::RemoveOwn { file, at: self.place.clone() })
     }
 
     /// More slices of work that only burns CPU.
@@ -173,7 +181,8 @@ impl WriteStream {
     ///
     /// What the client is told.
     pub fn work(&mut self) -> Result<Step> {
-        self.flush()
+        // In the middle of a block there is nothing to do but to take its next bytes.
+        if matches!(self.phase, Phase::Flushing) { self.flush() } else { Ok(self.ready()) }
     }
 
     /// Goes on after the operation that was asked for last.
@@ -223,10 +232,18 @@ impl WriteStream {
             }
             Phase::Renaming => {
                 if let Err(failure) = completion {
+                    if failure.errno == ESTALE {
+                        let message = format!(
+                            "unable to move '{}' to '{}': another client has begun to write the same file",
+                            self.place, self.target
+                        );
+                        return Err(Error::new(Code::FileMove, message));
+                    }
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
                 }
                 self.left_behind = false;
+                self.file = None;
                 Ok(self.sync_path())
             }
             Phase::SyncingPath(left) => match completion {
@@ -362,7 +379,8 @@ impl WriteStream {
     }
 
     fn close(&mut self) -> Step {
-        match self.file.take() {
+        // A temporary file stays open until it is renamed; see `left_behind`.
+        match if self.request.atomic { self.file.clone() } else { self.file.take() } {
             Some(file) => {
                 self.phase = Phase::Closing;
                 Step::Disk(Operation::Close { file })
@@ -384,7 +402,8 @@ impl WriteStream {
             return self.sync_path();
         }
         self.phase = Phase::Renaming;
-        Step::Disk(Operation::Rename { from: self.place.clone(), to: self.target.clone() })
+        let (file, from, to) = (self.file.clone(), self.place.clone(), self.target.clone());
+        Step::Disk(Operation::Rename { file, from, to })
     }
 
     /// The file's directory, and those above directories that were made for it: without them the
@@ -412,5 +431,100 @@ impl WriteStream {
         let results = self.chain.results();
         let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results)));
         Step::Done(Answer { payload: Some(payload), close: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::inline::{Inline, Options};
+    use crate::disk::{Disk, RelativePath, Root, Ticket};
+
+    fn request() -> WriteRequest {
+        WriteRequest {
+            file: "unused".to_owned(),
+            file_mode: 0o640,
+            path_mode: 0o750,
+            user: None,
+            group: None,
+            modified: 0,
+            create_path: true,
+            sync_file: true,
+            sync_path: true,
+            atomic: true,
+            filters: Vec::new(),
+        }
+    }
+
+    fn run(disk: &mut Inline, stream: &mut WriteStream, mut step: Step) -> Result<Answer> {
+        loop {
+            match step {
+                Step::Disk(operation) => {
+                    disk.submit(Ticket { session: 0, operation: 0 }, operation);
+                    step = stream.resume(disk.complete().unwrap().1)?;
+                }
+                Step::Work => step = stream.work()?,
+                Step::Done(answer) => return Ok(answer),
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_that_decompress_to_many_do_not_keep_other_clients_waiting() {
+        use crate::protocol::filter::FilterSpec;
+        let directory = tempfile::tempdir().unwrap();
+        let at = Location::new(Root::new(directory.path()), RelativePath::new("file").unwrap());
+        let mut disk = Inline::new(Options::default());
+        let filters = vec![FilterSpec::ZstDecompress, FilterSpec::Sink];
+        let (mut stream, step) =
+            WriteStream::begin(WriteRequest { filters, ..request() }, at, Vec::with_capacity).unwrap();
+        run(&mut disk, &mut stream, step).unwrap();
+        let length = 64 << 20;
+        let bomb = zstd::bulk::compress(&vec![0; length], 1).unwrap();
+        let mut data = bomb.as_slice();
+        let mut slices = 0;
+        while !data.is_empty() {
+            match stream.feed(&mut data).unwrap() {
+                Fed::Taken => {}
+                Fed::Disk(_) => panic!("nothing is written"),
+                Fed::Work => {
+                    slices += 1;
+                    assert!(matches!(stream.work().unwrap(), Step::Done(_)));
+                }
+            }
+        }
+        assert!(slices > length / SLICE / 4, "{slices} slices");
+    }
+
+    #[test]
+    fn of_two_writers_of_one_file_the_later_one_wins_and_no_half_file_gets_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = Location::new(Root::new(directory.path()), RelativePath::new("segment").unwrap());
+        let mut disk = Inline::new(Options::default());
+        let begin = |disk: &mut Inline| {
+            let (mut stream, step) = WriteStream::begin(request(), at.clone(), Vec::with_capacity).unwrap();
+            run(disk, &mut stream, step).unwrap();
+            stream
+        };
+        let mut first = begin(&mut disk);
+        first.feed(&mut &b"first"[..]).unwrap();
+        let mut second = begin(&mut disk);
+        let half = vec![b'x'; CHUNK];
+        let Fed::Disk(operation) = second.feed(&mut half.as_slice()).unwrap() else { panic!("a chunk is written") };
+        run(&mut disk, &mut second, Step::Disk(operation)).unwrap();
+
+        let step = first.finish().unwrap();
+        let error = run(&mut disk, &mut first, step).unwrap_err();
+        assert_eq!(error.code, Code::FileMove);
+        assert!(error.message.contains("another client"), "{error}");
+        assert!(!directory.path().join("segment").exists(), "half a file has the final name");
+        if let Some(operation) = first.discard() {
+            run(&mut disk, &mut first, Step::Disk(operation)).unwrap();
+        }
+        second.feed(&mut &b"end"[..]).unwrap();
+        let step = second.finish().unwrap();
+        run(&mut disk, &mut second, step).unwrap();
+        assert_eq!(std::fs::read(directory.path().join("segment")).unwrap(), [&half[..], b"end"].concat());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
     }
 }

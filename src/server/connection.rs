@@ -213,9 +213,21 @@ impl Connection {
         self.record.peer()
     }
 
-    /// Whether nothing is known of the client yet.
-    pub(super) const fn is_in_handshake(&self) -> bool {
-        matches!(self.stage, Stage::Handshake)
+    /// Whether the client has not been authorized (yet), so that it may have to make room for others.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.stage != Stage::Gone && !self.is_authorized()
+    }
+
+    /// New grants, for a client that has not been authorized yet.
+    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) {
+        if let (Some(session), Some(greeting)) = (&mut self.session, &self.greeting) {
+            session.replace_authority(Rc::clone(authority).speaking(greeting.release()));
+        }
+    }
+
+    /// Whether its session holds locks, or has held some.
+    pub(super) fn has_locked(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::has_locked)
     }
 
     /// The names that the client proved to have.
@@ -559,6 +571,8 @@ impl Connection {
                 return Taken::Enough;
             }
             let count = session.handle_input(cx.now, chunk);
+            // Input that is not taken may have ended the session.
+            self.settle(cx);
             if count == 0 {
                 return Taken::Enough;
             }
@@ -567,7 +581,6 @@ impl Connection {
             }
             self.tls.reader().consume(count);
             self.moved = true;
-            self.settle(cx);
         }
     }
 
@@ -644,7 +657,7 @@ impl Connection {
     /// Refuses a client of an old version with the alert that says so, as the original does; that of
     /// rustls is about something that such a client does not have.
     fn refuse_version(&mut self, cx: &mut Context<'_>) {
-        self.refuse_handshake(cx, "the client speaks no TLS version from 1.2 on");
+        self.refuse_handshake(cx, "the client speaks a TLS version below 1.2");
         // Nothing was sent before, so there is room for these few bytes.
         let sent = self.socket.as_mut().map(|socket| socket.write(&PROTOCOL_VERSION_ALERT));
         match sent {

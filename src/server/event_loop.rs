@@ -43,6 +43,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// Lines about failed handshakes, refused connections and failed accepts: so many in this time.
 const LOG_RATE: (u32, Duration) = (30, Duration::from_secs(10));
 
+/// How far a deadline may be passed by who always has something to do.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// How long a session counts as ended a moment ago.
 const RECENT: Duration = Duration::from_secs(10);
 
@@ -67,11 +69,11 @@ pub struct EventLoop {
     disk: Box<dyn Disk>,
     connections: Slab<Box<Connection>>,
     per_address: HashMap<IpAddr, usize>,
-    /// Connections in the order of their arrival, for as long as they may be in the handshake.
+    /// Connections in the order of their arrival, for as long as they may be without authorization.
     arrivals: VecDeque<u64>,
     generation: u32,
     queue: VecDeque<u64>,
-    /// Stanzas of sessions that ended a moment ago, each once, and when.
+    /// Stanzas of sessions with locks that ended a moment ago, each once, and when.
     ended: Vec<(Instant, Option<String>)>,
     buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
@@ -151,8 +153,12 @@ impl EventLoop {
         self.timers.set(self.clock.now() + period, Timer::Watchdog);
     }
 
-    /// Serves new connections with `service` from now on.
+    /// Serves new connections with `service` from now on; its grants also count for clients that are
+    /// connected but not authorized yet.
     pub fn replace(&mut self, service: Service) {
+        for (_, connection) in &mut self.connections {
+            connection.replace_authority(&service.authority);
+        }
         self.learner.adopt(service.policy.table());
         self.service = service;
     }
@@ -285,12 +291,13 @@ impl EventLoop {
         count
     }
 
-    /// The stanzas of sessions that are open or ended a moment ago; `None` for sessions of no stanza.
+    /// The stanzas of sessions that hold locks or did so until a moment ago; `None` for sessions of no
+    /// stanza.
     #[must_use]
-    pub fn recent_stanzas(&self) -> Vec<Option<String>> {
+    pub fn locked_stanzas(&self) -> Vec<Option<String>> {
         let now = self.clock.now();
         let ended = self.ended.iter().filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
-        let open = self.connections.iter().map(|(_, connection)| connection).filter(|one| one.is_authorized());
+        let open = self.connections.iter().map(|(_, connection)| connection).filter(|one| one.has_locked());
         let mut stanzas: Vec<_> = ended.map(|(_, stanza)| stanza.clone()).collect();
         stanzas.extend(open.map(|connection| connection.stanza().map(str::to_owned)));
         stanzas.sort_unstable();
@@ -397,13 +404,12 @@ impl EventLoop {
         *self.per_address.entry(site).or_default() += 1;
     }
 
-    /// Gives up the connection that is in the handshake for the longest time. Those who are silent
-    /// must not keep others out.
+    /// Gives up the connection that is without authorization for the longest time: in the handshake,
+    /// or after it without a certificate or a word. Those who are silent must not keep others out.
     fn make_room(&mut self) -> bool {
         while let Some(key) = self.arrivals.pop_front() {
             let now = self.clock.now();
-            if let Some(connection) = find(&mut self.connections, key).filter(|connection| connection.is_in_handshake())
-            {
+            if let Some(connection) = find(&mut self.connections, key).filter(|connection| connection.is_unproven()) {
                 connection.evict(now);
                 self.remove(key);
                 return true;
@@ -478,7 +484,7 @@ impl EventLoop {
         let Some(connection) = self.connections.try_remove(slot(key)) else { return };
         debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
         connection.log_end();
-        if connection.is_authorized() {
+        if connection.has_locked() {
             self.remember(connection.stanza().map(str::to_owned));
         }
         if let Some(at) = connection.armed {
@@ -498,7 +504,7 @@ impl EventLoop {
         while self
             .arrivals
             .front()
-            .is_some_and(|&key| find(&mut self.connections, key).is_none_or(|connection| !connection.is_in_handshake()))
+            .is_some_and(|&key| find(&mut self.connections, key).is_none_or(|connection| !connection.is_unproven()))
         {
             self.arrivals.pop_front();
         }
@@ -529,8 +535,10 @@ impl EventLoop {
         }
         connection.armed = None;
         // Deadlines move on with every request, timers only when they are looked at.
-        let due = connection.deadline().is_some_and(|deadline| deadline <= now);
-        if due && !connection.queued {
+        let overdue = connection.deadline().and_then(|deadline| now.checked_duration_since(deadline));
+        let due = overdue.is_some();
+        // Somebody who always has something to do is not spared forever.
+        if overdue.is_some_and(|overdue| !connection.queued || overdue > OVERDUE) {
             self.advance_one(key, true);
         } else if due {
             // It has something to do, which may be what the deadline waits for. A moment later the

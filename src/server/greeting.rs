@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use super::connection::{Context, Service};
-use super::releases::{Key, seconds};
 use super::releases::learner::{Learner, Offer};
+use super::releases::{Key, seconds};
 use crate::observe::log;
 use crate::observe::rate::more;
 use crate::protocol::release::Release;

@@ -242,11 +242,12 @@ impl Server {
         self.phase = Phase::Draining(self.event_loop.now() + self.configuration.server().own.drain_timeout);
     }
 
-    /// Ends the sessions of stanzas that have a stop file; how many stanzas in use, or in use until a
-    /// moment ago, have one.
+    /// Ends the sessions of stanzas that have a stop file; how many stanzas whose locks are held here, or
+    /// were until a moment ago, have one. Only of these can `stop --force` have found our process: a
+    /// stanza that was stopped long ago must not keep anybody from ending the server.
     fn end_stopped(&mut self) -> usize {
         let lock_path: PathBuf = self.configuration.server().lock_path.clone();
-        let mut stopped = self.event_loop.recent_stanzas();
+        let mut stopped = self.event_loop.locked_stanzas();
         stopped.retain(|stanza| is_stopped(&lock_path, stanza.as_deref()));
         let is_meant = |client: &ClientView<'_>| {
             client.authorized && stopped.iter().any(|stanza| stanza.as_deref() == client.stanza)

@@ -1,6 +1,6 @@
 //! Reload and shutdown, with configuration files and sockets and without signals.
 
-use super::super::tests::{Client, Closed, anonymous, known};
+use super::super::tests::{Client, Closed, NOOP, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
 use crate::protocol::pack::Writer;
@@ -61,9 +61,19 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
     panic!("it never happened");
 }
 
-/// A client in a session of the stanza `demo`, beside the server.
+/// A client that holds the locks of the stanza `demo`, beside the server.
 fn with_session(server: &mut Server, pki: &Pki) -> [Client; 1] {
     let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(pki))];
+    clients[0].send(&config_request(0));
+    clients[0].send(NOOP);
+    let demo = [Some("demo".to_owned())];
+    until(server, &mut clients, |_, server| server.event_loop.locked_stanzas() == demo);
+    clients
+}
+
+/// The first request of a client's main process, 0, or of one of its workers.
+fn config_request(process: u32) -> Vec<u8> {
+    let process = format!("--process={process}");
     let mut request = Writer::new();
     request.u32(1).string_id(StringId::new("config")).string_id(StringId::new("prc")).u64(1).null();
     request.pack(|pack| {
@@ -71,20 +81,32 @@ fn with_session(server: &mut Server, pki: &Pki) -> [Client; 1] {
             for word in [
                 "--exec-id=1-12345678",
                 "--pg1-path=/pg",
-                "--process=0",
+                &process,
                 "--remote-type=repo",
                 "--repo=1",
                 "--stanza=demo",
-                "archive-get:remote",
+                "archive-push:remote",
             ] {
                 array.str(word);
             }
         });
     });
-    clients[0].send(&request.finish());
-    let demo = [Some("demo".to_owned())];
-    until(server, &mut clients, |_, server| server.event_loop.recent_stanzas() == demo);
-    clients
+    request.finish()
+}
+
+fn request(command: &str, kind: &str, session: u64, open: bool, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut request = Writer::new();
+    request.u32(1).string_id(StringId::new(command)).string_id(StringId::new(kind)).u64(session).bool(open);
+    request.pack(fill);
+    request.finish()
+}
+
+/// Begins to write a file of the stanza under its own name.
+fn open_write(path: &std::path::Path, session: u64) -> Vec<u8> {
+    request("s-wr", "opn", session, false, |pack| {
+        pack.str(path.to_str().unwrap()).mode_default(0o640, 0).mode_default(0o750, 0).null().null().time(0);
+        pack.bool(true).bool(false).bool(false).bool(false).pack(|_| {});
+    })
 }
 
 fn is_greeted(server: &mut Server) -> bool {
@@ -174,7 +196,7 @@ fn sigterm_of_a_stranger_shuts_down_when_no_stanza_in_use_is_stopped() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    std::fs::create_dir(pki.path("lock")).unwrap();
+    std::fs::create_dir_all(pki.path("lock")).unwrap();
     std::fs::write(pki.path("lock/other.stop"), "").unwrap();
     let _clients = with_session(&mut server, &pki);
     server.terminate(false);
@@ -187,7 +209,7 @@ fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
     let mut clients = with_session(&mut server, &pki);
-    std::fs::create_dir(pki.path("lock")).unwrap();
+    std::fs::create_dir_all(pki.path("lock")).unwrap();
     std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
     server.terminate(false);
     assert_eq!(server.phase, Phase::Serving);
@@ -222,4 +244,95 @@ fn a_reload_ends_the_sessions_of_a_client_that_lost_its_grant_unless_that_is_unw
             assert_eq!(clients[0].closed, None);
         }
     }
+}
+
+#[test]
+fn a_stanza_that_was_stopped_long_ago_does_not_keep_the_administrator_from_ending_the_server() {
+    let pki = Pki::of_user_guide();
+    write_config(&pki, "pgbackrest-client=demo", "");
+    let mut server = start(&pki);
+    std::fs::create_dir_all(pki.path("lock")).unwrap();
+    std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
+    // A cluster that goes on to archive is refused again and again.
+    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    clients[0].send(&config_request(0));
+    clients[0].send(NOOP);
+    until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+    server.terminate(false);
+    assert_ne!(server.phase, Phase::Serving);
+}
+
+#[test]
+fn a_client_that_connected_before_a_reload_is_judged_by_the_new_grants() {
+    let pki = Pki::of_user_guide();
+    write_config(&pki, "pgbackrest-client=demo", "");
+    let mut server = start(&pki);
+    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    until(&mut server, &mut clients, |clients, _| clients[0].greeted());
+    let text = pki.read("pgbackrest.conf");
+    pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
+    server.replace().unwrap();
+    clients[0].send(&config_request(0));
+    until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+    assert!(server.event_loop.locked_stanzas().is_empty());
+    assert!(String::from_utf8_lossy(&clients[0].received).contains("access denied"));
+}
+
+#[test]
+fn strangers_do_not_take_the_place_of_a_session() {
+    let pki = Pki::of_user_guide();
+    write_config(&pki, "pgbackrest-client=demo", "");
+    pki.write("repohostd.conf", "[global]\nconnection-max=1\n");
+    let mut server = start(&pki);
+    let mut clients = with_session(&mut server, &pki);
+    assert!(!is_greeted(&mut server));
+    clients[0].step();
+    assert_eq!(clients[0].closed, None);
+}
+
+#[test]
+fn a_client_whose_block_is_followed_by_garbage_is_told_so_at_once() {
+    let pki = Pki::of_user_guide();
+    let repository = pki.path("repository");
+    write_config(&pki, "pgbackrest-client=demo", &format!("repo1-path={}\n", repository.display()));
+    let mut server = start(&pki);
+    // A worker, which holds no lock whose release would give it another turn.
+    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    clients[0].send(&config_request(1));
+    clients[0].send(NOOP);
+    let file = repository.join("archive/demo/file");
+    clients[0].send(&open_write(&file, 7));
+    until(&mut server, &mut clients, |_, _| file.exists());
+    // As much as is written at once, so that nothing but the end is left after the disk has its part.
+    let mut block = request("s-wr", "prc", 7, true, |pack| _ = pack.bin(&vec![1; 256 << 10]));
+    let end = block.len() - 2;
+    block[end] = 0xff;
+    for part in block.chunks(16 << 10) {
+        clients[0].send(part);
+        until(&mut server, &mut clients, |_, _| true);
+    }
+    until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+    assert_eq!(clients[0].closed, Some(Closed::Clean));
+    let received = String::from_utf8_lossy(&clients[0].received).into_owned();
+    assert!(received.contains("unexpected field"), "{received}");
+}
+
+#[test]
+fn a_client_that_lost_its_grant_cannot_go_on_by_leaving_a_file_open() {
+    let pki = Pki::of_user_guide();
+    let repository = pki.path("repository");
+    write_config(&pki, "pgbackrest-client=demo", &format!("repo1-path={}\n", repository.display()));
+    let mut server = start(&pki);
+    let mut clients = with_session(&mut server, &pki);
+    let file = repository.join("archive/demo/file");
+    clients[0].send(&open_write(&file, 7));
+    until(&mut server, &mut clients, |_, _| file.exists());
+    let text = pki.read("pgbackrest.conf");
+    pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
+    server.replace().unwrap();
+    let path = file.to_str().unwrap();
+    clients[0].send(&request("s-r", "prc", 8, false, |pack| _ = pack.str(path).bool(false)));
+    until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+    assert!(file.exists(), "it was removed without a grant");
+    assert!(String::from_utf8_lossy(&clients[0].received).contains("no longer grants it"));
 }

@@ -8,8 +8,9 @@
 //!   how service managers and containers end a server. `pgbackrest stop --force` sends SIGTERM too:
 //!   it removes lock files and signals the process that they name, which for the original is the
 //!   process of one session and here is the server. So when SIGTERM comes from anybody else and a
-//!   stanza in use has a stop file, which that command creates first, the sessions of such stanzas
-//!   end and the server stays. Without a stop file anybody's SIGTERM shuts down.
+//!   stanza whose locks are held here, or were until a moment ago, has a stop file, which that command
+//!   creates first, the sessions of such stanzas end and the server stays. Otherwise anybody's SIGTERM
+//!   shuts down.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -102,6 +102,9 @@ pub(super) struct SessionView<'a> {
     pub(super) counters: Counters,
 }
 
+/// What is called with each session.
+pub(super) type Each<'a> = dyn FnMut(SessionView<'_>) + 'a;
+
 /// What an answer is made of.
 pub(super) struct View<'a> {
     pub(super) addresses: &'a [SocketAddr],
@@ -109,7 +112,7 @@ pub(super) struct View<'a> {
     pub(super) learner: &'a Learner,
     pub(super) connections: usize,
     /// Calls back with each session.
-    pub(super) sessions: &'a dyn Fn(&mut dyn FnMut(SessionView<'_>)),
+    pub(super) sessions: &'a dyn Fn(&mut Each<'_>),
 }
 
 impl View<'_> {
@@ -337,7 +340,7 @@ mod tests {
         for _ in 0..100_000 {
             status.note();
             status.advance(Instant::now(), registry, &view);
-            let mut part = [0; 65536];
+            let mut part = [0; 4096];
             match client.read(&mut part) {
                 Ok(0) => return String::from_utf8(text).unwrap(),
                 Ok(count) => text.extend_from_slice(&part[..count]),

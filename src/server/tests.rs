@@ -20,8 +20,11 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 use crate::session::{Authority, Authorized, Limits};
 
+#[path = "learning_tests.rs"]
+mod learning;
+
 /// A ping of releases from 2.54 on, and its answer.
-const NOOP: &[u8] = &[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00];
+pub(super) const NOOP: &[u8] = &[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00];
 const YES: &[u8] = &[0x94, 0x80, 0x00];
 /// More turns than anything here takes; a test that waits for longer has failed.
 const TURNS: usize = 20_000;
@@ -76,7 +79,7 @@ pub(super) enum Closed {
 /// A client that makes progress when it is told to.
 pub(super) struct Client {
     socket: TcpStream,
-    tls: ClientConnection,
+    pub(super) tls: ClientConnection,
     pub(super) received: Vec<u8>,
     pub(super) closed: Option<Closed>,
 }
@@ -225,10 +228,20 @@ fn silent_connections_make_room_for_clients_when_the_table_is_full() {
         clients.push(Client::connect(address, &config));
         until(&mut event_loop, &mut clients, |clients, _| clients.iter().all(Client::greeted));
     }
-    clients.push(Client::connect(address, &config));
-    until(&mut event_loop, &mut clients, |clients, _| clients[4].closed.is_some());
-    assert!(clients[..4].iter().all(|client| client.closed.is_none()), "who is served stays");
+    assert!(clients.iter().all(|client| client.closed.is_none()), "those who are silent for longer go first");
     drop(silent);
+}
+
+#[test]
+fn clients_that_say_nothing_after_the_handshake_make_room_too() {
+    let pki = Pki::of_user_guide();
+    let (mut event_loop, address) = start(Service { connections: 4, ..service(&pki) });
+    let config = anonymous();
+    let mut silent: Vec<_> = (0..4).map(|_| Client::connect(address, &config)).collect();
+    until(&mut event_loop, &mut silent, |clients, _| clients.iter().all(Client::greeted));
+    let mut clients = [Client::connect(address, &known(&pki))];
+    until(&mut event_loop, &mut clients, |clients, _| clients[0].greeted() || clients[0].closed.is_some());
+    assert!(clients[0].greeted(), "strangers keep everybody else out");
 }
 
 #[test]

@@ -103,6 +103,8 @@ pub struct Session {
     /// Whether the active request wants another slice of work.
     work: bool,
     pub(super) locks: Vec<HeldLock>,
+    /// Whether it holds or held locks.
+    locked: bool,
     operations: VecDeque<(u64, Operation)>,
     next_operation: u64,
     pub(super) outstanding: usize,
@@ -146,6 +148,7 @@ impl Session {
             block: None,
             work: false,
             locks: Vec::new(),
+            locked: false,
             operations: VecDeque::new(),
             next_operation: 0,
             outstanding: 0,
@@ -313,6 +316,17 @@ impl Session {
         &self.locks
     }
 
+    /// Whether this session holds locks, or has held some.
+    #[must_use]
+    pub const fn has_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Who decides, in case that the client has not said yet what it wants.
+    pub fn replace_authority(&mut self, authority: Rc<dyn Authority>) {
+        self.authority = authority;
+    }
+
     pub(super) fn submit(&mut self, operation: Operation) {
         self.operations.push_back((self.next_operation, operation));
         self.next_operation += 1;
@@ -401,6 +415,11 @@ impl Session {
                 if request == Request::Exit {
                     return self.close();
                 }
+                // What is under way may finish, and nothing else begins.
+                let finishes = matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
+                if let Some(error) = self.draining.take_if(|_| !finishes) {
+                    return self.fail(error);
+                }
                 match self.begin(envelope, request) {
                     Ok((step, active)) => self.take_step(envelope, Ok(step), active),
                     Err(error) => self.answer_error(envelope, error),
@@ -471,6 +490,7 @@ impl Session {
     }
 
     fn take_lock_progress(&mut self, envelope: Envelope, progress: Result<LockProgress>, mut locks: Box<Locks>) {
+        self.locked |= !locks.held.is_empty();
         if let Ok(LockProgress::Disk(operation)) = progress {
             self.submit(operation);
             self.active = Some((envelope, Active::Locks(locks)));
@@ -543,6 +563,11 @@ impl Session {
             Ok(Fed::Taken) => 0,
             Ok(Fed::Disk(operation)) => {
                 self.submit(operation);
+                self.active = Some((envelope, Active::Stream));
+                rest.len()
+            }
+            Ok(Fed::Work) => {
+                self.work = true;
                 self.active = Some((envelope, Active::Stream));
                 rest.len()
             }

@@ -169,7 +169,8 @@ impl Session {
 
     /// A cancellation always succeeds, also for a session that there is not: clients cancel what failed.
     fn cancel_stream(&mut self, envelope: Envelope) -> (Step, Active) {
-        let discard = self.find_stream(envelope, |stream| {
+        // Also when the client thinks that it is not open: nothing may be left behind.
+        let discard = self.find_stream(Envelope { open: true, ..envelope }, |stream| {
             Ok(match stream {
                 Stream::Write(write) => write.discard(),
                 Stream::Read(_) => None,

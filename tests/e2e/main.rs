@@ -20,6 +20,7 @@ mod listening;
 mod locks;
 mod ping;
 mod quickstart;
+mod releases;
 mod retention;
 mod strangers;
 

@@ -147,6 +147,11 @@ impl Learner {
         }
         if entry.current().any(|release| same(release, offer.release)) {
             entry.refused.push(offer.release);
+            // With no other candidate it can only be one of these after all.
+            let all = entry.current().all(|release| entry.refused.iter().any(|refused| same(refused, release)));
+            if all && candidates.is_empty() {
+                entry.refused.clear();
+            }
         } else {
             entry.missed.push(offer.release);
             entry.refused.clear();
@@ -223,7 +228,9 @@ impl Learner {
             self.make_room(&key);
         }
         dates.sort_by_key(|worked| worked.at);
-        dates.iter().for_each(|worked| self.see(worked.release));
+        for worked in dates {
+            self.see(worked.release);
+        }
     }
 
     /// Forgets releases that are no longer known; a declared one may have become another.

@@ -180,11 +180,28 @@ fn hosts_that_share_address_and_certificate_are_tried_in_turn() {
     let mut site = Site::new();
     let key = host("shared", "192.0.2.1");
     let versions = ["5", "3", "2"];
-    versions.iter().for_each(|version| drop(site.until_it_works(&key, version)));
+    for version in versions {
+        site.until_it_works(&key, version);
+    }
     for _ in 0..10 {
         for version in versions {
             let failures = site.until_it_works(&key, version);
             assert!(failures <= 2, "{failures} failures of {version}: only those in use are tried");
+        }
+    }
+}
+
+#[test]
+fn hosts_that_have_all_known_releases_between_them_are_tried_in_turn() {
+    let mut site = Site { table: table(&["1", "2"]), ..Site::new() };
+    let key = host("shared", "192.0.2.1");
+    for _ in 0..10 {
+        for version in ["1", "2", "-", "2", "-", "-", "1"] {
+            if version == "-" {
+                site.connect(&key, "-");
+            } else {
+                assert!(site.until_it_works(&key, version) <= 2);
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ impl Policy {
     /// `local`.
     #[must_use]
     pub fn pinned(&self, names: Option<&[String]>, local: Option<SocketAddr>) -> Option<&'static Release> {
-        let named = names.into_iter().flatten().find_map(|name| self.clients.get(name).copied());
+        let by_name = names.into_iter().flatten().find_map(|name| self.clients.get(name).copied());
         let listener = || {
             let local = local?;
             let matches = |(address, port, _): &&(Option<IpAddr>, Option<u16>, &'static Release)| {
@@ -104,7 +104,7 @@ impl Policy {
             };
             self.listeners.iter().find(matches).map(|(_, _, release)| *release)
         };
-        named.or_else(listener).or(self.general)
+        by_name.or_else(listener).or(self.general)
     }
 
     /// The known release whose options and locks hold for `release`, which may be a declared one.
