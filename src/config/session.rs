@@ -26,6 +26,9 @@ const CIPHER: &str = "aes-256-cbc";
 /// being.
 const FOUNDING_OPTIONS: [&str; 4] = ["repo-cipher-type", "repo-gcs-user-project", "repo-path", "repo-type"];
 
+/// Locks that one session may hold: real clients take one of each kind.
+const LOCKS_MAXIMUM: usize = 16;
+
 /// Which storage a session is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteType {
@@ -302,6 +305,9 @@ impl Parts<'_> {
                      HINT: a lock is named STANZA-archive-N.lock, STANZA-backup-N.lock or STANZA-restore-N.lock."
                 )));
             }
+        }
+        if sent.len() > LOCKS_MAXIMUM {
+            return Err(invalid_value(format!("more than {LOCKS_MAXIMUM} values are not allowed for 'lock' option")));
         }
         let Some(stanza) = stanza.filter(|_| process == 0 && !types.is_empty()) else { return Ok(vec![]) };
         if !self.dialect.locks_by_repository {

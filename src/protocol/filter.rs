@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 
 use super::error::{Code, Error, Result};
 use super::pack::{Reader, Writer};
-use super::release::{CipherLayout, Release};
+use super::release::{CipherLayout, HashLayout, Release};
 use super::string_id::StringId;
 
 /// A secret that never shows in a log or an error, and is wiped from memory when dropped.
@@ -198,6 +198,7 @@ fn decode_filter(name: StringId, parameters: &mut Reader<'_>, defaults: bool, re
         Ok::<_, Error>(if defaults { default } else { level })
     };
     Ok(match name.to_string().as_str() {
+        "hash" if release.hash_layout == HashLayout::Text => FilterSpec::Hash(decode_digest_text(parameters)?),
         "hash" => FilterSpec::Hash(decode_digest(parameters.read_string_id()?)?.unwrap_or(Digest::Sha1)),
         "size" => FilterSpec::Size,
         "sink" => FilterSpec::Sink,
@@ -229,6 +230,15 @@ fn decode_digest(name: Option<StringId>) -> Result<Option<Digest>> {
     }))
 }
 
+fn decode_digest_text(parameters: &mut Reader<'_>) -> Result<Digest> {
+    Ok(match parameters.read_str()? {
+        None | Some("sha1") => Digest::Sha1,
+        Some("sha256") => Digest::Sha256,
+        Some("md5") => Digest::Md5,
+        Some(name) => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
+    })
+}
+
 fn decode_cipher(parameters: &mut Reader<'_>, layout: CipherLayout) -> Result<FilterSpec> {
     let mode = match parameters.read_u64()?.map(StringId) {
         Some(ENCRYPT) => CipherMode::Encrypt,
@@ -239,12 +249,7 @@ fn decode_cipher(parameters: &mut Reader<'_>, layout: CipherLayout) -> Result<Fi
         CipherLayout::Raw => {
             decode_cipher_type(parameters.read_u64()?.map(StringId))?;
             let pass = decode_pass(parameters)?;
-            let digest = match parameters.read_str()? {
-                None | Some("sha1") => Digest::Sha1,
-                Some("sha256") => Digest::Sha256,
-                Some("md5") => Digest::Md5,
-                Some(name) => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
-            };
+            let digest = decode_digest_text(parameters)?;
             (digest, pass, !parameters.read_bool()?)
         }
         CipherLayout::Header => {
@@ -294,14 +299,29 @@ fn decode_cipher_format(parameters: &mut Reader<'_>) -> Result<FilterSpec> {
 }
 
 /// Writes the results of a list of filters as a pack: name and result, pair by pair.
-pub fn encode_results(writer: &mut Writer, results: &[(StringId, FilterResult)]) {
+pub fn encode_results(writer: &mut Writer, results: &[(StringId, FilterResult)], release: &Release) {
     for (name, result) in results {
         writer.string_id(*name);
         match result {
             FilterResult::None => writer.null(),
-            FilterResult::Hash(digest) => writer.pack(|inner| _ = inner.bin(digest)),
+            FilterResult::Hash(digest) => writer.pack(|inner| {
+                if release.hash_layout == HashLayout::Binary {
+                    inner.bin(digest);
+                } else {
+                    inner.str(&hexadecimal(digest));
+                }
+            }),
             FilterResult::Size(size) => writer.pack(|inner| _ = inner.u64(*size)),
             FilterResult::Format(format) => writer.pack(|inner| _ = inner.u32(*format)),
         };
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use super::filter::{FilterSpec, decode_filters};
-use super::framing::{Envelope, name};
+use super::framing::{Envelope, Framing, name};
 use super::pack::Reader;
 use super::release::{ReadLayout, Release};
 use super::string_id::StringId;
@@ -12,6 +12,9 @@ const PATH_MAXIMUM: usize = 4095;
 
 /// More ranges than any block-incremental file has super blocks are refused.
 const RANGES_MAXIMUM: usize = 1 << 17;
+
+/// Options that one request may ask for; real clients ask for two or three.
+const OPTIONS_MAXIMUM: usize = 1000;
 
 /// Part of a file that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +154,6 @@ const EXIT: StringId = StringId::new("exit");
 const FEATURE: StringId = StringId::new("s-f");
 const INFO: StringId = StringId::new("s-i");
 const LIST: StringId = StringId::new("s-l");
-const READ: StringId = StringId::new("s-rd");
 const READ_RANGES: StringId = StringId::new("s-rdm");
 const LINK_CREATE: StringId = StringId::new("s-lc");
 const PATH_CREATE: StringId = StringId::new("s-pc");
@@ -177,7 +179,8 @@ impl From<Error> for Rejection {
 
 /// Whether `command` names sessions rather than simple requests.
 fn is_session(command: StringId, release: &Release) -> bool {
-    command == READ || command == name::WRITE || command == READ_RANGES && release.reads_ranges
+    let Release { framing, reads_ranges, .. } = *release;
+    command == framing.read() || command == framing.write() || command == READ_RANGES && reads_ranges
 }
 
 impl Request {
@@ -192,24 +195,24 @@ impl Request {
         let mut reader = Reader::new(parameters);
         if is_session(command, release) {
             return Ok(match kind {
-                name::OPEN if command == name::WRITE => Self::Write(Box::new(decode_write(&mut reader, release)?)),
-                name::OPEN if command == READ => Self::Read(decode_read(&mut reader, release)?),
-                name::OPEN => Self::Read(decode_ranges(&mut reader, release)?),
-                name::PROCESS if command != name::WRITE => Self::ReadNext,
+                name::OPEN if envelope.is_write() => Self::Write(Box::new(decode_write(&mut reader, release)?)),
+                name::OPEN if command == READ_RANGES => Self::Read(decode_ranges(&mut reader, release)?),
+                name::OPEN => Self::Read(decode_read(&mut reader, release)?),
+                name::PROCESS if !envelope.is_write() => Self::ReadNext,
                 name::CLOSE => Self::Close,
                 name::CANCEL => Self::Cancel,
                 name::PROCESS => return Err(Error::format("data of a write is not a single block").into()),
                 _ => return Err(Error::protocol(format!("unknown request type '{kind}'")).into()),
             });
         }
-        let request = Self::decode_simple(command, &mut reader)?;
+        let request = Self::decode_simple(command, &mut reader, release)?;
         if kind != name::PROCESS && !matches!(request, Self::Noop | Self::Config(_) | Self::Exit) {
             return Err(Error::protocol(format!("unknown request type '{kind}'")).into());
         }
         Ok(request)
     }
 
-    fn decode_simple(command: StringId, reader: &mut Reader<'_>) -> Result<Self, Rejection> {
+    fn decode_simple(command: StringId, reader: &mut Reader<'_>, release: &Release) -> Result<Self, Rejection> {
         Ok(match command {
             NOOP => Self::Noop,
             EXIT => Self::Exit,
@@ -217,7 +220,7 @@ impl Request {
             FEATURE => Self::Feature,
             INFO => Self::Info { file: path(reader)?, level: reader.read_u32()?, follow: reader.read_bool()? },
             LIST => Self::List { path: path(reader)?, level: reader.read_u32()? },
-            LINK_CREATE => {
+            LINK_CREATE if release.makes_links => {
                 Self::LinkCreate { target: path(reader)?, link: path(reader)?, hard: decode_link_kind(reader)? }
             }
             PATH_CREATE => Self::PathCreate {
@@ -232,12 +235,19 @@ impl Request {
             OPTION_GET => {
                 let mut names = Vec::new();
                 while reader.peek()?.is_some() {
+                    if names.len() == OPTIONS_MAXIMUM {
+                        return Err(Error::format(format!("more than {OPTIONS_MAXIMUM} options")).into());
+                    }
                     names.push(text(reader)?);
                 }
                 Self::OptionGet(names)
             }
             _ => {
-                let message = format!("invalid request '{command}' ({:#x})", command.0);
+                let word = match release.framing {
+                    Framing::Classic => "command",
+                    Framing::Session => "request",
+                };
+                let message = format!("invalid {word} '{command}' ({:#x})", command.0);
                 return Err(Rejection::Fatal(Error::protocol(message)));
             }
         })
@@ -273,20 +283,32 @@ fn decode_link_kind(reader: &mut Reader<'_>) -> Result<bool> {
 }
 
 fn decode_read(reader: &mut Reader<'_>, release: &Release) -> Result<ReadRequest> {
+    let layout = release.read_layout;
     let file = path(reader)?;
-    let ignore_missing = match release.read_layout {
-        ReadLayout::IgnoreMissing => reader.read_bool()?,
-        ReadLayout::Plain => true,
+    let ignore_missing = layout == ReadLayout::Plain || reader.read_bool()?;
+    let offset = if layout == ReadLayout::TextLimit { 0 } else { reader.read_u64()?.unwrap_or(0) };
+    let limit = match layout {
+        ReadLayout::TextLimit | ReadLayout::OffsetTextLimit => decode_text_limit(reader.read_str()?)?,
+        ReadLayout::Offset | ReadLayout::IgnoreMissing | ReadLayout::Plain => reader.read_u64()?,
     };
-    let offset = reader.read_u64()?.unwrap_or(0);
-    let limit = reader.read_u64()?;
     // Versions belong to object stores; a posix repository has none.
-    if release.read_layout == ReadLayout::IgnoreMissing {
+    let of_version = match layout {
+        ReadLayout::TextLimit | ReadLayout::OffsetTextLimit | ReadLayout::Offset => 0,
+        ReadLayout::IgnoreMissing => 2,
+        ReadLayout::Plain => 1,
+    };
+    for _ in 0..of_version {
         reader.skip()?;
     }
-    reader.skip()?;
     let filters = decode_filters(reader, release)?;
     Ok(ReadRequest { ranges: vec![Range { file, offset, limit }], tells_existence: true, ignore_missing, filters })
+}
+
+fn decode_text_limit(text: Option<&str>) -> Result<Option<u64>> {
+    match text {
+        None | Some("null") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| Error::format(format!("'{text}' is no limit of a read"))),
+    }
 }
 
 fn decode_ranges(reader: &mut Reader<'_>, release: &Release) -> Result<ReadRequest> {

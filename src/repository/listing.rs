@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
-use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Location, Metadata, Operation, Outcome};
+use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Listing, Location, Metadata, Operation, Outcome};
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::framing::Framing;
 use crate::protocol::pack::Writer;
-use crate::protocol::response::Payload;
+use crate::protocol::release::Release;
+use crate::protocol::response::{Payload, classic};
 
 use super::errno::{ENOENT, EXDEV};
 use super::view::{Place, leads_out};
@@ -38,7 +40,7 @@ struct Previous {
 }
 
 impl Previous {
-    fn encode(&mut self, pack: &mut Writer, metadata: &Metadata, level: Level) {
+    fn encode(&mut self, pack: &mut Writer, metadata: &Metadata, level: Level, tells_version: bool) {
         pack.u32(if level >= Level::Type { metadata.kind as u32 } else { 0 });
         let modified = if level >= Level::Basic { metadata.modified } else { 0 };
         pack.time(modified - self.modified);
@@ -48,7 +50,9 @@ impl Previous {
             pack.u64(if level >= Level::Basic { metadata.size } else { 0 });
         }
         // A posix repository has no versions.
-        pack.null();
+        if tells_version {
+            pack.null();
+        }
         if level < Level::Detail {
             return;
         }
@@ -82,40 +86,46 @@ fn encode_name(pack: &mut Writer, name: Option<&Rc<str>>, previous: &mut Option<
 pub struct Info {
     at: Location,
     level: Level,
+    release: &'static Release,
 }
 
 impl Info {
-    /// Starts to look at `at`.
+    /// Starts to look at `at`, to answer as `release` does.
     #[must_use]
-    pub fn begin(at: Location, level: Level, follow: bool) -> (Self, Step) {
+    pub fn begin(at: Location, level: Level, follow: bool, release: &'static Release) -> (Self, Step) {
         let step = Step::Disk(Operation::Stat { at: at.clone(), follow, level });
-        (Self { at, level }, step)
+        (Self { at, level, release }, step)
     }
 }
 
 impl Task for Info {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        let metadata = match completion {
-            Ok(Outcome::Metadata(metadata)) => Some(metadata),
-            Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) => match failure.errno {
-                ENOENT => None,
-                EXDEV => return Err(leads_out(&self.at)),
-                errno => {
-                    let (code, text) = match failure.step {
-                        disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
-                        _ => (Code::FileOpen, "unable to get info for path/file"),
-                    };
-                    return Err(Error::system(code, format_args!("{text} '{}'", self.at), errno.0));
-                }
-            },
-        };
+        let metadata = take_metadata(completion, &self.at)?;
         Ok(Step::Done(Answer::data(Payload::from_pack(|pack| {
             pack.bool_forced(metadata.is_some());
             if let Some(metadata) = &metadata {
-                Previous::default().encode(pack, metadata, self.level);
+                Previous::default().encode(pack, metadata, self.level, self.release.tells_version);
             }
         }))))
+    }
+}
+
+/// What a look at `at` found; `None` when nothing is there.
+fn take_metadata(completion: Completion, at: &Location) -> Result<Option<Metadata>> {
+    match completion {
+        Ok(Outcome::Metadata(metadata)) => Ok(Some(metadata)),
+        Ok(_) => Err(unexpected_outcome()),
+        Err(failure) => match failure.errno {
+            ENOENT => Ok(None),
+            EXDEV => Err(leads_out(at)),
+            errno => {
+                let (code, text) = match failure.step {
+                    disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
+                    _ => (Code::FileOpen, "unable to get info for path/file"),
+                };
+                Err(Error::system(code, format_args!("{text} '{at}'"), errno.0))
+            }
+        },
     }
 }
 
@@ -125,31 +135,109 @@ pub struct List {
     place: Place,
     level: Level,
     maximum: usize,
+    release: &'static Release,
     previous: Previous,
-    answer: Writer,
+    /// Whether the directory itself is still to be looked at.
+    itself: bool,
+    /// Entries so far: of the one answer, or of its next part.
+    entries: Entries,
+    rest: Option<Listing>,
+}
+
+#[derive(Debug)]
+enum Entries {
+    /// The answer is one pack.
+    Pack(Writer),
+    /// Each entry is a message.
+    Messages(Payload),
+}
+
+impl Entries {
+    fn new(framing: Framing) -> Self {
+        let payload = Payload::new(Vec::new(), 0);
+        match framing {
+            Framing::Classic => Self::Messages(payload),
+            Framing::Session => {
+                let mut pack = Writer::over(payload.into_buffer());
+                pack.bool_forced(true);
+                Self::Pack(pack)
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Pack(pack) => pack.len(),
+            Self::Messages(messages) => messages.len(),
+        }
+    }
 }
 
 impl List {
-    /// Starts to list `place`. A list is one message and has to be held whole, so one of more than
-    /// `maximum` bytes is refused. A million entries in full detail take about 40 MB.
+    /// Starts to list `place`, to answer as `release` does. Since 2.54 a list is one message and has
+    /// to be held whole, so one of more than `maximum` bytes is refused. A million entries in full
+    /// detail take about 40 MB.
     #[must_use]
-    pub fn begin(place: Place, level: Level, maximum: usize) -> (Self, Step) {
-        let step = Step::Disk(Operation::List { at: place.location.clone(), level });
-        let mut answer = Writer::over(Payload::new(Vec::new(), 0).into_buffer());
-        answer.bool_forced(true);
-        (Self { place, level, maximum, previous: Previous::default(), answer }, step)
+    pub fn begin(place: Place, level: Level, maximum: usize, release: &'static Release) -> (Self, Step) {
+        let entries = Entries::new(release.framing);
+        let itself = release.lists_itself;
+        let list = Self { place, level, maximum, release, previous: Previous::default(), itself, entries, rest: None };
+        let step = list.start();
+        (list, step)
     }
 
-    fn add(&mut self, entry: &Entry) {
-        let visible = self.place.visible.as_ref();
-        if visible.is_some_and(|names| !names.contains(&entry.name)) {
-            return;
-        }
+    fn start(&self) -> Step {
+        let at = self.place.location.clone();
+        Step::Disk(if self.itself {
+            Operation::Stat { at, follow: true, level: self.level }
+        } else {
+            Operation::List { at, level: self.level }
+        })
+    }
+
+    fn add(&mut self, name: &str, metadata: &Metadata) {
         let (previous, level) = (&mut self.previous, self.level);
-        self.answer.object(|pack| {
-            pack.str(&entry.name);
-            previous.encode(pack, &entry.metadata, level);
-        });
+        let fill = |pack: &mut Writer| {
+            pack.str(name);
+            previous.encode(pack, metadata, level, self.release.tells_version);
+        };
+        match &mut self.entries {
+            Entries::Pack(pack) => _ = pack.object(fill),
+            Entries::Messages(messages) => classic::add_message(messages, fill),
+        }
+    }
+
+    fn is_visible(&self, name: &str) -> bool {
+        self.place.visible.as_ref().is_none_or(|names| names.iter().any(|visible| visible == name))
+    }
+
+    /// The directory's entries, or the next of them, have arrived.
+    fn take_entries(&mut self, entries: &[Entry], rest: Option<Listing>) -> Result<Step> {
+        for entry in entries {
+            if self.is_visible(&entry.name) {
+                self.add(&entry.name, &entry.metadata);
+            }
+        }
+        if self.entries.len() > self.maximum {
+            let message = format!(
+                "unable to list file info for path '{}': the list is larger than {} bytes\n\
+                 HINT: see listing-memory-max in repohostd.conf.",
+                self.place.location, self.maximum
+            );
+            return Err(Error::new(Code::PathOpen, message));
+        }
+        let entries = match (rest, &mut self.entries) {
+            (Some(listing), Entries::Pack(_)) => return Ok(Step::Disk(Operation::ListMore { listing })),
+            (rest, _) => {
+                self.rest = rest;
+                std::mem::replace(&mut self.entries, Entries::new(self.release.framing))
+            }
+        };
+        Ok(match entries {
+            Entries::Pack(pack) => Step::Done(Answer::data(Payload::from_buffer(pack.finish()))),
+            Entries::Messages(messages) if self.rest.is_some() => Step::Part(messages),
+            Entries::Messages(messages) => Step::Done(Answer { lead: Some(messages), ..found(true) }),
+        })
     }
 
     fn failure(&self, failure: Failure) -> Error {
@@ -168,29 +256,28 @@ impl List {
 
 impl Task for List {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
+        if std::mem::take(&mut self.itself) {
+            let Some(metadata) = take_metadata(completion, &self.place.location)? else {
+                return Ok(Step::Done(found(false)));
+            };
+            self.add(".", &metadata);
+            return Ok(self.start());
+        }
         match completion {
-            Ok(Outcome::Entries(entries, rest)) => {
-                for entry in &entries {
-                    self.add(entry);
-                }
-                if self.answer.len() > self.maximum {
-                    let message = format!(
-                        "unable to list file info for path '{}': the list is larger than {} bytes\nHINT: see listing-memory-max in repohostd.conf.",
-                        self.place.location, self.maximum
-                    );
-                    return Err(Error::new(Code::PathOpen, message));
-                }
-                if let Some(listing) = rest {
-                    return Ok(Step::Disk(Operation::ListMore { listing }));
-                }
-                let answer = std::mem::take(&mut self.answer).finish();
-                Ok(Step::Done(Answer::data(Payload::from_buffer(answer))))
-            }
+            Ok(Outcome::Entries(entries, rest)) => self.take_entries(&entries, rest),
             Ok(_) => Err(unexpected_outcome()),
-            Err(failure) if failure.errno == ENOENT && failure.path.is_none() => {
-                Ok(Step::Done(Answer::data(Payload::from_pack(|pack| _ = pack.bool_forced(false)))))
-            }
+            Err(failure) if failure.errno == ENOENT && failure.path.is_none() => Ok(Step::Done(found(false))),
             Err(failure) => Err(self.failure(failure)),
         }
     }
+
+    fn proceed(&mut self) -> Result<Step> {
+        let listing = self.rest.take().ok_or_else(unexpected_outcome)?;
+        Ok(Step::Disk(Operation::ListMore { listing }))
+    }
+}
+
+/// Whether the directory is there: the whole answer or, where entries are messages, its end.
+fn found(found: bool) -> Answer {
+    Answer::data(Payload::from_pack(|pack| _ = pack.bool_forced(found)))
 }

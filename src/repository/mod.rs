@@ -24,6 +24,8 @@ pub enum Step {
     Disk(Operation),
     /// Another slice of work that only burns CPU, after others had their turn.
     Work,
+    /// These messages are a part of the answer; go on once they are on their way.
+    Part(Payload),
     /// Nothing: it is answered.
     Done(Answer),
 }
@@ -31,6 +33,8 @@ pub enum Step {
 /// The answer to a request.
 #[derive(Debug, Default)]
 pub struct Answer {
+    /// Messages that go before it, where an answer may be several.
+    pub lead: Option<Payload>,
     /// A pack of data, or null.
     pub payload: Option<Payload>,
     /// Whether the session that the request belongs to ends with it.
@@ -41,13 +45,19 @@ impl Answer {
     /// An answer without data.
     #[must_use]
     pub const fn null() -> Self {
-        Self { payload: None, close: false }
+        Self { lead: None, payload: None, close: false }
+    }
+
+    /// An answer without data that ends a session.
+    #[must_use]
+    pub const fn closing() -> Self {
+        Self { lead: None, payload: None, close: true }
     }
 
     /// An answer with data.
     #[must_use]
     pub const fn data(payload: Payload) -> Self {
-        Self { payload: Some(payload), close: false }
+        Self { lead: None, payload: Some(payload), close: false }
     }
 }
 
@@ -59,6 +69,15 @@ pub trait Task {
     ///
     /// What the client is told; the task is over then.
     fn resume(&mut self, completion: Completion) -> Result<Step>;
+
+    /// Goes on after a [`Step::Part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Task::resume`].
+    fn proceed(&mut self) -> Result<Step> {
+        Err(unexpected_outcome())
+    }
 }
 
 /// An outcome that does not belong to the operation that was asked for.

@@ -9,8 +9,10 @@ use crate::disk::{Completion, File, Location, Operation, Outcome};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::{FilterSpec, encode_results};
+use crate::protocol::framing::Framing;
 use crate::protocol::pack::Writer;
-use crate::protocol::response::Payload;
+use crate::protocol::release::Release;
+use crate::protocol::response::{Payload, classic, session};
 
 use super::errno::{ENOENT, EXDEV};
 use super::view::leads_out;
@@ -44,6 +46,8 @@ pub struct ReadOptions {
     pub filters: Vec<FilterSpec>,
     /// Bytes of a block.
     pub block: usize,
+    /// Whose layouts the answers have.
+    pub release: &'static Release,
 }
 
 /// The range that is being read.
@@ -62,6 +66,7 @@ pub struct ReadStream {
     ignore_missing: bool,
     chain: Chain,
     block: usize,
+    release: &'static Release,
     /// The block that is being filled; away while a read fills it.
     out: Option<Payload>,
     /// What was read for filters that change the data, and how much of it they took.
@@ -88,6 +93,7 @@ impl ReadStream {
             ignore_missing: options.ignore_missing,
             chain: Chain::new(options.filters)?,
             block: options.block,
+            release: options.release,
             out: None,
             raw: None,
             taken: 0,
@@ -138,7 +144,7 @@ impl ReadStream {
             Err(failure) => match failure.errno {
                 ENOENT if self.ignore_missing => {
                     let payload = Payload::from_pack(|pack| _ = pack.bool_forced(false));
-                    Ok(Some(Answer { payload: Some(payload), close: true }))
+                    Ok(Some(Answer { close: true, ..Answer::data(payload) }))
                 }
                 ENOENT => {
                     let message = format!("unable to open missing file '{}' for read", range.at);
@@ -229,7 +235,7 @@ impl ReadStream {
             }
         }
         let ended = self.current.is_none() && self.ranges.is_empty();
-        Step::Done(self.answer(ended))
+        self.answer(ended)
     }
 
     fn advance_filtered(&mut self) -> Result<Step> {
@@ -246,8 +252,8 @@ impl ReadStream {
             self.out = Some(Payload::from_buffer(out));
             match progress? {
                 Progress::Budget => return Ok(Step::Work),
-                Progress::OutputFull => return Ok(Step::Done(self.answer(false))),
-                Progress::Finished => return Ok(Step::Done(self.answer(true))),
+                Progress::OutputFull => return Ok(self.answer(false)),
+                Progress::Finished => return Ok(self.answer(true)),
                 Progress::NeedsInput if !drained => return Ok(Step::Work),
                 Progress::NeedsInput => {
                     let raw = |stream: &mut Self| {
@@ -269,29 +275,30 @@ impl ReadStream {
         }
     }
 
-    /// The answer that carries the block that was filled.
-    fn answer(&mut self, ended: bool) -> Answer {
-        let mut payload = self.take_out();
-        let length = payload.len();
-        let mut head = Writer::new();
-        if std::mem::take(&mut self.tells_existence) {
-            head.bool_forced(true);
-        }
-        head.bool(length == 0);
-        if length > 0 {
-            head.bin_head(length);
-        }
-        if ended {
+    /// Sends the block that was filled: as the answer to a request for it, or as a part of the one
+    /// answer that is the whole file.
+    fn answer(&mut self, ended: bool) -> Step {
+        let mut block = self.take_out();
+        let tells_existence = std::mem::take(&mut self.tells_existence);
+        let results = ended.then(|| {
             let mut results = Writer::new();
-            encode_results(&mut results, &self.chain.results());
-            let results = results.finish();
-            let mut tail = Writer::new();
-            tail.pack_bytes(&results);
-            payload.append(&tail.finish());
-        } else {
-            payload.append(&[0]);
+            encode_results(&mut results, &self.chain.results(), self.release);
+            results.finish()
+        });
+        match (self.release.framing, results) {
+            (Framing::Session, results) => {
+                session::block(&mut block, tells_existence, results.as_deref());
+                Step::Done(Answer { close: ended, ..Answer::data(block) })
+            }
+            (Framing::Classic, None) => {
+                classic::block(&mut block, tells_existence);
+                Step::Part(block)
+            }
+            (Framing::Classic, Some(results)) => {
+                classic::block(&mut block, tells_existence);
+                let results = Payload::from_pack(|pack| _ = pack.pack_bytes(&results));
+                Step::Done(Answer { lead: Some(block), payload: Some(results), close: true })
+            }
         }
-        payload.prepend(&head.into_fields());
-        Answer { payload: Some(payload), close: ended }
     }
 }

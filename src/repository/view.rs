@@ -7,8 +7,8 @@
 //!
 //! The repository, `archive`, `backup` and each stanza's two directories are roots: they may be links
 //! that the administrator made. Below them nothing leads out. Hence no client may make a link where
-//! a root is or could be, and none outside of a stanza's directories, from where another link could
-//! lead to such a place.
+//! a root is or could be, and outside of a stanza's directories only one that cannot lead to such a
+//! place through another.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -106,6 +106,9 @@ impl View {
     ///
     /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
     pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
+        if self.is_beside_areas(link, target) {
+            return self.locate(link, Access::Change);
+        }
         let place = self.locate(link, Access::Link)?;
         let mut depth = place.location.path.as_str().matches('/').count();
         let mut inside = !target.starts_with('/') && !target.is_empty() && !target.contains('\0');
@@ -125,6 +128,13 @@ impl View {
         Err(Error::access(format!(
             "access denied: link '{link}' to '{target}' would lead out of its stanza's directory"
         )))
+    }
+
+    /// Whether it is a link from one name directly in the repository to another, neither of which can
+    /// lead to where roots are.
+    fn is_beside_areas(&self, link: &str, target: &str) -> bool {
+        let harmless = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/') && !AREAS.contains(&name);
+        self.stanza.is_none() && self.strip(link).is_some_and(harmless) && harmless(target)
     }
 
     fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -279,6 +289,10 @@ mod tests {
                 ("/r/backup/evil", "x"),
                 ("/r/backup", "x"),
                 ("/r/evil", "../x"),
+                ("/r/evil", "archive"),
+                ("/r/evil", "."),
+                ("/r/evil", "x/archive"),
+                ("/r/x/evil", "y"),
                 ("/r/a/b/way", "../../archive"),
             ] {
                 assert!(view.locate_link(link, target).is_err(), "{link} -> {target}");

@@ -5,6 +5,7 @@ use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, O
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
+use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
 use crate::protocol::response::Payload;
 
@@ -50,6 +51,7 @@ enum Phase {
 
 /// A write session.
 pub struct WriteStream {
+    release: &'static Release,
     request: WriteRequest,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
@@ -81,12 +83,17 @@ pub enum Fed {
 }
 
 impl WriteStream {
-    /// Starts to write `request` to `target`.
+    /// Starts to write `request` to `target`, to report on it as `release` does.
     ///
     /// # Errors
     ///
     /// What a filter refuses its parameters with; a name that is too long for its temporary form.
-    pub fn begin(mut request: WriteRequest, target: Location, buffers: fn(usize) -> Vec<u8>) -> Result<(Self, Step)> {
+    pub fn begin(
+        mut request: WriteRequest,
+        target: Location,
+        release: &'static Release,
+        buffers: fn(usize) -> Vec<u8>,
+    ) -> Result<(Self, Step)> {
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
         let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
         let place = place.ok_or_else(|| {
@@ -94,6 +101,7 @@ impl WriteStream {
             Error::system(Code::FileOpen, format_args!("unable to open file '{target}' for write"), ENAMETOOLONG)
         })?;
         let stream = Self {
+            release,
             request,
             target,
             place,
@@ -250,7 +258,7 @@ impl WriteStream {
                 Ok(_) => Ok(self.next_sync()),
                 Err(failure) => Err(sync_failure(left.last().unwrap_or(&self.target), &failure)),
             },
-            Phase::Discarding => Ok(Step::Done(Answer { payload: None, close: true })),
+            Phase::Discarding => Ok(Step::Done(Answer::closing())),
             Phase::Ready | Phase::Finished => Err(unexpected_outcome()),
         }
     }
@@ -428,9 +436,9 @@ impl WriteStream {
             }
         }
         self.phase = Phase::Finished;
-        let results = self.chain.results();
-        let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results)));
-        Step::Done(Answer { payload: Some(payload), close: true })
+        let (results, release) = (self.chain.results(), self.release);
+        let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results, release)));
+        Step::Done(Answer { close: true, ..Answer::data(payload) })
     }
 }
 
@@ -465,6 +473,7 @@ mod tests {
                 }
                 Step::Work => step = stream.work()?,
                 Step::Done(answer) => return Ok(answer),
+                Step::Part(_) => unreachable!("a write answers as a whole"),
             }
         }
     }
@@ -477,7 +486,8 @@ mod tests {
         let mut disk = Inline::new(Options::default());
         let filters = vec![FilterSpec::ZstDecompress, FilterSpec::Sink];
         let (mut stream, step) =
-            WriteStream::begin(WriteRequest { filters, ..request() }, at, Vec::with_capacity).unwrap();
+            WriteStream::begin(WriteRequest { filters, ..request() }, at, Release::newest(), Vec::with_capacity)
+                .unwrap();
         run(&mut disk, &mut stream, step).unwrap();
         let length = 64 << 20;
         let bomb = zstd::bulk::compress(&vec![0; length], 1).unwrap();
@@ -502,7 +512,8 @@ mod tests {
         let at = Location::new(Root::new(directory.path()), RelativePath::new("segment").unwrap());
         let mut disk = Inline::new(Options::default());
         let begin = |disk: &mut Inline| {
-            let (mut stream, step) = WriteStream::begin(request(), at.clone(), Vec::with_capacity).unwrap();
+            let (mut stream, step) =
+                WriteStream::begin(request(), at.clone(), Release::newest(), Vec::with_capacity).unwrap();
             run(disk, &mut stream, step).unwrap();
             stream
         };

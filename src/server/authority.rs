@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::releases::policy::Policy;
-use crate::config::{Environment, Files, ServerSettings, parse_session};
+use crate::config::{Environment, Files, Grant, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
@@ -52,6 +52,11 @@ impl Configured {
         &self.policy
     }
 
+    fn grant(&self, names: &[String]) -> Result<Grant, Refusal> {
+        let grant = self.server.grants.lookup(names);
+        grant.ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))
+    }
+
     /// Whether a client may have a session of this stanza.
     #[must_use]
     pub fn grants(&self, names: &[String], stanza: Option<&str>) -> bool {
@@ -79,6 +84,10 @@ struct Speaking {
 }
 
 impl Authority for Speaking {
+    fn admit(&self, names: &[String]) -> Result<(), Refusal> {
+        self.configured.grant(names).map(|_| ())
+    }
+
     fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         self.configured.authorize(self.release.version, names, parameters)
     }
@@ -87,11 +96,7 @@ impl Authority for Speaking {
 impl Configured {
     fn authorize(&self, version: &str, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
-        let grant = self
-            .server
-            .grants
-            .lookup(names)
-            .ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))?;
+        let grant = self.grant(names)?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
         let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;

@@ -33,6 +33,10 @@ const TURNS: usize = 20_000;
 struct Nobody;
 
 impl Authority for Nobody {
+    fn admit(&self, _names: &[String]) -> Result<(), crate::session::Refusal> {
+        Err(Error::access("access denied").into())
+    }
+
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, crate::session::Refusal> {
         Err(Error::access("access denied").into())
     }

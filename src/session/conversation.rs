@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::config::SessionSettings;
 use crate::disk::{Completion, HeldLock, Operation};
 use crate::protocol::error::{Error, Result};
-use crate::protocol::framing::{Envelope, Framer, Piece};
+use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
 use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
@@ -18,6 +18,7 @@ use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
 use super::output::Output;
+use super::upload::Upload;
 use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, Refusal, State, buffers};
 
 /// A client without a certificate may only send a `noop`, which has no parameters.
@@ -54,6 +55,8 @@ pub(super) enum Active {
     Task(Box<dyn Task>),
     /// A step of an open file.
     Stream,
+    /// The removal of what was written, of which the client hears nothing.
+    Discard,
     /// The stop files and locks that the first `noop` asks for.
     Locks(Box<Locks>),
 }
@@ -65,6 +68,8 @@ pub(super) enum Block {
     To(Envelope),
     /// Nowhere: the client gets this error at its end.
     Refused(Envelope, Error),
+    /// Nowhere: the client was told already.
+    Swallowed,
 }
 
 /// One client's conversation after the TLS handshake.
@@ -87,6 +92,7 @@ pub(super) enum Block {
 ///
 /// Input is offered only while [`Session::wants_input`]; [`Session::handle_input`] says how much it
 /// took. Time is an argument and never runs backwards.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts; `phase` is the state")]
 pub struct Session {
     names: Option<Vec<String>>,
     pub(super) release: &'static Release,
@@ -99,9 +105,13 @@ pub struct Session {
     pub(super) view: View,
     pub(super) streams: Vec<(u64, Stream)>,
     pub(super) active: Option<(Envelope, Active)>,
-    block: Option<Block>,
+    pub(super) block: Option<Block>,
+    /// The write whose data is the only thing that may come now, where data has messages of its own.
+    pub(super) upload: Option<Upload>,
     /// Whether the active request wants another slice of work.
     work: bool,
+    /// Whether the active request goes on once the part of its answer that was sent last has gone.
+    parked: bool,
     pub(super) locks: Vec<HeldLock>,
     /// Whether it holds or held locks.
     locked: bool,
@@ -133,20 +143,22 @@ impl Session {
         let mut greeting = Payload::new(Vec::new(), 0);
         greeting.append(release.greeting().as_bytes());
         output.push(greeting);
-        Self {
+        let mut session = Self {
             names: peer.names,
             release,
             authority,
             limits,
             phase,
-            framer: Framer::new(limit),
+            framer: Framer::new(release.framing, limit),
             output,
             settings: None,
             view: View::new("", None),
             streams: Vec::new(),
             active: None,
             block: None,
+            upload: None,
             work: false,
+            parked: false,
             locks: Vec::new(),
             locked: false,
             operations: VecDeque::new(),
@@ -158,6 +170,27 @@ impl Session {
             deadline: now + limits.first_request,
             events: VecDeque::new(),
             counters: Counters::default(),
+        };
+        if release.framing == Framing::Classic {
+            session.speak_first();
+        }
+        session
+    }
+
+    /// Says what a client is told before it has spoken: that it may not speak, or the answer to its
+    /// ping.
+    fn speak_first(&mut self) {
+        match &self.names {
+            None => {
+                self.counters.requests += 1;
+                self.output.push(response::null(Framing::Classic, Envelope::CLASSIC, false));
+                self.close();
+            }
+            Some(names) => {
+                if let Err(refusal) = self.authority.admit(names) {
+                    self.refuse(Envelope::CLASSIC, refusal);
+                }
+            }
         }
     }
 
@@ -179,6 +212,10 @@ impl Session {
                     break;
                 }
             };
+            if let Some(error) = self.find_misplaced(&piece) {
+                self.fail(error);
+                break;
+            }
             match piece {
                 Piece::Request(envelope, parameters) => self.handle_request(envelope, &parameters),
                 Piece::BlockStart(envelope, _) => self.begin_block(envelope),
@@ -230,6 +267,7 @@ impl Session {
                 });
                 self.take_step(envelope, step, Active::Stream);
             }
+            Active::Discard => self.end_discard(envelope),
             Active::Locks(mut locks) => {
                 let progress = locks.resume(completion);
                 self.take_lock_progress(envelope, progress, locks);
@@ -244,11 +282,19 @@ impl Session {
         }
         self.deadline = now + self.limits.idle;
         let Some((envelope, active)) = self.active.take() else { return };
-        let step = self.with_stream(envelope.session, |stream| match stream {
-            Stream::Read(read) => read.advance(),
-            Stream::Write(write) => write.work(),
-        });
-        self.take_step(envelope, step, active);
+        match active {
+            Active::Task(mut task) => {
+                let step = task.proceed();
+                self.take_step(envelope, step, Active::Task(task));
+            }
+            active => {
+                let step = self.with_stream(envelope.session, |stream| match stream {
+                    Stream::Read(read) => read.advance(),
+                    Stream::Write(write) => write.work(),
+                });
+                self.take_step(envelope, step, active);
+            }
+        }
     }
 
     /// The next operation to submit, with the session's number for it.
@@ -265,6 +311,7 @@ impl Session {
     /// `count` bytes of [`Session::poll_output`] were sent.
     pub fn consume_output(&mut self, now: Instant, count: usize) {
         self.output.consume(count);
+        self.unpark();
         if !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
             self.deadline = now + self.limits.idle;
         }
@@ -338,32 +385,42 @@ impl Session {
         self.counters.errors += 1;
         // A client without a certificate gets no reason, as with the original.
         if self.phase != Phase::AwaitPing {
-            self.output.push(response::error(0, &error));
+            self.output.push(response::error(self.release.framing, 0, &error));
         }
         self.events.push_back(Event::Refused(error.into()));
         self.close();
     }
 
     /// Answers a request with an error; some end the connection.
-    fn answer_error(&mut self, envelope: Envelope, error: Error) {
-        if error.code.is_fatal() {
+    pub(super) fn answer_error(&mut self, envelope: Envelope, error: Error) {
+        if error.code.is_fatal() && self.release.assertions_are_fatal {
             return self.fail(error);
         }
         self.counters.requests += 1;
         self.counters.errors += 1;
-        self.output.push(response::error(envelope.session, &error));
+        self.output.push(response::error(self.release.framing, envelope.session, &error));
         self.events.push_back(Event::Failed { request: envelope.command.to_string(), error });
-        self.finish_request();
+        match self.release.framing {
+            Framing::Classic => self.discard(envelope),
+            Framing::Session => self.finish_request(),
+        }
     }
 
-    fn answer(&mut self, envelope: Envelope, answer: Answer) {
+    pub(super) fn answer(&mut self, envelope: Envelope, answer: Answer) {
+        let framing = self.release.framing;
+        if framing == Framing::Classic && envelope.opens_write() {
+            return self.begin_upload();
+        }
         self.counters.requests += 1;
+        if let Some(lead) = answer.lead {
+            self.push_part(lead);
+        }
         let payload = match answer.payload {
             Some(mut payload) => {
-                response::seal(&mut payload, envelope.session, answer.close);
+                response::seal(framing, &mut payload, envelope.session, answer.close);
                 payload
             }
-            None => response::null(envelope.session, answer.close),
+            None => response::null(framing, envelope.session, answer.close),
         };
         self.output.push(payload);
         if answer.close {
@@ -372,13 +429,34 @@ impl Session {
         self.finish_request();
     }
 
+    fn push_part(&mut self, part: Payload) {
+        if part.is_empty() {
+            buffers::give(part.into_buffer());
+        } else {
+            self.output.push(part);
+        }
+    }
+
+    /// Goes on with an answer once enough of it is on its way, so that a client that does not read
+    /// gets no more of it.
+    fn unpark(&mut self) {
+        if self.parked && self.output.has_room() {
+            self.parked = false;
+            self.work = true;
+        }
+    }
+
     /// Whether nothing is under way: no request, also not in part, and no file is being transferred.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.active.is_none() && self.block.is_none() && self.streams.is_empty() && self.framer.is_idle()
+        self.active.is_none()
+            && self.block.is_none()
+            && self.upload.is_none()
+            && self.streams.is_empty()
+            && self.framer.is_idle()
     }
 
     /// After a request the session may end because the server does.
-    fn finish_request(&mut self) {
+    pub(super) fn finish_request(&mut self) {
         if self.is_at_rest()
             && let Some(error) = self.draining.take()
         {
@@ -416,9 +494,13 @@ impl Session {
                     return self.close();
                 }
                 // What is under way may finish, and nothing else begins.
-                let finishes = matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
+                let finishes =
+                    self.upload.is_some() || matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
                 if let Some(error) = self.draining.take_if(|_| !finishes) {
                     return self.fail(error);
+                }
+                if self.upload.is_some() && !self.takes_data_request(envelope, &request) {
+                    return;
                 }
                 match self.begin(envelope, request) {
                     Ok((step, active)) => self.take_step(envelope, Ok(step), active),
@@ -432,7 +514,7 @@ impl Session {
     fn answer_ping(&mut self, envelope: Envelope, request: &Request) {
         if *request == Request::Noop {
             self.counters.requests += 1;
-            self.output.push(response::null(envelope.session, false));
+            self.output.push(response::null(self.release.framing, envelope.session, false));
             return self.close();
         }
         self.fail(Error::access("access denied: a client without a certificate may only ping"));
@@ -460,15 +542,15 @@ impl Session {
                 self.framer.set_limit(REQUEST_MAXIMUM);
                 self.answer(envelope, Answer::null());
             }
-            Err(refusal) => self.end_with(envelope, refusal),
+            Err(refusal) => self.refuse(envelope.session, refusal),
         }
     }
 
     /// Answers a request with an error and ends the connection.
-    fn end_with(&mut self, envelope: Envelope, refusal: Refusal) {
+    fn refuse(&mut self, session: u64, refusal: Refusal) {
         self.counters.requests += 1;
         self.counters.errors += 1;
-        self.output.push(response::error(envelope.session, &refusal.error));
+        self.output.push(response::error(self.release.framing, session, &refusal.error));
         self.events.push_back(Event::Refused(refusal));
         self.close();
     }
@@ -499,7 +581,7 @@ impl Session {
         self.locks.append(&mut locks.held);
         match progress {
             Ok(_) => self.answer(envelope, Answer::null()),
-            Err(error) => self.end_with(envelope, error.into()),
+            Err(error) => self.refuse(envelope.session, error.into()),
         }
     }
 
@@ -513,31 +595,48 @@ impl Session {
                 self.work = true;
                 self.active = Some((envelope, active));
             }
+            Ok(Step::Part(part)) => {
+                self.count(&active, envelope, part.len());
+                self.push_part(part);
+                self.active = Some((envelope, active));
+                self.parked = true;
+                self.unpark();
+            }
             // A write that made room for more of its block is not answered yet.
             Ok(Step::Done(_)) if self.block.is_some() => {}
             Ok(Step::Done(answer)) => {
-                self.count(&active, &answer, envelope);
+                let length = |payload: &Option<Payload>| payload.as_ref().map_or(0, Payload::len);
+                self.count(&active, envelope, length(&answer.lead) + length(&answer.payload));
                 self.answer(envelope, answer);
             }
-            Err(error) => match &mut self.block {
-                Some(block) => *block = Block::Refused(envelope, error),
-                None => self.answer_error(envelope, error),
-            },
+            Err(error) => self.fail_step(envelope, error),
         }
     }
 
-    fn count(&mut self, active: &Active, answer: &Answer, envelope: Envelope) {
+    /// Tells the client of an error: now or, where its block is answered, after that.
+    fn fail_step(&mut self, envelope: Envelope, error: Error) {
+        match (&mut self.block, self.release.framing) {
+            (Some(block), Framing::Session) => *block = Block::Refused(envelope, error),
+            _ => self.answer_error(envelope, error),
+        }
+    }
+
+    fn count(&mut self, active: &Active, envelope: Envelope, bytes: usize) {
         let reads = matches!(active, Active::Stream)
             && self
                 .streams
                 .iter()
                 .any(|(number, stream)| *number == envelope.session && matches!(stream, Stream::Read(_)));
         if reads {
-            self.counters.read += answer.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+            self.counters.read += bytes as u64;
         }
     }
 
     fn begin_block(&mut self, envelope: Envelope) {
+        if self.upload.is_some_and(|upload| upload != Upload::Writing) {
+            self.block = Some(Block::Swallowed);
+            return;
+        }
         let target =
             self.with_stream(envelope.session, |stream| Ok(matches!(stream, Stream::Write(write) if write.is_ready())));
         self.block = Some(match target {
@@ -572,7 +671,7 @@ impl Session {
                 rest.len()
             }
             Err(error) => {
-                self.block = Some(Block::Refused(envelope, error));
+                self.fail_step(envelope, error);
                 0
             }
         }
@@ -580,12 +679,13 @@ impl Session {
 
     fn end_block(&mut self) {
         match self.block.take() {
+            Some(Block::To(_)) if self.upload.is_some() => {}
             Some(Block::To(envelope)) => self.answer(envelope, Answer::null()),
             Some(Block::Refused(..)) if self.phase != Phase::Ready => {
                 self.fail(Error::format("expected config command"));
             }
             Some(Block::Refused(envelope, error)) => self.answer_error(envelope, error),
-            None => {}
+            Some(Block::Swallowed) | None => {}
         }
     }
 }

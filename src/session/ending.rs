@@ -72,7 +72,7 @@ impl Session {
                     Stream::Write(write) => write.resume(completion).map(|_| ()),
                 });
             }
-            Some((_, Active::Task(_))) | None => {}
+            Some((_, Active::Task(_) | Active::Discard)) | None => {}
         }
         self.clean_up();
     }

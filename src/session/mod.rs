@@ -9,6 +9,7 @@ mod output;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::time::Duration;
 
@@ -27,6 +28,13 @@ pub struct Peer {
 
 /// Decides whether a client may open a session, and with which settings.
 pub trait Authority {
+    /// Checks the names of a client against the grants, where that comes before its `config` request.
+    ///
+    /// # Errors
+    ///
+    /// Code 105 when no grant is for any of them.
+    fn admit(&self, names: &[String]) -> Result<(), Refusal>;
+
     /// Checks the names of a client against the grants, reads the parameters of its `config` request
     /// and merges them with the server's configuration.
     ///

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::error::{Error, Result};
-use crate::protocol::framing::{Envelope, name};
+use crate::protocol::framing::Envelope;
 use crate::protocol::request::{ReadRequest, Request, WriteRequest};
 use crate::protocol::response::Payload;
 use crate::repository::change::{Change, PathCreate, PathRemove};
@@ -40,10 +40,11 @@ impl Session {
             Request::OptionGet(names) => at_once(self.option_values(&names)?),
             Request::Info { file, level, follow } => {
                 let place = self.view.locate(&file, Access::Look)?;
-                task(Info::begin(place.location, decode_level(level)?, follow))
+                task(Info::begin(place.location, decode_level(level)?, follow, self.release))
             }
             Request::List { path, level } => {
-                task(List::begin(self.view.locate(&path, Access::Look)?, decode_level(level)?, self.limits.listing))
+                let place = self.view.locate(&path, Access::Look)?;
+                task(List::begin(place, decode_level(level)?, self.limits.listing, self.release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let at = self.view.locate(&path, Access::Directory)?.location;
@@ -118,6 +119,7 @@ impl Session {
                 ignore_missing: request.ignore_missing,
                 filters: request.filters,
                 block: self.block_size(),
+                release: self.release,
             },
             buffers::take,
         )?;
@@ -129,7 +131,7 @@ impl Session {
     fn open_write(&mut self, envelope: Envelope, request: WriteRequest) -> Result<(Step, Active)> {
         self.check_new(envelope)?;
         let target = self.view.locate(&request.file, Access::Change)?.location;
-        let (stream, step) = WriteStream::begin(request, target, buffers::take)?;
+        let (stream, step) = WriteStream::begin(request, target, self.release, buffers::take)?;
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
         Ok((step, Active::Stream))
     }
@@ -140,7 +142,7 @@ impl Session {
             let Envelope { session, command, kind, .. } = envelope;
             Error::protocol(format!("unable to find session id {session} for request {command}:{kind}"))
         })?;
-        let fits = (envelope.command == name::WRITE) == matches!(stream, Stream::Write(_));
+        let fits = envelope.is_write() == matches!(stream, Stream::Write(_));
         if !fits {
             return Err(Error::protocol(format!(
                 "session id {} is not of request {}",
@@ -162,7 +164,7 @@ impl Session {
         let step = self.find_stream(envelope, |stream| match stream {
             Stream::Write(write) if write.is_ready() => write.finish(),
             Stream::Write(_) => Err(Error::protocol("write session has failed and can only be cancelled")),
-            Stream::Read(_) => Ok(Step::Done(Answer { payload: None, close: true })),
+            Stream::Read(_) => Ok(Step::Done(Answer::closing())),
         })?;
         Ok((step, Active::Stream))
     }
@@ -178,7 +180,7 @@ impl Session {
         });
         match discard {
             Ok(Some(operation)) => (Step::Disk(operation), Active::Stream),
-            _ => at_once(Answer { payload: None, close: true }),
+            _ => at_once(Answer::closing()),
         }
     }
 }

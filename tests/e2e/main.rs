@@ -10,6 +10,7 @@
 
 mod access;
 mod archiving;
+mod commands;
 mod confinement;
 mod crashes;
 mod cycle;
@@ -20,9 +21,15 @@ mod listening;
 mod locks;
 mod ping;
 mod quickstart;
+mod recovery;
 mod releases;
 mod retention;
+mod soak;
+mod stopping;
 mod strangers;
+mod stress;
+mod transfer;
+mod trust;
 
 /// Makes one test of a function for each release of the client, in a module named by the function.
 macro_rules! for_each_release {

@@ -160,3 +160,26 @@ fn null_parameters_of_a_filter_mean_its_defaults() {
         assert_eq!((reply.error, reply.close), (None, true), "{filter}");
     }
 }
+
+#[test]
+fn a_cancelled_write_leaves_nothing_behind_whatever_the_client_thinks_of_its_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = base(directory.path());
+    let mut talk = Talk::new("2.60.0", settings(directory.path()), false);
+    let number = open(&mut talk, &format!("{base}/file"), true);
+    assert_eq!(fs::read_dir(&base).unwrap().count(), 1);
+    assert!(talk.ask_in(number, "s-wr", "cnc", false, |_| {}).close);
+    assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
+}
+
+#[test]
+fn a_request_for_options_without_number_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut talk = Talk::new("2.60.0", settings(directory.path()), false);
+    let reply = talk.ask("opt-g", "prc", false, |pack| {
+        for _ in 0..100_000 {
+            pack.str("repo");
+        }
+    });
+    assert_eq!(reply.failed(), (29, "more than 1000 options"));
+}

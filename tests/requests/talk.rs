@@ -16,6 +16,10 @@ use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, 
 struct Granted(SessionSettings, bool);
 
 impl Authority for Granted {
+    fn admit(&self, _names: &[String]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         Ok(Authorized { settings: self.0.clone(), whole_repository: self.1 })
     }

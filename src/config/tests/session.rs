@@ -439,3 +439,12 @@ fn an_old_client_may_send_decimal_seconds() {
     assert_eq!(parse_on(&site(), "2.45", &params).unwrap().protocol_timeout, Duration::from_millis(1_830_500));
     assert!(parse_on(&site(), "2.55.1", &params).is_err());
 }
+
+#[test]
+fn a_client_cannot_hold_locks_without_number() {
+    let locks: Vec<_> = (1..=20).map(|number| format!("--lock=demo-backup-{number}.lock")).collect();
+    let locks: Vec<_> = locks.iter().map(String::as_str).collect();
+    let error = fails(&site(), &locks, "expire:remote");
+    assert_eq!(error.code, Code::OptionInvalidValue);
+    assert!(error.message.contains("more than 16"), "{error}");
+}

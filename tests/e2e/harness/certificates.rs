@@ -18,6 +18,37 @@ pub(crate) struct Identity {
     pub(crate) certificate: String,
 }
 
+/// The kind of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Rsa(u32),
+    /// ECDSA on a curve.
+    Curve(&'static str),
+    Ed25519,
+}
+
+impl Kind {
+    /// Every kind that a server and its clients should be able to use.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Rsa(2048), Self::Rsa(3072), Self::Rsa(4096), Self::Curve("P-256"), Self::Curve("P-384"), Self::Ed25519];
+}
+
+/// What a certificate is to be where the user guide's does not do.
+pub(crate) struct Wish<'a> {
+    pub(crate) key: Kind,
+    /// Lines of `openssl`'s configuration; none give version 1.
+    pub(crate) extensions: &'a str,
+    /// The days of the beginning and the end, as `YYYYMMDD`.
+    pub(crate) valid: (&'a str, &'a str),
+}
+
+impl Wish<'_> {
+    /// Version 1, valid.
+    pub(crate) const fn plain(key: Kind) -> Self {
+        Self { key, extensions: "", valid: ("20200101", "20990101") }
+    }
+}
+
 /// What nearly every scenario needs, made once for all.
 pub(crate) struct Certificates {
     pub(crate) authority: Authority,
@@ -25,6 +56,25 @@ pub(crate) struct Certificates {
     pub(crate) server: Identity,
     /// For `pgbackrest-client`.
     pub(crate) client: Identity,
+}
+
+impl Identity {
+    /// Its key under a passphrase.
+    pub(crate) fn encrypted_key(&self) -> String {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        fs::write(directory.path().join("own.key"), &self.key).expect("the key can be written");
+        openssl(directory.path(), &["pkey", "-in", "own.key", "-aes256", "-passout", "pass:word", "-out", "new.key"]);
+        read(directory.path(), "new.key")
+    }
+
+    /// Itself with the certificates of those between it and the root.
+    pub(crate) fn with_chain(&self, between: &[&Authority]) -> Self {
+        let mut certificate = self.certificate.clone();
+        for authority in between {
+            certificate.push_str(&authority.certificate);
+        }
+        Self { key: self.key.clone(), certificate }
+    }
 }
 
 impl Certificates {
@@ -53,6 +103,11 @@ impl Authority {
         Self { key: read(directory.path(), "ca.key"), certificate: read(directory.path(), "ca.crt") }
     }
 
+    /// Whoever has a key and a certificate, whether or not that allows to sign.
+    pub(crate) const fn of(key: String, certificate: String) -> Self {
+        Self { key, certificate }
+    }
+
     /// Signs a certificate for a common name.
     pub(crate) fn issue(&self, name: &str) -> Identity {
         self.sign(name, "99")
@@ -61,6 +116,67 @@ impl Authority {
     /// Signs a certificate that ended yesterday.
     pub(crate) fn issue_expired(&self, name: &str) -> Identity {
         self.sign(name, "-1")
+    }
+
+    /// Signs a certificate that is to be a certain way.
+    pub(crate) fn issue_as(&self, name: &str, wish: &Wish<'_>) -> Identity {
+        let directory = self.office();
+        let path = directory.path();
+        let (algorithm, option) = match wish.key {
+            Kind::Rsa(bits) => ("RSA", Some(format!("rsa_keygen_bits:{bits}"))),
+            Kind::Curve(curve) => ("EC", Some(format!("ec_paramgen_curve:{curve}"))),
+            Kind::Ed25519 => ("ED25519", None),
+        };
+        let mut arguments = vec!["genpkey", "-algorithm", algorithm, "-out", "own.key"];
+        arguments.extend(option.iter().flat_map(|option| ["-pkeyopt", option]));
+        openssl(path, &arguments);
+        let subject = format!("/CN={name}");
+        openssl(path, &["req", "-new", "-out", "own.csr", "-key", "own.key", "-subj", &subject]);
+        fs::write(path.join("extensions.cnf"), wish.extensions).expect("the file can be written");
+        let (from, until) = (format!("{}000000Z", wish.valid.0), format!("{}000000Z", wish.valid.1));
+        let mut arguments = vec!["ca", "-batch", "-notext", "-config", "ca.cnf", "-in", "own.csr", "-out", "own.crt"];
+        arguments.extend(["-startdate", &from, "-enddate", &until]);
+        if !wish.extensions.is_empty() {
+            arguments.extend(["-extfile", "extensions.cnf"]);
+        }
+        openssl(path, &arguments);
+        Identity { key: read(path, "own.key"), certificate: read(path, "own.crt") }
+    }
+
+    /// Makes an authority that this one signed.
+    pub(crate) fn subordinate(&self, name: &str) -> Self {
+        let wish = Wish {
+            extensions: "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
+                         subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n",
+            ..Wish::plain(Kind::Rsa(2048))
+        };
+        let Identity { key, certificate } = self.issue_as(name, &wish);
+        Self { key, certificate }
+    }
+
+    /// A list that says which certificates no longer count.
+    pub(crate) fn revokes(&self, identities: &[&Identity]) -> String {
+        let directory = self.office();
+        for identity in identities {
+            fs::write(directory.path().join("gone.crt"), &identity.certificate).expect("the file can be written");
+            openssl(directory.path(), &["ca", "-config", "ca.cnf", "-revoke", "gone.crt"]);
+        }
+        openssl(directory.path(), &["ca", "-config", "ca.cnf", "-gencrl", "-crldays", "30", "-out", "list.crl"]);
+        read(directory.path(), "list.crl")
+    }
+
+    /// A directory in which `openssl ca` works for this authority.
+    fn office(&self) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let settings = "[ca]\ndefault_ca=here\n[here]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\n\
+                        unique_subject=no\ndefault_md=sha256\npolicy=any\ncertificate=ca.crt\nprivate_key=ca.key\n\
+                        [any]\ncommonName=supplied\n";
+        for (name, text) in
+            [("ca.key", self.key.as_str()), ("ca.crt", &self.certificate), ("ca.cnf", settings), ("index.txt", "")]
+        {
+            fs::write(directory.path().join(name), text).expect("the file can be written");
+        }
+        directory
     }
 
     fn sign(&self, name: &str, days: &str) -> Identity {

@@ -60,6 +60,15 @@ impl Cluster {
 
     /// Starts the cluster; returns when it takes queries and has left recovery.
     pub(crate) fn start(&mut self) {
+        self.start_until("f\n");
+    }
+
+    /// Starts a standby; returns when it takes queries.
+    pub(crate) fn start_standby(&mut self) {
+        self.start_until("t\n");
+    }
+
+    fn start_until(&mut self, in_recovery: &str) {
         assert!(self.process.is_none(), "the cluster runs already");
         let mut command = self.command("postgres");
         command.arg("-D").arg(&self.path).arg("-k").arg(&self.sockets);
@@ -69,8 +78,8 @@ impl Cluster {
             if let Some(status) = process.ended() {
                 panic!("PostgreSQL ended with {status}:\n{}", process.printed());
             }
-            let output = self.try_query("select pg_is_in_recovery()");
-            output.code == 0 && output.stdout == "f\n"
+            let output = self.try_query("postgres", "select pg_is_in_recovery()");
+            output.code == 0 && output.stdout == in_recovery
         });
         self.process = Some(process);
     }
@@ -86,7 +95,19 @@ impl Cluster {
     /// Answers a query.
     #[track_caller]
     pub(crate) fn query(&self, sql: &str) -> String {
-        self.try_query(sql).ok().trim_end().to_owned()
+        self.query_in("postgres", sql)
+    }
+
+    /// Answers a query in a database.
+    #[track_caller]
+    pub(crate) fn query_in(&self, database: &str, sql: &str) -> String {
+        self.try_query(database, sql).ok().trim_end().to_owned()
+    }
+
+    /// Answers a query that may fail for now.
+    pub(crate) fn answers(&self, sql: &str) -> Option<String> {
+        let output = self.try_query("postgres", sql);
+        (output.code == 0).then(|| output.stdout.trim_end().to_owned())
     }
 
     /// Makes pgbench's tables.
@@ -156,9 +177,9 @@ impl Cluster {
         copy
     }
 
-    fn try_query(&self, sql: &str) -> Output {
+    fn try_query(&self, database: &str, sql: &str) -> Output {
         let mut command = self.command("psql");
-        command.args(["-X", "-A", "-t", "-q", "-h"]).arg(&self.sockets).args(["-d", "postgres", "-c", sql]);
+        command.args(["-X", "-A", "-t", "-q", "-h"]).arg(&self.sockets).args(["-d", database, "-c", sql]);
         run_quietly(command)
     }
 

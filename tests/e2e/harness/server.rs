@@ -203,14 +203,23 @@ impl Server {
         self.workspace.run(&format!("own-{}", arguments[0]), command)
     }
 
-    /// Runs the real pgbackrest on the repository host.
+    /// Runs the real pgbackrest on the repository host, for the stanza.
     pub(crate) fn local(&self, arguments: &[&str]) -> Output {
+        let mut all = vec![arguments[0], "--stanza", STANZA];
+        all.extend(&arguments[1..]);
+        self.local_exactly(&all)
+    }
+
+    /// Runs the real pgbackrest on the repository host with these arguments and the configuration only.
+    pub(crate) fn local_exactly(&self, arguments: &[&str]) -> Output {
         let mut command = self.workspace.command(peer(&self.release));
-        command
-            .arg(format!("--config={}", self.path("pgbackrest.conf").display()))
-            .arg(format!("--stanza={STANZA}"))
-            .args(arguments);
+        command.arg(format!("--config={}", self.path("pgbackrest.conf").display())).args(arguments);
         self.workspace.run(&format!("local-{}", arguments[0]), command)
+    }
+
+    /// Writes the CA file that clients are checked with.
+    pub(crate) fn write_authority(&self, certificates: &str) {
+        self.workspace.file("server/ca.crt", 0o644, certificates);
     }
 
     /// Our server at a place that the tests' user can reach, wherever the source tree is.

@@ -5,6 +5,8 @@
 //! content that was sent, no temporary file stays behind and every session comes to its end. A seed
 //! that fails is printed and can be run alone: `SEED=123 cargo test --test simulation`.
 
+mod classic;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,8 +16,9 @@ use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryK
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::disk::{Disk, Ticket};
+use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Writer};
-use repohostd::protocol::release::RELEASES;
+use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
 use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
 
@@ -50,6 +53,10 @@ struct Grant {
 }
 
 impl Authority for Grant {
+    fn admit(&self, _names: &[String]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         let settings = SessionSettings {
             command: Command::ArchivePush,
@@ -119,6 +126,7 @@ struct Client {
 }
 
 struct World<'a> {
+    framing: Framing,
     directory: &'a Path,
     random: Random,
     disk: Scrambled,
@@ -186,6 +194,12 @@ impl World<'_> {
 
     /// Begins to write a client's next file.
     fn open(&mut self, index: usize) {
+        let parameters = self.begin_file(index);
+        self.send(index, Doing::Opening, "s-wr", "opn", false, parameters);
+    }
+
+    /// Makes up a client's next file; returns what writes the parameters for it.
+    fn begin_file(&mut self, index: usize) -> impl FnOnce(&mut Writer) + use<> {
         let (length, byte) = (1 + self.random.below(700_000), self.random.below(256));
         let content: Vec<u8> = (0..length).map(|at| (at % 251 + byte).to_le_bytes()[0]).collect();
         let (atomic, sync) = (!self.random.one_in(8), self.random.one_in(3));
@@ -195,10 +209,10 @@ impl World<'_> {
         }
         self.clients[index].content = content;
         self.clients[index].sent = 0;
-        self.send(index, Doing::Opening, "s-wr", "opn", false, |pack| {
+        move |pack| {
             pack.str(path.to_str().unwrap()).mode_default(0o640, 0).mode_default(0o750, 0).null().null().time(0);
             pack.bool(true).bool(sync).bool(sync).bool(atomic).pack(|_| {});
-        });
+        }
     }
 
     fn send(
@@ -241,8 +255,13 @@ impl World<'_> {
             client.session.consume_output(self.now, count);
         }
         let idle = client.sending.is_empty() && client.under_way == 0 && !client.session.poll_work();
-        if idle && !client.received.is_empty() && client.session.state() == State::Open {
-            self.act(index);
+        if !idle || client.session.state() != State::Open {
+            return;
+        }
+        match self.framing {
+            Framing::Session if !client.received.is_empty() => self.act(index),
+            Framing::Classic if classic::is_complete(client.doing, &client.received) => self.act_classic(index),
+            _ => {}
         }
     }
 
@@ -313,8 +332,8 @@ fn simulate(directory: &Path, seed: u64) -> usize {
     let disk = Scrambled::new(seed, Options { by_component: seed.is_multiple_of(2), ..Options::default() }, faults);
     let now = Instant::now();
     let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
-    // The newest release, whose reads need no flag for missing files.
-    let release = RELEASES.last().unwrap();
+    // The newest release, whose reads need no flag for missing files, and one of the classic framing.
+    let release = if seed % 4 < 2 { Release::newest() } else { Release::find("2.45").unwrap() };
     let clients = (0..CLIENTS).map(|index| {
         let locks = if index == 0 { vec!["demo-archive-1.lock".to_owned()] } else { Vec::new() };
         let authority = Rc::new(Grant { repository: directory.to_path_buf(), locks });
@@ -332,7 +351,9 @@ fn simulate(directory: &Path, seed: u64) -> usize {
         }
     });
     let clients = clients.collect();
-    let mut world = World { directory, random, disk, clients, intended: HashMap::new(), acknowledged: Vec::new(), now };
+    let framing = release.framing;
+    let mut world =
+        World { framing, directory, random, disk, clients, intended: HashMap::new(), acknowledged: Vec::new(), now };
     world.run();
     world.check();
     world.acknowledged.len()

@@ -1,9 +1,14 @@
-//! Answers to a client, since 2.54 (specification, section 3.3).
+//! Answers to a client.
 //!
 //! A [`Payload`] grows at both ends, so that the block of a file is read to where it is sent from and
-//! the heads around it are written last.
+//! the heads around it are written last. What differs between the two framings is in the files beside
+//! this one.
+
+pub mod classic;
+pub mod session;
 
 use super::error::Error;
+use super::framing::Framing;
 use super::pack::Writer;
 
 /// Room in front for the heads of an answer: the outer one takes at most 21 bytes, the one of a
@@ -92,32 +97,37 @@ impl Payload {
     }
 }
 
-/// Makes a payload that holds a pack's data into the whole answer to request `session`.
-pub fn seal(payload: &mut Payload, session: u64, close: bool) {
-    let mut head = Writer::new();
-    head.u64(session).u32_forced(0).bool(close).pack_head(payload.len());
-    payload.prepend(&head.into_fields());
-    payload.append(&[0]);
+/// Makes a payload that holds a pack's data into the whole answer to request `session`, or into the
+/// rest of an answer of which parts were sent.
+pub fn seal(framing: Framing, payload: &mut Payload, session: u64, close: bool) {
+    match framing {
+        Framing::Classic => classic::seal(payload),
+        Framing::Session => session::seal(payload, session, close),
+    }
 }
 
 /// The whole answer to request `session` that has no data.
 #[must_use]
-pub fn null(session: u64, close: bool) -> Payload {
-    Payload::from_pack(|writer| {
-        writer.u64(session).u32_forced(0).bool(close);
-    })
+pub fn null(framing: Framing, session: u64, close: bool) -> Payload {
+    match framing {
+        Framing::Classic => classic::end(),
+        Framing::Session => session::null(session, close),
+    }
 }
 
-/// The whole answer that reports `error`. Session 0 makes it fatal for the connection.
+/// The whole answer that reports `error`, or the rest of an answer of which parts were sent. Session
+/// 0 makes it fatal for the connection, where requests have numbers.
 #[must_use]
-pub fn error(session: u64, error: &Error) -> Payload {
-    Payload::from_pack(|writer| {
-        writer.u64(session).u32_forced(2).null();
-        writer.pack(|inner| {
-            // Clients insist on a stack; they show it only for assertions.
-            inner.i32(error.code.number().into()).str(shorten(&error.message)).str("repohostd");
-        });
-    })
+pub fn error(framing: Framing, session: u64, error: &Error) -> Payload {
+    match framing {
+        Framing::Classic => classic::error(error),
+        Framing::Session => session::error(session, error),
+    }
+}
+
+/// Code, text and stack of `error`. Clients insist on a stack; they show it only for assertions.
+fn write_error(writer: &mut Writer, error: &Error) {
+    writer.i32(error.code.number().into()).str(shorten(&error.message)).str("repohostd");
 }
 
 /// Texts of errors stay below what a client's message buffer takes, in bytes.
@@ -138,9 +148,24 @@ mod tests {
 
     #[test]
     fn answers_of_the_specification() {
-        assert_eq!(null(1, false).as_slice(), [0x94, 0x80, 0x00]);
-        assert_eq!(null(18, false).as_slice(), [0x98, 0x12, 0x80, 0x00]);
-        assert_eq!(null(4, true).as_slice(), [0x98, 0x04, 0x80, 0x28, 0x00]);
+        assert_eq!(null(Framing::Session, 1, false).as_slice(), [0x94, 0x80, 0x00]);
+        assert_eq!(null(Framing::Session, 18, false).as_slice(), [0x98, 0x12, 0x80, 0x00]);
+        assert_eq!(null(Framing::Session, 4, true).as_slice(), [0x98, 0x04, 0x80, 0x28, 0x00]);
+    }
+
+    #[test]
+    fn classic_answers_of_the_specification() {
+        assert_eq!(null(Framing::Classic, 0, false).as_slice(), [0x84, 0x00]);
+        assert_eq!(classic::ready().as_slice(), [0x80, 0x00]);
+        let mut found = Payload::from_pack(|pack| _ = pack.bool_forced(true));
+        seal(Framing::Classic, &mut found, 0, false);
+        assert_eq!(found.as_slice(), [0x80, 0xf0, 0x02, 0x02, 0x28, 0x00, 0x00, 0x84, 0x00]);
+        let mut block = Payload::new(Vec::new(), 10);
+        block.append(b"hello");
+        classic::block(&mut block, true);
+        let (exists, data) = block.as_slice().split_at(7);
+        assert_eq!(exists, [0x80, 0xf0, 0x02, 0x02, 0x28, 0x00, 0x00]);
+        assert_eq!(data, *b"\x80\xf0\x02\x09\xf8\x01\x05hello\0\0");
     }
 
     #[test]
@@ -155,7 +180,9 @@ mod tests {
 
     #[test]
     fn an_error_is_cut_to_what_a_client_can_hold() {
-        let answer = error(0, &Error::new(Code::Protocol, "ü".repeat(9000)));
-        assert!(answer.len() < MESSAGE_MAXIMUM + 100);
+        for framing in [Framing::Classic, Framing::Session] {
+            let answer = error(framing, 0, &Error::new(Code::Protocol, "ü".repeat(9000)));
+            assert!(answer.len() < MESSAGE_MAXIMUM + 100);
+        }
     }
 }

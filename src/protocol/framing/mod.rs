@@ -1,7 +1,11 @@
-//! Where requests begin and end in the stream of a client, since 2.54 (specification, section 3.3).
+//! Where requests begin and end in the stream of a client.
 //!
 //! Messages carry no length, so they are found by decoding. Most are small and are collected whole;
-//! the blocks of a write are handed on as they arrive, because they may be 16 MiB each.
+//! the blocks of a write are handed on as they arrive, because they may be 16 MiB each. What differs
+//! between the two framings, the heads of messages, is in the files beside this one.
+
+mod classic;
+mod session;
 
 use super::error::{Error, Result};
 use super::pack::{Field, Incomplete, Type, decode_field};
@@ -19,8 +23,57 @@ pub mod name {
     pub const CLOSE: StringId = StringId::new("cls");
     /// Drops a session.
     pub const CANCEL: StringId = StringId::new("cnc");
+    /// Reads a file.
+    pub const READ: StringId = StringId::new("s-rd");
     /// Writes a file.
     pub const WRITE: StringId = StringId::new("s-wr");
+    /// Reads a file, up to 2.53.1.
+    pub const CLASSIC_READ: StringId = StringId::new("s-or");
+    /// Writes a file, up to 2.53.1.
+    pub const CLASSIC_WRITE: StringId = StringId::new("s-ow");
+}
+
+/// How messages are put on the wire, and with them the order of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Up to 2.53.1: one command at a time, answered with any number of data messages and an end. A
+    /// file comes and goes as a stream of them. What is known before the client speaks is said
+    /// before it speaks: that its certificate is not granted anything, or the answer to its ping.
+    Classic,
+    /// Since 2.54: numbered requests with one answer each; a file is a session of requests.
+    Session,
+}
+
+impl Framing {
+    /// The command that reads a file.
+    #[must_use]
+    pub const fn read(self) -> StringId {
+        match self {
+            Self::Classic => name::CLASSIC_READ,
+            Self::Session => name::READ,
+        }
+    }
+
+    /// The command that writes a file.
+    #[must_use]
+    pub const fn write(self) -> StringId {
+        match self {
+            Self::Classic => name::CLASSIC_WRITE,
+            Self::Session => name::WRITE,
+        }
+    }
+
+    /// Whether a request with parameters carries a block that is not collected.
+    fn is_block(self, envelope: Envelope) -> bool {
+        envelope.command == self.write() && envelope.kind == name::PROCESS
+    }
+
+    fn decode_head(self, bytes: &[u8]) -> Result<Option<Head>> {
+        match self {
+            Self::Classic => classic::decode_head(bytes),
+            Self::Session => session::decode_head(bytes),
+        }
+    }
 }
 
 /// What every request carries beside its parameters.
@@ -34,6 +87,23 @@ pub struct Envelope {
     pub session: u64,
     /// Whether the client thinks that the session is open.
     pub open: bool,
+}
+
+impl Envelope {
+    /// The number of every session of the classic framing, which has one at a time.
+    pub const CLASSIC: u64 = 0;
+
+    /// Whether it is about a file that is written.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        matches!(self.command, name::WRITE | name::CLASSIC_WRITE)
+    }
+
+    /// Whether it begins to write a file.
+    #[must_use]
+    pub fn opens_write(self) -> bool {
+        self.is_write() && self.kind == name::OPEN
+    }
 }
 
 /// What the stream holds next.
@@ -68,6 +138,7 @@ enum Phase {
 /// Cuts a client's stream into [`Piece`]s.
 #[derive(Debug)]
 pub struct Framer {
+    framing: Framing,
     phase: Phase,
     partial: Vec<u8>,
     limit: usize,
@@ -85,8 +156,8 @@ struct Head {
 impl Framer {
     /// A framer that refuses requests with more than `limit` bytes of parameters.
     #[must_use]
-    pub const fn new(limit: usize) -> Self {
-        Self { phase: Phase::Message, partial: Vec::new(), limit }
+    pub const fn new(framing: Framing, limit: usize) -> Self {
+        Self { framing, phase: Phase::Message, partial: Vec::new(), limit }
     }
 
     /// Changes the limit for the requests to come.
@@ -187,8 +258,8 @@ impl Framer {
 
     /// How many bytes the request in `partial` has for certain.
     fn wanted(&self) -> Result<usize> {
-        Ok(match decode_head(&self.partial)? {
-            Some(Head { length, parameters: Some(size), envelope }) if !is_block(envelope) => {
+        Ok(match self.framing.decode_head(&self.partial)? {
+            Some(Head { length, parameters: Some(size), envelope }) if !self.framing.is_block(envelope) => {
                 length.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).saturating_add(1)
             }
             _ => self.partial.len() + 1,
@@ -197,7 +268,7 @@ impl Framer {
 
     /// Decodes the request at the start of `bytes` and returns how many bytes it took.
     fn decode(&mut self, bytes: &[u8]) -> Result<Option<(Piece<'static>, usize)>> {
-        let Some(head) = decode_head(bytes)? else {
+        let Some(mut head) = self.framing.decode_head(bytes)? else {
             if bytes.len() > HEAD_MAXIMUM {
                 return Err(Error::format("expected request message"));
             }
@@ -206,8 +277,21 @@ impl Framer {
         let Some(size) = head.parameters else {
             return Ok(Some((Piece::Request(head.envelope, Vec::new()), head.length)));
         };
-        if is_block(head.envelope) {
-            return self.block(&head, size, bytes);
+        if self.framing.is_block(head.envelope) {
+            let (field, length) = match decode_field(&bytes[head.length..]) {
+                Ok(decoded) => decoded,
+                Err(Incomplete::NeedMore) => return Ok(None),
+                Err(Incomplete::Invalid(error)) => return Err(error),
+            };
+            let is_data = field.is_some_and(|field| field.kind == Type::Bin && field.skipped == 0);
+            if is_data || self.framing == Framing::Session {
+                return self.block(&head, field, length, size);
+            }
+            // Up to 2.53.1 a client drops a write by data that is none: in practice an empty pack.
+            if size > HEAD_MAXIMUM as u64 {
+                return Err(Error::format("data of a write is not a single block"));
+            }
+            head.envelope.kind = name::CANCEL;
         }
         let size = usize::try_from(size).ok().filter(|size| *size <= self.limit);
         let size = size.ok_or_else(|| {
@@ -227,167 +311,24 @@ impl Framer {
         }
     }
 
-    fn block(&mut self, head: &Head, size: u64, bytes: &[u8]) -> Result<Option<(Piece<'static>, usize)>> {
-        let wrong = || Error::format("data of a write is not a single block");
-        let (field, length) = match decode_field(&bytes[head.length..]) {
-            Ok((Some(field), length)) => (field, length),
-            Ok((None, _)) => return Err(wrong()),
-            Err(Incomplete::NeedMore) => return Ok(None),
-            Err(Incomplete::Invalid(error)) => return Err(error),
-        };
+    fn block(
+        &mut self,
+        head: &Head,
+        field: Option<Field>,
+        length: usize,
+        size: u64,
+    ) -> Result<Option<(Piece<'static>, usize)>> {
         // The pack holds the field's head, the bytes and a zero byte, and nothing else.
-        let matches = matches!(field, Field { kind: Type::Bin, skipped: 0, .. })
-            && field.value <= BLOCK_MAXIMUM
-            && size == field.value + length as u64 + 1;
-        if !matches {
-            return Err(wrong());
-        }
+        let fits = |field: &Field| {
+            matches!(field, Field { kind: Type::Bin, skipped: 0, .. })
+                && field.value <= BLOCK_MAXIMUM
+                && size == field.value + length as u64 + 1
+        };
+        let field = field.filter(fits).ok_or_else(|| Error::format("data of a write is not a single block"))?;
         self.phase = Phase::Block(field.value);
         Ok(Some((Piece::BlockStart(head.envelope, field.value), head.length + length)))
     }
 }
 
-/// Whether a request with parameters carries a block that is not collected.
-fn is_block(envelope: Envelope) -> bool {
-    envelope.command == name::WRITE && envelope.kind == name::PROCESS
-}
-
-/// Decodes the fields before the parameters; `None` when more bytes are needed.
-fn decode_head(bytes: &[u8]) -> Result<Option<Head>> {
-    let mut envelope = Envelope { command: StringId(0), kind: StringId(0), session: 0, open: false };
-    let (mut at, mut id) = (0, 0);
-    loop {
-        let (field, length) = match decode_field(&bytes[at..]) {
-            Ok(decoded) => decoded,
-            Err(Incomplete::NeedMore) => return Ok(None),
-            Err(Incomplete::Invalid(error)) => return Err(error),
-        };
-        at += length;
-        let Some(field) = field else {
-            if envelope.command == StringId(0) {
-                return Err(Error::format("expected request message"));
-            }
-            return Ok(Some(Head { envelope, length: at, parameters: None }));
-        };
-        id += 1 + field.skipped;
-        match (id, field.kind) {
-            (1, Type::U32) if field.value == 1 => {}
-            (2, Type::StringId) => envelope.command = StringId(field.value),
-            (3, Type::StringId) => envelope.kind = StringId(field.value),
-            (4, Type::U64) => envelope.session = field.value,
-            (5, Type::Bool) => envelope.open = field.value == 1,
-            (6, Type::Pack) => return Ok(Some(Head { envelope, length: at, parameters: Some(field.value) })),
-            _ => return Err(Error::format("expected request message")),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::protocol::pack::Writer;
-
-    fn request(command: &str, kind: &str, session: u64, parameters: Option<&[u8]>) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.u32(1).string_id(StringId::new(command)).string_id(StringId::new(kind)).u64(session).bool(true);
-        if let Some(parameters) = parameters {
-            writer.pack_bytes(parameters);
-        }
-        writer.finish()
-    }
-
-    fn block(data: &[u8]) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.bin(data);
-        request("s-wr", "prc", 3, Some(&writer.finish()))
-    }
-
-    /// What a stream says when it arrives in pieces of `step` bytes.
-    fn cut(stream: &[u8], step: usize) -> Result<Vec<String>> {
-        let mut framer = Framer::new(100);
-        let mut seen = Vec::new();
-        let mut data = Vec::new();
-        for mut input in stream.chunks(step) {
-            while let Some(piece) = framer.next(&mut input)? {
-                match piece {
-                    Piece::Request(envelope, parameters) => {
-                        seen.push(format!("{} {} {parameters:?}", envelope.command, envelope.session));
-                    }
-                    Piece::BlockStart(_, length) => seen.push(format!("block of {length}")),
-                    Piece::Block(bytes) => data.extend_from_slice(bytes),
-                    Piece::BlockEnd => seen.push(format!("{:?}", std::mem::take(&mut data))),
-                }
-            }
-            assert!(input.is_empty());
-        }
-        assert!(framer.is_idle());
-        Ok(seen)
-    }
-
-    #[test]
-    fn requests_and_blocks_are_found_however_the_stream_is_cut() {
-        let mut stream = request("noop", "prc", 1, None);
-        stream.extend(request("s-f", "prc", 2, Some(&[0])));
-        stream.extend(block(b"abc"));
-        stream.extend(block(b""));
-        stream.extend(block(&[7; 300]));
-        stream.extend(request("s-wr", "cls", 3, None));
-        let whole = cut(&stream, stream.len()).unwrap();
-        assert_eq!(whole.len(), 9);
-        assert_eq!(whole[0], "noop 1 []");
-        assert_eq!(whole[1], "s-f 2 [0]");
-        assert_eq!(whole[3], "[97, 98, 99]");
-        for step in 1..stream.len() {
-            assert_eq!(cut(&stream, step).unwrap(), whole, "in steps of {step}");
-        }
-    }
-
-    #[test]
-    fn a_request_that_is_too_large_is_refused_before_it_is_collected() {
-        let mut head = Writer::new();
-        head.u32(1).string_id(StringId::new("s-f")).string_id(StringId::new("prc")).u64(1).bool(true);
-        head.pack_head(1 << 40);
-        let mut framer = Framer::new(100);
-        let error = framer.next(&mut head.into_fields().as_slice()).unwrap_err();
-        assert_eq!(error.message, "parameters of request 's-f' are larger than 100 bytes");
-    }
-
-    #[test]
-    fn a_block_whose_lengths_disagree_is_refused() {
-        for (pack, bin) in [(u64::MAX, 5), (9, u64::MAX), (9, 8), (1 << 40, (1 << 40) - 20)] {
-            let mut head = Writer::new();
-            head.u32(1).string_id(name::WRITE).string_id(name::PROCESS).u64(1).bool(true);
-            head.pack_head(usize::try_from(pack).unwrap()).null();
-            let mut bytes = head.into_fields();
-            let mut field = Writer::new();
-            field.bin_head(usize::try_from(bin).unwrap());
-            bytes.extend(field.into_fields());
-            let error = Framer::new(100).next(&mut bytes.as_slice()).unwrap_err();
-            assert_eq!(error.message, "data of a write is not a single block");
-        }
-    }
-
-    #[test]
-    fn plain_http_is_no_request() {
-        assert!(Framer::new(100).next(&mut &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..]).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_cut_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), step in 1usize..40) {
-            let mut framer = Framer::new(64);
-            'stream: for mut input in bytes.chunks(step) {
-                loop {
-                    match framer.next(&mut input) {
-                        Ok(Some(_)) => {}
-                        Ok(None) => break,
-                        Err(_) => break 'stream,
-                    }
-                }
-                prop_assert!(framer.partial.len() <= 64 + HEAD_MAXIMUM + 1);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,222 @@
+//! Certificates as administrators have them: chains, several authorities, every kind of key, revoked
+//! ones, and those that must not get in.
+
+use crate::for_each_release;
+use crate::harness::certificates::{Authority, Certificates, Identity, Kind, Wish};
+use crate::harness::{Bench, SOON, wait_until};
+
+for_each_release! {
+    chains_with_an_intermediate_work_on_both_sides;
+    clients_of_every_authority_in_the_file_are_let_in;
+    certificates_before_and_after_their_time_are_refused_and_the_server_says_so;
+    a_key_that_is_not_the_certificates_is_refused;
+    every_kind_of_key_works_on_both_sides;
+    an_encrypted_server_key_is_refused_with_the_remedy;
+    a_revoked_client_is_refused_and_the_server_says_so;
+    an_alternative_name_is_an_identity;
+}
+
+/// The name that `tls-server-auth` lets in.
+const CLIENT: &str = "pgbackrest-client";
+
+fn chains_with_an_intermediate_work_on_both_sides(release: &str) {
+    let mut bench = Bench::new(release);
+    let root = Authority::new("root.example");
+    let (hosts, databases) = (root.subordinate("hosts.example"), root.subordinate("databases.example"));
+    let deeper = databases.subordinate("berlin.example");
+    bench.server.write_authority(&root.certificate);
+    bench.server.write_identity(&hosts.issue("localhost").with_chain(&[&hosts]));
+    bench.client.write_authority(&root.certificate);
+    bench.server.start();
+    for (identity, chain) in [
+        (databases.issue(CLIENT), vec![&databases]),
+        (deeper.issue(CLIENT), vec![&deeper, &databases]),
+        (deeper.issue_as(CLIENT, &version_3("")), vec![&deeper, &databases]),
+    ] {
+        bench.client.write_identity(&identity.with_chain(&chain));
+        bench.client.ok(&["repo-ls"]);
+        bench.client.write_identity(&identity);
+        is_refused(&bench, &[CLIENT]);
+    }
+    // an authority of somebody else in the middle
+    let forged = Authority::new("databases.example");
+    bench.client.write_identity(&forged.issue(CLIENT).with_chain(&[&databases]));
+    is_refused(&bench, &[CLIENT]);
+    // who may not sign
+    let wish = version_3("basicConstraints=critical,CA:FALSE\n");
+    let Identity { key, certificate } = root.issue_as("ordinary", &wish);
+    let ordinary = Authority::of(key, certificate);
+    bench.client.write_identity(&ordinary.issue(CLIENT).with_chain(&[&ordinary]));
+    is_refused(&bench, &[CLIENT]);
+}
+
+fn clients_of_every_authority_in_the_file_are_let_in(release: &str) {
+    let mut bench = Bench::new(release);
+    let (first, second, third) = (Authority::new("first"), Authority::new("second"), Authority::new("third"));
+    bench.server.write_authority(&format!("# ours\n{}\n# theirs\n{}", first.certificate, second.certificate));
+    bench.server.start();
+    for authority in [&first, &second] {
+        bench.client.write_identity(&authority.issue(CLIENT));
+        bench.client.ok(&["repo-ls"]);
+    }
+    bench.client.write_identity(&third.issue(CLIENT));
+    is_refused(&bench, &[CLIENT]);
+}
+
+fn certificates_before_and_after_their_time_are_refused_and_the_server_says_so(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let authority = &Certificates::shared().authority;
+    for extensions in ["", "subjectAltName=DNS:pgbackrest-client\n"] {
+        for (valid, word) in [(("20200101", "20210101"), "expired"), (("20900101", "20990101"), "not valid yet")] {
+            let wish = Wish { valid, extensions, ..Wish::plain(Kind::Curve("P-256")) };
+            bench.client.write_identity(&authority.issue_as(CLIENT, &wish));
+            is_refused(&bench, &[word, CLIENT]);
+        }
+    }
+    bench.client.write_identity(&Certificates::shared().client);
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn a_key_that_is_not_the_certificates_is_refused(release: &str) {
+    let mut bench = Bench::new(release);
+    let authority = &Certificates::shared().authority;
+    let mixed = |name| Identity { key: authority.issue(name).key, certificate: authority.issue(name).certificate };
+    bench.server.write_identity(&mixed("localhost"));
+    bench.server.launch();
+    assert_ne!(bench.server.wait(SOON), 0);
+    let log = bench.server.log();
+    assert!(log.contains("ERROR: [") && log.contains("server.key") && log.contains("key values mismatch"), "{log}");
+
+    bench.server.write_identity(&Certificates::shared().server);
+    bench.server.start();
+    bench.client.write_identity(&mixed(CLIENT));
+    let output = bench.client.run(&["repo-ls"]);
+    assert_ne!(output.code, 0, "{}", output.text());
+    bench.client.write_identity(&Certificates::shared().client);
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn every_kind_of_key_works_on_both_sides(release: &str) {
+    let mut bench = Bench::new(release);
+    let authority = &Certificates::shared().authority;
+    let names = "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth\n";
+    let clients: Vec<_> = Kind::ALL
+        .into_iter()
+        .map(|key| [Wish::plain(key), Wish { extensions: "extendedKeyUsage=clientAuth\n", ..Wish::plain(key) }])
+        .map(|wishes| wishes.map(|wish| authority.issue_as(CLIENT, &wish)))
+        .collect();
+    for (number, key) in Kind::ALL.into_iter().enumerate() {
+        // as the user guide makes them, and as other tools do
+        let extensions = if number % 2 == 0 { "" } else { names };
+        bench.server.write_identity(&authority.issue_as("localhost", &Wish { extensions, ..Wish::plain(key) }));
+        if number == 0 {
+            bench.server.start();
+        } else {
+            bench.server.reload();
+        }
+        for other in [number, (number + 1) % clients.len()] {
+            for identity in &clients[other] {
+                bench.client.write_identity(identity);
+                let output = bench.client.run(&["repo-ls"]);
+                assert_eq!(output.code, 0, "server {key:?}, client {:?}: {}", Kind::ALL[other], output.text());
+            }
+        }
+    }
+}
+
+fn an_encrypted_server_key_is_refused_with_the_remedy(release: &str) {
+    let mut bench = Bench::new(release);
+    let server = &Certificates::shared().server;
+    let encrypted = Identity { key: server.encrypted_key(), certificate: server.certificate.clone() };
+    bench.server.write_identity(&encrypted);
+    bench.server.launch();
+    assert_ne!(bench.server.wait(SOON), 0);
+    let log = bench.server.log();
+    for words in ["server.key", "it is encrypted", "openssl pkey -in"] {
+        assert!(log.contains(words), "the error says {words:?}: {log}");
+    }
+    // the same at a reload, which changes nothing
+    bench.server.write_identity(server);
+    bench.server.start();
+    let mark = bench.server.log().len();
+    bench.server.write_identity(&encrypted);
+    bench.server.signal(rustix::process::Signal::HUP);
+    wait_until("the error", SOON, || bench.server.log()[mark..].contains("it is encrypted"));
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
+    let mut bench = Bench::new(release);
+    let root = Authority::new("root.example");
+    let databases = root.subordinate("databases.example");
+    bench.server.write_authority(&root.certificate);
+    let lost = root.issue(CLIENT);
+    let kept = root.issue_as(CLIENT, &version_3(""));
+    let below = databases.issue(CLIENT).with_chain(&[&databases]);
+    bench.server.start();
+    for identity in [&lost, &kept, &below] {
+        bench.client.write_identity(identity);
+        bench.client.ok(&["repo-ls"]);
+    }
+
+    let list = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&lost]));
+    bench.server.own_config.set("global", "crl-file", &list.display().to_string());
+    bench.server.reload();
+    bench.client.write_identity(&lost);
+    is_refused(&bench, &[CLIENT, "revoked"]);
+    for identity in [&kept, &below] {
+        bench.client.write_identity(identity);
+        bench.client.ok(&["repo-ls"]);
+    }
+
+    // a newer list takes effect at a reload, and one of an intermediate counts for those below it
+    let text = root.revokes(&[&lost, &kept]) + &databases.revokes(&[&below]);
+    bench.workspace.file("server/list.crl", 0o644, &text);
+    bench.server.reload();
+    for identity in [&lost, &kept] {
+        bench.client.write_identity(identity);
+        is_refused(&bench, &[CLIENT, "revoked"]);
+    }
+
+    // an authority that is revoked takes those below it along
+    let intermediate = Identity { key: String::new(), certificate: databases.certificate.clone() };
+    bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&intermediate]));
+    bench.server.reload();
+    bench.client.write_identity(&below);
+    is_refused(&bench, &["revoked"]);
+    bench.client.write_identity(&kept);
+    bench.client.ok(&["repo-ls"]);
+}
+
+fn an_alternative_name_is_an_identity(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.config.set("global", "tls-server-auth", "db1.example=demo");
+    bench.server.start();
+    let authority = &Certificates::shared().authority;
+    let identity = |names: &str| authority.issue_as("whoever", &version_3(&format!("subjectAltName={names}\n")));
+    bench.client.write_identity(&identity("DNS:db0.example,DNS:db1.example,IP:127.0.0.1"));
+    bench.client.ok(&["repo-ls"]);
+    let text = bench.client.run_exactly(&["--stanza=other", "repo-ls"]).fails_with(105);
+    assert!(text.contains("access denied"), "{text}");
+    bench.client.write_identity(&identity("DNS:db2.example,DNS:db1.example.org"));
+    let text = bench.client.fails(105, &["repo-ls"]);
+    assert!(text.contains("access denied"), "{text}");
+    bench.server.wait_for_log("db2.example");
+}
+
+fn version_3(extensions: &str) -> Wish<'_> {
+    let extensions = if extensions.is_empty() { "basicConstraints=CA:FALSE\n" } else { extensions };
+    Wish { extensions, ..Wish::plain(Kind::Curve("P-256")) }
+}
+
+/// Insists that the client does not get in, and that one line of the log has all the words.
+#[track_caller]
+fn is_refused(bench: &Bench, words: &[&str]) {
+    let mark = bench.server.log().len();
+    let output = bench.client.run(&["repo-ls"]);
+    assert_ne!(output.code, 0, "the client got in: {}", output.text());
+    wait_until(&format!("a log line with {words:?}"), SOON / 4, || {
+        bench.server.log()[mark..].lines().any(|line| words.iter().all(|word| line.contains(word)))
+    });
+}
