@@ -4,6 +4,7 @@ use super::super::tests::{Client, Closed, NOOP, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
 use crate::protocol::pack::Writer;
+use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
 
 /// More turns than anything here takes.
@@ -25,7 +26,9 @@ fn write_config(pki: &Pki, auth: &str, further: &str) {
 
 /// A server on a port of the system's choice; the configuration's own port is only a placeholder.
 fn start(pki: &Pki) -> Server {
-    let arguments = vec![format!("--config={}", pki.path("pgbackrest.conf").display())];
+    // The clients of these tests speak as the newest release does.
+    let release = format!("--release={}", Release::newest().version);
+    let arguments = vec![format!("--config={}", pki.path("pgbackrest.conf").display()), release];
     let environment = Environment::default();
     let mut configuration = Configuration::load(&arguments, &environment).unwrap();
     let service = configuration.service(None).unwrap();

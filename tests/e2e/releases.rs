@@ -117,13 +117,17 @@ impl Site {
         host.client.config.set(&host.stanza, "pg1-socket-path", sockets);
     }
 
+    /// A WAL segment of the cluster under a name of its own.
     fn segment(&self, number: usize) -> String {
-        let path = self.bench.workspace.directory("segments").join(format!("0000000100000001000000{number:02X}"));
-        if !path.exists() {
+        let directory = self.bench.workspace.directory("segments");
+        let first = directory.join("first");
+        if !first.exists() {
             let name = self.cluster.switch_wal();
-            fs::copy(self.cluster.path.join("pg_wal").join(name), &path).expect("the segment can be copied");
-            crate::harness::own(&path);
+            fs::copy(self.cluster.path.join("pg_wal").join(name), &first).expect("the segment can be copied");
         }
+        let path = directory.join(format!("0000000100000001000000{number:02X}"));
+        fs::copy(&first, &path).expect("the segment can be copied");
+        crate::harness::own(&path);
         path.display().to_string()
     }
 }

@@ -9,8 +9,10 @@
 //!    release, and must not be away from the right one for long.
 //!
 //! Candidates are the releases seen on this server, the last one first, and then those of the
-//! [`Table`]; for a client that worked before, newer releases come first, as hosts are upgraded.
+//! [`Table`]. For a client that worked before, newer releases come before older ones, and first of
+//! all the newest that is seen here: hosts are upgraded to what others were upgraded to.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Key;
@@ -276,9 +278,13 @@ impl Learner {
                 candidates.push(release);
             }
         }
-        if let Some(age) = last.and_then(|last| table.age(last.release)) {
-            // A stable sort: false, which stands for newer, comes first.
-            candidates.sort_by_key(|release| table.age(release).is_none_or(|candidate| candidate < age));
+        if let Some(last) = last.and_then(|last| table.age(last.release)) {
+            let seen = |release: &Release| self.seen.iter().any(|seen| same(seen, release));
+            candidates.sort_by_key(|release| match table.age(release) {
+                Some(age) if age > last && seen(release) => (0, Reverse(age)),
+                Some(age) if age > last => (1, Reverse(0)),
+                _ => (2, Reverse(0)),
+            });
         }
         candidates
     }
@@ -286,7 +292,7 @@ impl Learner {
     /// Releases in use at this address: for a client those of pings, for a ping those of clients.
     fn kin(&self, key: &Key) -> Vec<&'static Release> {
         let mut kin: Vec<&Entry> = self.relatives(key).map(|(_, entry)| entry).collect();
-        kin.sort_by_key(|entry| std::cmp::Reverse(entry.active));
+        kin.sort_by_key(|entry| Reverse(entry.active));
         kin.into_iter().flat_map(Entry::current).collect()
     }
 

@@ -112,6 +112,7 @@ fn a_late_refusal_of_an_earlier_choice_does_not_count() {
 fn a_host_that_is_upgraded_to_a_release_seen_here_fails_once() {
     let mut site = Site::new();
     site.until_it_works(&host("other", "192.0.2.9"), "4");
+    site.until_it_works(&host("late", "192.0.2.7"), "3");
     site.until_it_works(&host("old", "192.0.2.8"), "1");
     let key = host("db", "192.0.2.1");
     site.until_it_works(&key, "2");
