@@ -186,7 +186,12 @@ impl Server {
             self.memory.finish(self.event_loop.learner(), now);
             self.memory = Memory::new(directory);
             let policy = Rc::clone(self.configuration.authority.policy());
-            self.memory.load(self.event_loop.learner(), policy.table());
+            let learner = self.event_loop.learner();
+            let has_learned = learner.worked().next().is_some();
+            self.memory.load(learner, policy.table());
+            if has_learned {
+                self.memory.write_soon(now);
+            }
         }
         let path = self.configuration.status_path(self.memory.directory());
         let same = match (self.event_loop.status_socket(), &path) {

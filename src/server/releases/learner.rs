@@ -28,6 +28,9 @@ const WORKED_MAXIMUM: usize = 8;
 const RECENT: u64 = 7 * 24 * 3600;
 /// A date is worth writing down again after this time, in seconds.
 const DATE_MATTERS: u64 = 24 * 3600;
+/// Wrong hints in a row after which no more are taken: whoever shares a client's address must not be
+/// able to keep it from its release.
+const HINTS_BELIEVED: u32 = 2;
 /// Returns to an earlier release that are still taken for somebody's try.
 const RETURNS_UNSUSPECTED: u32 = 2;
 
@@ -82,6 +85,8 @@ struct Entry {
     worked: Vec<Worked>,
     /// What the same host, in another role, was just found to speak.
     hint: Option<&'static Release>,
+    /// Hints in a row that were wrong.
+    misled: u32,
     /// Releases in use that were refused since the last candidate.
     refused: Vec<&'static Release>,
     /// Candidates that were refused since the last success.
@@ -146,6 +151,7 @@ impl Learner {
         entry.active = now;
         if entry.hint.is_some_and(|hint| same(hint, offer.release)) {
             entry.hint = None;
+            entry.misled = entry.misled.saturating_add(1);
         }
         if entry.current().any(|release| same(release, offer.release)) {
             entry.refused.push(offer.release);
@@ -188,6 +194,9 @@ impl Learner {
             }
             entry.worked.insert(0, Worked { release, at: now });
             entry.worked.truncate(WORKED_MAXIMUM);
+        }
+        if entry.hint.is_some_and(|hint| same(hint, release)) {
+            entry.misled = 0;
         }
         entry.settle();
         entry.active = now;
@@ -311,7 +320,7 @@ impl Learner {
         for key in kin {
             let turn = self.next_turn();
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            if entry.current().all(|current| !same(current, release)) {
+            if entry.misled < HINTS_BELIEVED && entry.current().all(|current| !same(current, release)) {
                 entry.settle();
                 entry.hint = Some(release);
                 entry.turn = turn;

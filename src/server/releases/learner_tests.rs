@@ -177,6 +177,21 @@ fn a_hint_that_is_wrong_costs_one_attempt() {
 }
 
 #[test]
+fn a_stranger_at_a_clients_address_cannot_keep_it_from_its_release() {
+    let mut site = Site::new();
+    let key = host("db", "192.0.2.1");
+    site.until_it_works(&key, "1");
+    let mut failures = 0;
+    for round in 0..100 {
+        // As far as memory goes, each is new: those between were forgotten.
+        site.now += 2 * RECENT;
+        site.until_it_works(&ping("192.0.2.1"), ["2", "3", "4", "5"][round % 4]);
+        failures += site.until_it_works(&key, "1");
+    }
+    assert!(failures <= 2, "{failures}");
+}
+
+#[test]
 fn hosts_that_share_address_and_certificate_are_tried_in_turn() {
     let mut site = Site::new();
     let key = host("shared", "192.0.2.1");

@@ -4,13 +4,14 @@
 //! nothing else. It is replaced as a whole by a rename, so that a crash leaves the old or the new
 //! one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner, Table, Worked};
@@ -96,6 +97,11 @@ impl Memory {
         }
     }
 
+    /// Has everything written soon, because it was learned with another memory.
+    pub fn write_soon(&mut self, now: Instant) {
+        self.due = Some(now + NEWS_DELAY);
+    }
+
     /// When [`Memory::keep`] wants to be called at the latest.
     #[must_use]
     pub const fn due(&self) -> Option<Instant> {
@@ -121,12 +127,13 @@ pub fn look(directory: &Path, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, 
 }
 
 fn read(path: &Path, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, String> {
-    let file = match File::open(path) {
+    // A pipe must not be waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.to_string()),
     };
-    // Whatever else stands there, such as a pipe, would have to be waited for.
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return Err("it is no file".to_owned());
     }
@@ -289,6 +296,21 @@ mod tests {
         let mut learner = Learner::default();
         learner.restore(parse(&text, &table()).unwrap());
         assert_eq!(learner.worked().count(), CLIENTS_MAXIMUM);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(look(directory.path(), &table()).unwrap_err(), "it is no file");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(look(directory.path(), &table()).is_err());
+        let mut memory = Memory::new(Some(directory.path().to_owned()));
+        memory.load(&mut Learner::default(), &table());
+        memory.finish(&mut taught(), Instant::now());
+        assert!(path.is_dir(), "and what stands in the way stays");
     }
 
     #[test]
