@@ -257,7 +257,7 @@ fn a_file_that_the_client_drops_leaves_nothing_and_the_conversation_goes_on() {
     let mut talk = Talk::open("2.45", directory.path());
     let open = talk.write_to(&directory.path().join("file"));
     assert_eq!(talk.ask(&open), NO_DATA);
-    assert!(talk.ask(&data(&[7; 700_000])).is_empty(), "data is not acknowledged");
+    assert!(talk.ask(&data(&vec![7; 700_000])).is_empty(), "data is not acknowledged");
     assert_eq!(names(directory.path()), ["file.pgbackrest.tmp"]);
     assert!(talk.ask(&DROP).is_empty());
     assert!(names(directory.path()).is_empty());
@@ -278,7 +278,7 @@ fn an_error_in_the_middle_of_a_file_is_told_once_and_the_conversation_goes_on() 
         pack.pack(|filters| _ = filters.string_id(StringId::new("gz-dcmp")));
     });
     assert_eq!(talk.ask(&open), NO_DATA);
-    let (code, _) = error(&talk.ask(&data(&[b'x'; 500_000])));
+    let (code, _) = error(&talk.ask(&data(&vec![b'x'; 500_000])));
     assert_eq!(code, 29, "that is no gzip");
     assert!(names(directory.path()).is_empty());
     assert!(talk.ask(&[data(b"more"), DROP.to_vec(), data(b"and more")].concat()).is_empty());

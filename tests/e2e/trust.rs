@@ -69,7 +69,7 @@ fn certificates_before_and_after_their_time_are_refused_and_the_server_says_so(r
     let authority = &Certificates::shared().authority;
     for extensions in ["", "subjectAltName=DNS:pgbackrest-client\n"] {
         for (valid, word) in [(("20200101", "20210101"), "expired"), (("20900101", "20990101"), "not valid yet")] {
-            let wish = Wish { valid, extensions, ..Wish::plain(Kind::Curve("P-256")) };
+            let wish = Wish { extensions, valid, ..Wish::plain(Kind::Curve("P-256")) };
             bench.client.write_identity(&authority.issue_as(CLIENT, &wish));
             is_refused(&bench, &[word, CLIENT]);
         }
