@@ -8,6 +8,7 @@ use super::systemd_drop_in;
 use crate::config::{self, Environment, Search};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
+use crate::server::releases::policy::Policy;
 use crate::server::{listen, reload};
 
 /// read the configuration and the certificates as the server would, print every setting with its
@@ -76,7 +77,7 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 fn usable(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
     let (_, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
     let mut warnings = loaded.warnings;
-    reload::release(&loaded.server)?;
+    warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
     let (_, further) = reload::tls_of(&loaded.server)?;
     warnings.extend(further);

@@ -1,14 +1,16 @@
 //! The command line: which words mean which command. One file for each command.
 //!
-//! `serve`, which is also meant when no command is named, and `check` take the server's options,
-//! whose grammar is pgBackRest's and is read by `config`. The other commands are ours alone and have
-//! their arguments described by `argh`. Every command returns the exit status, which is
-//! pgBackRest's error number.
+//! `serve`, which is also meant when no command is named, `check`, `status` and `learn` take the
+//! server's options, whose grammar is pgBackRest's and is read by `config`. The other commands are
+//! ours alone and have their arguments described by `argh`. Every command returns the exit status,
+//! which is pgBackRest's error number.
 
 pub mod check;
+pub mod learn;
 pub mod ping;
 pub mod quickstart;
 pub mod serve;
+pub mod status;
 pub mod systemd_drop_in;
 pub mod try_out;
 pub mod version;
@@ -38,6 +40,8 @@ enum Command {
     Serve(serve::Serve),
     TryOut(try_out::TryOut),
     Check(check::Check),
+    Status(status::Status),
+    Learn(learn::Learn),
     Ping(ping::Ping),
     SystemdDropIn(systemd_drop_in::SystemdDropIn),
     Version(version::Version),
@@ -52,10 +56,12 @@ pub fn run(arguments: &[String]) -> u8 {
     let rest = arguments.get(1..).unwrap_or_default();
     match word {
         "check" if !help => return check::run(rest, &environment),
+        "status" if !help => return status::run(rest, &environment),
+        "learn" if !help => return learn::run(rest, &environment),
         "systemd-drop-in" if !help => return systemd_drop_in::run(rest, &environment),
         "--version" => return version::run(),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
-        "serve" | "server" | "check" | "systemd-drop-in" if help => {}
+        "serve" | "server" | "check" | "status" | "learn" | "systemd-drop-in" if help => {}
         _ if help && word.starts_with("--") => {}
         _ => return serve::run(arguments, &environment),
     }
@@ -69,6 +75,8 @@ pub fn run(arguments: &[String]) -> u8 {
             // Served above; argh knows them for their help.
             Command::Serve(_) => serve::run(&[], &environment),
             Command::Check(_) => check::run(&[], &environment),
+            Command::Status(options) => status::run(&options.arguments(), &environment),
+            Command::Learn(_) => learn::run(&[], &environment),
             Command::SystemdDropIn(_) => systemd_drop_in::run(&[], &environment),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {
@@ -83,7 +91,7 @@ pub fn run(arguments: &[String]) -> u8 {
 fn help_for(word: &str) -> Vec<String> {
     let command = match word {
         "server" => Some(serve::Serve::COMMAND.name),
-        "serve" | "check" | "quickstart" | "ping" | "systemd-drop-in" | "version" => Some(word),
+        "serve" | "check" | "status" | "learn" | "quickstart" | "ping" | "systemd-drop-in" | "version" => Some(word),
         _ => None,
     };
     command.into_iter().chain(["--help"]).map(str::to_owned).collect()
@@ -145,7 +153,9 @@ mod tests {
 
     #[test]
     fn every_command_has_a_help_text() {
-        for word in ["help", "serve", "server", "check", "quickstart", "ping", "systemd-drop-in", "version"] {
+        for word in
+            ["help", "serve", "server", "check", "status", "learn", "quickstart", "ping", "systemd-drop-in", "version"]
+        {
             let arguments = help_for(word);
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };

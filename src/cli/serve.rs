@@ -19,7 +19,7 @@ environment and from /etc/pgbackrest/pgbackrest.conf. The most important ones:
   --tls-server-auth=CLIENT=STANZAS   who may do what; repeatable
   --log-level-console=LEVEL          (default: warn)
 Its own:
-  --release=VERSION                  the pgbackrest release to announce
+  --release=VERSION                  the pgbackrest release of all clients (default: learned)
   --systemd                          as the unit calls it: check first, and end with 78 if that fails
   --repohostd-config=FILE            instead of repohostd.conf beside the configuration file",
     note = "SIGHUP reloads the configuration; what is wrong with it is logged, and the server goes on

@@ -20,6 +20,7 @@ mod files;
 mod grants;
 mod ini;
 mod own;
+mod pins;
 mod query;
 mod server;
 mod session;
@@ -33,7 +34,8 @@ pub use describe::{Described, describe};
 pub use files::{Files, Search};
 pub use grants::{Grant, Grants};
 pub use own::OwnSettings;
-pub use server::{Loaded, LogLevel, ServerSettings, load_from, load_server};
+pub use pins::{ListenerPin, Pin};
+pub use server::{Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
 pub use session::{CipherType, RemoteType, Repository, RepositoryKind, SessionSettings, parse_session};
 
 /// The process's environment, captured by the caller so that tests can pass their own; only

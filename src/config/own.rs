@@ -10,12 +10,13 @@ use std::time::Duration;
 use super::dialect::release_number;
 use super::files::Files;
 use super::ini::{Value, place};
+use super::pins::{self, ListenerPin, Pin};
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 13] = [
     "allow-client-config",
     "allow-client-repository",
     "connection-max",
@@ -27,20 +28,34 @@ const KNOWN: [&str; 11] = [
     "listing-memory-max",
     "release",
     "releases",
+    "state-path",
+    "status-socket",
 ];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
 const CONNECTION_MAXIMUM: i64 = 1_000_000;
 const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
 
-/// The settings of `repohostd.conf`, section `[global]`.
+/// The settings of `repohostd.conf`: section `[global]` unless another one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnSettings {
-    /// `release=`: the release that is announced to every client. Default: none, the server finds
-    /// out. `--release` on the command line wins.
+    /// `release=`: the release that is announced to every client for whom there is no other.
+    /// Default: none, the server learns it. `--release` on the command line wins.
     pub release: Option<String>,
-    /// `releases=`: the releases that may be announced, the likeliest first; a list. Default: empty,
-    /// all that the server speaks.
+    /// `releases=`: the releases to try first on clients that are not known yet, the likeliest
+    /// first; a list. Default: empty.
     pub releases: Vec<String>,
+    /// `[client:NAME] release=`: the releases of clients, by any name of their certificate.
+    pub clients: Vec<Pin>,
+    /// `[listener:ADDRESS] release=`: the releases of those who connect to an address.
+    pub listeners: Vec<ListenerPin>,
+    /// `[release:VERSION] like=`: releases that are spoken like known ones.
+    pub declared: Vec<Pin>,
+    /// `state-path=`: the directory that learned releases are kept in. Default:
+    /// `/var/lib/repohostd` if it is there.
+    pub state_path: Option<PathBuf>,
+    /// `status-socket=`: where `repohostd status` asks. Default: `repohostd.sock` in
+    /// `/run/repohostd` if that is there, otherwise in the state directory.
+    pub status_socket: Option<PathBuf>,
     /// `drain-timeout=`: how long requests in flight may take after SIGTERM; 0 to 1h. Default: 10s.
     pub drain_timeout: Duration,
     /// `handshake-timeout=`: how long a client may take from connecting to its first request; 100ms
@@ -73,6 +88,11 @@ impl Default for OwnSettings {
         Self {
             release: None,
             releases: vec![],
+            clients: vec![],
+            listeners: vec![],
+            declared: vec![],
+            state_path: None,
+            status_socket: None,
             drain_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(30),
             connection_max: 1024,
@@ -97,6 +117,9 @@ impl OwnSettings {
         let mut result = Self::default();
         for (section, entries) in files.own_ini.sections() {
             if section != SECTION {
+                if pins::read_section(&mut result, section, entries)? {
+                    continue;
+                }
                 let shown = files.own_or_default();
                 let line = entries
                     .first()
@@ -105,7 +128,8 @@ impl OwnSettings {
                 return Err(Error::new(
                     Code::Config,
                     format!(
-                        "unknown section '[{section}]' in '{}'{line}\nHINT: the only section is [{SECTION}].",
+                        "unknown section '[{section}]' in '{}'{line}\nHINT: sections are [{SECTION}], \
+                         [client:NAME], [listener:ADDRESS] and [release:VERSION].",
                         shown.display()
                     ),
                 ));
@@ -139,6 +163,8 @@ impl OwnSettings {
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
+            "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
+            "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
             _ => {
                 return Err(Error::new(
                     Code::Config,
@@ -155,18 +181,24 @@ impl OwnSettings {
 
     /// Names, values and places of what is set, for a report.
     pub(super) fn describe(files: &Files) -> Vec<(String, String, String)> {
-        let entries = files.own_ini.section(SECTION).iter();
-        entries
-            .flat_map(|entry| entry.values.iter().map(|value| (entry.key.clone(), value)))
-            .map(|(key, value)| (key, value.text.clone(), place(&value.file, value.line)))
-            .collect()
+        let mut result = vec![];
+        for (section, entries) in files.own_ini.sections() {
+            let prefix = if section == SECTION { String::new() } else { format!("[{section}] ") };
+            for entry in entries {
+                for value in &entry.values {
+                    let name = format!("{prefix}{}", entry.key);
+                    result.push((name, value.text.clone(), place(&value.file, value.line)));
+                }
+            }
+        }
+        result
     }
 }
 
 /// An option that has one value.
-struct Single<'a> {
-    key: &'a str,
-    values: &'a [Value],
+pub(super) struct Single<'a> {
+    pub(super) key: &'a str,
+    pub(super) values: &'a [Value],
 }
 
 impl Single<'_> {
@@ -227,7 +259,12 @@ impl Single<'_> {
         value::path(self.key, self.text()?).map_err(|error| self.error(error.code, error.message))
     }
 
-    fn release(&self) -> Result<String> {
+    /// Where it stands.
+    pub(super) fn place(&self) -> String {
+        self.values.first().map_or(String::new(), |value| place(&value.file, value.line))
+    }
+
+    pub(super) fn release(&self) -> Result<String> {
         let text = self.text()?;
         release_number(text).map(|_| text.to_owned()).ok_or_else(|| self.invalid(text))
     }

@@ -173,6 +173,16 @@ pub fn load_from(
     Ok((sources.files, Loaded { server, warnings: sources.warnings, begin }))
 }
 
+/// Reads `repohostd.conf` as the server with these arguments would, and nothing else of its settings,
+/// for commands that talk to it.
+///
+/// # Errors
+///
+/// As for [`load_server`], as far as it concerns where files are and what that file says.
+pub fn load_own(arguments: &[String], environment: &Environment) -> Result<OwnSettings> {
+    OwnSettings::read(&Sources::read(arguments, environment, &Search::default())?.files)
+}
+
 /// What the server's sources say, before values are checked.
 pub(super) struct Sources {
     pub(super) files: Files,

@@ -4,8 +4,10 @@
 //! begins, at most once a second. Files that cannot be read leave the last good ones in place.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::releases::policy::Policy;
 use crate::config::{Environment, Files, Grant, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
@@ -19,7 +21,7 @@ const UNCHANGED: Duration = Duration::from_secs(1);
 pub struct Configured {
     server: ServerSettings,
     environment: Environment,
-    release: &'static Release,
+    policy: Rc<Policy>,
     held: RefCell<Held>,
 }
 
@@ -33,15 +35,21 @@ struct Held {
 impl Configured {
     /// The authority of a configuration that was just read.
     #[must_use]
-    pub fn new(server: ServerSettings, files: Files, environment: Environment, release: &'static Release) -> Self {
+    pub fn new(server: ServerSettings, files: Files, environment: Environment, policy: Rc<Policy>) -> Self {
         let held = RefCell::new(Held { files, looked: Instant::now(), complaint: None });
-        Self { server, environment, release, held }
+        Self { server, environment, policy, held }
     }
 
     /// The server's settings.
     #[must_use]
     pub const fn server(&self) -> &ServerSettings {
         &self.server
+    }
+
+    /// Which release is for whom.
+    #[must_use]
+    pub const fn policy(&self) -> &Rc<Policy> {
+        &self.policy
     }
 
     fn grant(&self, names: &[String]) -> Result<Grant, Refusal> {
@@ -56,17 +64,41 @@ impl Configured {
     }
 }
 
-impl Authority for Configured {
+/// Makes the authority for a conversation.
+pub trait Authorities {
+    /// The authority for clients that were greeted with `release`.
+    fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority>;
+}
+
+impl Authorities for Configured {
+    fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority> {
+        let release = self.policy.spoken(release);
+        Rc::new(Speaking { configured: self, release })
+    }
+}
+
+/// The authority for clients of one release, whose options and locks have its meaning.
+struct Speaking {
+    configured: Rc<Configured>,
+    release: &'static Release,
+}
+
+impl Authority for Speaking {
     fn admit(&self, names: &[String]) -> Result<(), Refusal> {
-        self.grant(names).map(|_| ())
+        self.configured.grant(names).map(|_| ())
     }
 
     fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
+        self.configured.authorize(self.release.version, names, parameters)
+    }
+}
+
+impl Configured {
+    fn authorize(&self, version: &str, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
         let grant = self.grant(names)?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
-        let version = self.release.version;
         let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;
         if !grant.allows(settings.stanza.as_deref())? {
             let stanza = settings
@@ -130,7 +162,7 @@ mod tests {
         let search = Search { config: Some(config), ..Search::default() };
         let release = Release::newest();
         let (files, loaded) = load_from(&[], &Environment::default(), release.version, &search).unwrap();
-        Configured::new(loaded.server, files, Environment::default(), release)
+        Configured::new(loaded.server, files, Environment::default(), Rc::new(Policy::pinned_to(release)))
     }
 
     fn ask(authority: &Configured, name: &str, stanza: &str) -> Result<SessionSettings> {
@@ -139,7 +171,7 @@ mod tests {
         let mut parameters = parameters.to_vec();
         parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
         authority
-            .authorize(&[name.to_owned()], &parameters)
+            .authorize(Release::newest().version, &[name.to_owned()], &parameters)
             .map(|authorized| authorized.settings)
             .map_err(|refusal| refusal.error)
     }

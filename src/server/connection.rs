@@ -26,14 +26,19 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::ServerConnection;
 
+use super::authority::Authorities;
+use super::event_loop::Rates;
+use super::greeting::Greeting;
 use super::record::Record;
+use super::releases::learner::Learner;
+use super::releases::policy::Policy;
+use super::status::SessionView;
 use super::tls::{describe_handshake_error, identity};
 use crate::disk::{Completion, Disk, Ticket};
 use crate::observe::log::Level;
-use crate::observe::rate::{Rate, more};
+use crate::observe::rate::more;
 use crate::protocol::error::Error;
-use crate::protocol::release::Release;
-use crate::session::{Authority, GRACE, Limits, Peer, Session, State};
+use crate::session::{GRACE, Limits, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
@@ -59,9 +64,9 @@ pub struct Service {
     /// Certificates and ciphers.
     pub tls: Arc<rustls::ServerConfig>,
     /// Who may do what.
-    pub authority: Rc<dyn Authority>,
-    /// The release that is announced.
-    pub release: &'static Release,
+    pub authority: Rc<dyn Authorities>,
+    /// Which release is written down for whom, and which ones there are.
+    pub policy: Rc<Policy>,
     /// From `accept` to the end of the handshake.
     pub handshake: Duration,
     /// What a session is allowed after that.
@@ -81,8 +86,10 @@ pub(super) struct Context<'a> {
     pub(super) spare: &'a mut Vec<Vec<u8>>,
     pub(super) disk: &'a mut dyn Disk,
     pub(super) service: &'a Service,
-    /// Bounds what failed handshakes may write to the log.
-    pub(super) handshake_failures: &'a mut Rate,
+    /// What clients taught about their releases.
+    pub(super) learner: &'a mut Learner,
+    /// Bounds of what may be written to the log.
+    pub(super) rates: &'a mut Rates,
 }
 
 /// What the loop does with a connection after its turn.
@@ -127,6 +134,8 @@ pub(super) struct Connection {
     names: Option<Vec<String>>,
     /// The server is about to end: what the session, once there is one, is to tell its client.
     draining: Option<Error>,
+    /// There from the end of the handshake on.
+    greeting: Option<Greeting>,
     /// When the present stage has to be over; the session has its own deadlines while `Open`.
     deadline: Instant,
     readable: bool,
@@ -182,6 +191,7 @@ impl Connection {
             record,
             names: None,
             draining: None,
+            greeting: None,
             deadline: now + service.handshake,
             readable: false,
             writable: true,
@@ -212,9 +222,9 @@ impl Connection {
     }
 
     /// New grants, for a client that has not been authorized yet.
-    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authority>) {
-        if let Some(session) = &mut self.session {
-            session.replace_authority(Rc::clone(authority));
+    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) {
+        if let (Some(session), Some(greeting)) = (&mut self.session, &self.greeting) {
+            session.replace_authority(Rc::clone(authority).speaking(greeting.release()));
         }
     }
 
@@ -236,6 +246,12 @@ impl Connection {
     /// Whether its session was authorized.
     pub(super) fn is_authorized(&self) -> bool {
         self.record.is_opened()
+    }
+
+    /// What is shown of it, once it has a session.
+    pub(super) fn view(&self) -> Option<SessionView<'_>> {
+        let (session, greeting) = (self.session.as_ref()?, self.greeting.as_ref()?);
+        Some(self.record.view(greeting.release().version, session.counters()))
     }
 
     /// Takes over what the poll said.
@@ -272,6 +288,7 @@ impl Connection {
                 self.leave(cx.now);
             }
             Stage::Open => {
+                self.give_up_greeting();
                 if let Some(session) = &mut self.session {
                     session.handle_timeout(cx.now);
                 }
@@ -291,6 +308,7 @@ impl Connection {
     /// The server wants the connection to end once the request in flight is done. One that has just been
     /// accepted gets a moment for its first request: it is an attempt that nobody has refused.
     pub(super) fn drain(&mut self, now: Instant, error: Error) {
+        self.give_up_greeting();
         match (&mut self.session, self.stage) {
             (Some(session), _) => session.handle_drain(now, error),
             (None, Stage::Handshake) => {
@@ -303,6 +321,7 @@ impl Connection {
 
     /// The server wants the connection to end now.
     pub(super) fn abort(&mut self, now: Instant, error: Error) {
+        self.give_up_greeting();
         match &mut self.session {
             Some(session) => session.handle_abort(now, error),
             None => self.leave(now),
@@ -357,6 +376,9 @@ impl Connection {
     /// Does what the session asks for, except sending and receiving.
     fn settle(&mut self, cx: &mut Context<'_>) {
         let Some(session) = &mut self.session else { return };
+        if let Some(greeting) = &mut self.greeting {
+            greeting.answered(session.counters().requests, cx);
+        }
         while let Some((operation, work)) = session.poll_disk() {
             cx.disk.submit(Ticket { session: self.key, operation }, work);
         }
@@ -451,7 +473,7 @@ impl Connection {
                 match self.deliver(cx) {
                     Taken::Enough if self.stage == Stage::Open => return,
                     Taken::All | Taken::Enough => {}
-                    Taken::Ended(reason) => return self.lose(cx, reason),
+                    Taken::Ended(reason) => return self.hang_up(cx, reason),
                 }
             }
             // Delivering may have ended the session.
@@ -472,7 +494,7 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.lose(cx, &error.to_string()),
+                Err(error) => self.hang_up(cx, &error.to_string()),
             }
             *cx.buffer = buffer;
         }
@@ -507,9 +529,10 @@ impl Connection {
                     // It may have ended the session, and then the rest is nobody's.
                     Taken::Enough if self.stage == Stage::Open => return input.len(),
                     Taken::Enough => continue,
-                    Taken::Ended(reason) => self.lose(cx, reason),
+                    Taken::Ended(reason) => self.hang_up(cx, reason),
                 },
                 Stage::Closing | Stage::Lingering => {
+                    self.listen(cx, input);
                     self.swallow(cx.now, input.len());
                     return 0;
                 }
@@ -561,6 +584,9 @@ impl Connection {
             if count == 0 {
                 return Taken::Enough;
             }
+            if let Some(greeting) = &mut self.greeting {
+                greeting.hear();
+            }
             self.tls.reader().consume(count);
             self.moved = true;
         }
@@ -582,11 +608,15 @@ impl Connection {
             }
             Stage::Open => {
                 if let Taken::Ended(reason) = self.deliver(cx) {
-                    self.lose(cx, reason);
+                    self.hang_up(cx, reason);
                 }
             }
-            Stage::Closing | Stage::Gone => {}
-            Stage::Lingering => self.leave(cx.now),
+            Stage::Closing => self.judge_late(cx),
+            Stage::Gone => {}
+            Stage::Lingering => {
+                self.judge_late(cx);
+                self.leave(cx.now);
+            }
         }
     }
 
@@ -604,8 +634,13 @@ impl Connection {
         };
         self.names.clone_from(&names);
         let service = cx.service;
-        let authority = Rc::clone(&service.authority);
-        let mut session = Session::new(Peer { names }, service.release, authority, service.limits, cx.now);
+        let local = self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        let greeting = Greeting::choose(names.as_deref(), (self.peer(), local), service, cx.learner);
+        let release = greeting.release();
+        let authority = Rc::clone(&service.authority).speaking(release);
+        self.record.set_release(release.version);
+        self.greeting = Some(greeting);
+        let mut session = Session::new(Peer { names }, release, authority, service.limits, cx.now);
         if let Some(error) = self.draining.take() {
             session.handle_drain(cx.now, error);
         }
@@ -644,9 +679,59 @@ impl Connection {
     }
 
     fn refuse_handshake(&mut self, cx: &mut Context<'_>, reason: &str) {
-        match cx.handshake_failures.pass(cx.now) {
+        match cx.rates.handshake.pass(cx.now) {
             Some(held_back) => self.record.refuse(Level::Warn, reason, &more(held_back)),
             None => self.record.end(reason),
+        }
+    }
+
+    /// Looks at what comes after the session's last word, as long as it is not known whether the
+    /// client accepted its greeting: some releases are answered, and the session with them is over,
+    /// before they have sent anything.
+    fn listen(&mut self, cx: &mut Context<'_>, mut input: &[u8]) {
+        let Some(greeting) = self.greeting.as_mut().filter(|greeting| greeting.is_open()) else { return };
+        while !input.is_empty() {
+            let read = self.tls.read_tls(&mut input);
+            let Ok(state) = self.tls.process_new_packets() else { return };
+            if state.plaintext_bytes_to_read() > 0 {
+                greeting.hear();
+                return self.settle(cx);
+            }
+            if state.peer_has_closed() {
+                return self.judge_late(cx);
+            }
+            if !matches!(read, Ok(count) if count > 0) {
+                return;
+            }
+        }
+    }
+
+    /// The client ended the connection; what that means if it has not said anything.
+    fn judge_silence(&mut self, cx: &mut Context<'_>) -> Option<String> {
+        // Without the whole greeting the client knows nothing that it could refuse.
+        let greeted = self.session.as_ref().is_some_and(|session| session.poll_output().is_empty());
+        if !greeted || self.tls.wants_write() {
+            return None;
+        }
+        self.greeting.as_mut()?.hung_up(cx)
+    }
+
+    /// As [`Connection::judge_silence`], when the session is over already.
+    fn judge_late(&mut self, cx: &mut Context<'_>) {
+        if let Some(reason) = self.judge_silence(cx) {
+            self.record.refuse(Level::Detail, &reason, "");
+        }
+    }
+
+    /// The client closed the connection or broke it off.
+    fn hang_up(&mut self, cx: &mut Context<'_>, reason: &str) {
+        let refused = self.judge_silence(cx);
+        self.lose(cx, refused.as_deref().unwrap_or(reason));
+    }
+
+    const fn give_up_greeting(&mut self) {
+        if let Some(greeting) = &mut self.greeting {
+            greeting.give_up();
         }
     }
 

@@ -19,7 +19,9 @@ use slab::Slab;
 use super::clock::{Clock, Timer, Timers};
 use super::connection::{Connection, Context, Next, Service};
 use super::listen::Listener;
+use super::releases::learner::Learner;
 use super::signals::{Meaning, Signals};
+use super::status::{self, Status, StatusSocket, View};
 use crate::disk::Disk;
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
@@ -76,10 +78,14 @@ pub struct EventLoop {
     buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
     rates: Rates,
+    learner: Learner,
+    status: Status,
 }
 
-struct Rates {
-    handshake: Rate,
+/// Bounds of what many clients may write to the log.
+pub(super) struct Rates {
+    pub(super) handshake: Rate,
+    pub(super) alternation: Rate,
     refusal: Rate,
     accept: Rate,
 }
@@ -122,9 +128,12 @@ impl EventLoop {
             spare: Vec::with_capacity(SPARE_BUFFERS),
             rates: Rates {
                 handshake: Rate::new(LOG_RATE.0, LOG_RATE.1),
+                alternation: Rate::new(3, Duration::from_secs(600)),
                 refusal: Rate::new(LOG_RATE.0, LOG_RATE.1),
                 accept: Rate::new(1, LOG_RATE.1),
             },
+            learner: Learner::default(),
+            status: Status::default(),
         })
     }
 
@@ -150,6 +159,7 @@ impl EventLoop {
         for (_, connection) in &mut self.connections {
             connection.replace_authority(&service.authority);
         }
+        self.learner.adopt(service.policy.table());
         self.service = service;
     }
 
@@ -157,6 +167,26 @@ impl EventLoop {
     #[must_use]
     pub const fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// What clients taught about their releases.
+    pub const fn learner(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    /// Answers questions about the state on this socket from now on, or on none.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn answer_on(&mut self, socket: Option<StatusSocket>) -> io::Result<()> {
+        self.status.replace(socket, self.poll.registry())
+    }
+
+    /// Where questions about the state are answered.
+    #[must_use]
+    pub const fn status_socket(&self) -> Option<&StatusSocket> {
+        self.status.socket()
     }
 
     /// Takes the listeners out, so that those that are still wanted can be put back by
@@ -224,6 +254,7 @@ impl EventLoop {
         for event in &self.events {
             match event.token() {
                 SIGNAL => signalled = true,
+                Token(token) if token >= status::TOKENS => self.status.note(),
                 Token(token) if token >= LISTENERS => note(&mut self.acceptable, token - LISTENERS),
                 Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),
             }
@@ -233,6 +264,7 @@ impl EventLoop {
         }
         self.accept();
         self.advance();
+        self.answer();
         self.expire(&mut turn);
         Ok(turn)
     }
@@ -273,13 +305,34 @@ impl EventLoop {
         stanzas
     }
 
+    /// Answers those who ask about the state.
+    fn answer(&mut self) {
+        if !self.status.is_idle() {
+            let addresses = self.addresses();
+            let view = View {
+                addresses: &addresses,
+                policy: &self.service.policy,
+                learner: &self.learner,
+                connections: self.connections.len(),
+                sessions: &|each| self.connections.iter().filter_map(|(_, one)| one.view()).for_each(each),
+            };
+            self.status.advance(self.clock.now(), self.poll.registry(), &view);
+        }
+    }
+
     /// How long the poll may wait.
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
         let busy = !self.queue.is_empty() || (!self.acceptable.is_empty() && self.paused.is_none());
         if busy {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.next().map(|at| at.saturating_duration_since(self.clock.now()));
+        let next = self
+            .timers
+            .next()
+            .into_iter()
+            .chain(self.status.deadline())
+            .min()
+            .map(|at| at.saturating_duration_since(self.clock.now()));
         match (next, longest) {
             (Some(next), Some(longest)) => Some(next.min(longest)),
             (next, longest) => next.or(longest),
@@ -410,7 +463,8 @@ impl EventLoop {
             spare: &mut self.spare,
             disk: &mut *self.disk,
             service: &self.service,
-            handshake_failures: &mut self.rates.handshake,
+            learner: &mut self.learner,
+            rates: &mut self.rates,
         };
         connection.queued = false;
         if expired {

@@ -7,13 +7,16 @@ pub mod authority;
 mod clock;
 pub mod connection;
 pub mod event_loop;
+mod greeting;
 pub mod limits;
 pub mod listen;
 pub mod notify;
 mod record;
+pub mod releases;
 pub mod reload;
 pub mod serve;
 pub mod signals;
+pub mod status;
 pub mod stop_files;
 pub mod tls;
 

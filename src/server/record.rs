@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::status::SessionView;
 use crate::observe::log::{self, Level};
 use crate::protocol::error::{Code, Error};
 use crate::session::{Counters, Event, Opened, Refusal};
@@ -19,6 +20,8 @@ pub(super) struct Record {
     peer: SocketAddr,
     since: Instant,
     client: Option<String>,
+    /// What it was greeted with.
+    release: Option<&'static str>,
     opened: Option<Opened>,
     /// Why it ended, if not because the client said `exit`.
     end: Option<String>,
@@ -30,7 +33,7 @@ impl Record {
     pub(super) fn new(peer: SocketAddr) -> Self {
         // Clients are shown by the address that they have themselves.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { peer, since: Instant::now(), client: None, opened: None, end: None, failures: 0 }
+        Self { peer, since: Instant::now(), client: None, release: None, opened: None, end: None, failures: 0 }
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -43,6 +46,22 @@ impl Record {
 
     pub(super) fn set_client(&mut self, name: &str) {
         self.client = Some(name.to_owned());
+    }
+
+    pub(super) const fn set_release(&mut self, version: &'static str) {
+        self.release = Some(version);
+    }
+
+    /// What is shown of the session.
+    pub(super) fn view(&self, release: &'static str, counters: Counters) -> SessionView<'_> {
+        SessionView {
+            peer: self.peer,
+            client: self.client.as_deref(),
+            release,
+            opened: self.opened.as_ref(),
+            age: self.since.elapsed(),
+            counters,
+        }
     }
 
     /// Notes why the connection ends; the first reason is the one that counts.
@@ -103,9 +122,12 @@ impl Record {
             return;
         }
         let mut line = format!("session end: peer={} client={}", self.peer, self.client.as_deref().unwrap_or("-"));
+        if let Some(release) = self.release {
+            // Writing to a string does not fail.
+            let _ = write!(line, " release={release}");
+        }
         if let Some(opened) = &self.opened {
             let stanza = opened.stanza.as_deref().unwrap_or("-");
-            // Writing to a string does not fail.
             let _ = write!(line, " stanza={stanza} command={} process={}", opened.command, opened.process);
         }
         let _ = write!(

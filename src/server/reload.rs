@@ -2,26 +2,34 @@
 //!
 //! Everything is built before anything is replaced, so that an error leaves the old state.
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::authority::Configured;
+use rustix::fs::{Access, access};
+
+use super::authority::{Authorities, Configured};
 use super::connection::Service;
 use super::limits;
 use super::listen::{self, Endpoint, KeepAlive};
+use super::releases::policy::Policy;
+use super::status;
 use super::tls::{self, TlsFiles};
-use crate::config::{self, Environment, LogLevel, ServerSettings};
+use crate::config::{self, Environment, LogLevel, OwnSettings, ServerSettings};
 use crate::observe::log::{self, Level};
-use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::release::{RELEASES, Release};
-use crate::session::{Authority, Limits};
+use crate::protocol::error::Result;
+use crate::protocol::release::Release;
+use crate::session::Limits;
 
 /// The log file's name: the command has no stanza, and is called `server`.
 const LOG_FILE: &str = "all-server.log";
+/// Where learned releases are kept unless `state-path` says otherwise.
+const STATE_DIRECTORY: &str = "/var/lib/repohostd";
+/// Where the status socket is unless `status-socket` says otherwise.
+const RUN_DIRECTORY: &str = "/run/repohostd";
 
 /// A configuration that was read and checked, before certificates are loaded.
 pub(super) struct Configuration {
     pub(super) authority: Rc<Configured>,
-    pub(super) release: &'static Release,
     pub(super) log: log::Settings,
     /// The text of the line `server command begin`.
     pub(super) begin: String,
@@ -36,13 +44,15 @@ impl Configuration {
     /// Those of [`config::load_server`], and 32 for a release that is not known.
     pub(super) fn load(arguments: &[String], environment: &Environment) -> Result<Self> {
         let (files, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
-        let release = release(&loaded.server)?;
+        let policy = Policy::new(&loaded.server.own)?;
+        let release = policy.general().unwrap_or_else(Release::newest);
+        let mut warnings = loaded.warnings;
+        warnings.extend(policy.warnings());
         Ok(Self {
-            release,
             log: log_settings(&loaded.server),
             begin: format!("server command begin {}: {}", release.version, loaded.begin),
-            warnings: loaded.warnings,
-            authority: Rc::new(Configured::new(loaded.server, files, environment.clone(), release)),
+            warnings,
+            authority: Rc::new(Configured::new(loaded.server, files, environment.clone(), Rc::new(policy))),
         })
     }
 
@@ -71,8 +81,8 @@ impl Configuration {
         });
         let service = Service {
             tls,
-            authority: Rc::clone(&self.authority) as Rc<dyn Authority>,
-            release: self.release,
+            authority: Rc::clone(&self.authority) as Rc<dyn Authorities>,
+            policy: Rc::clone(self.authority.policy()),
             handshake: own.handshake_timeout,
             limits: Limits {
                 first_request: own.handshake_timeout,
@@ -84,6 +94,36 @@ impl Configuration {
         };
         self.warnings.extend(reduced);
         Ok(service)
+    }
+
+    /// The directory to keep what is learned in. Where there is none, that is said.
+    pub(super) fn state_directory(&self) -> Option<PathBuf> {
+        let own = &self.server().own;
+        let directory = state_path(own);
+        if is_writable_directory(&directory) {
+            return Some(directory);
+        }
+        if own.state_path.is_some() {
+            log::warn(format_args!(
+                "state-path '{}' is no directory that this user can write to, so learned releases are forgotten at \
+                 the end",
+                directory.display()
+            ));
+        } else if self.authority.policy().general().is_none() {
+            log::info(format_args!(
+                "learned releases are forgotten at the end: there is no writable '{STATE_DIRECTORY}' and no state-path"
+            ));
+        }
+        None
+    }
+
+    /// Where to answer questions about the state.
+    pub(super) fn status_path(&self, state: Option<&Path>) -> Option<PathBuf> {
+        if let Some(path) = &self.server().own.status_socket {
+            return Some(path.clone());
+        }
+        let run = Some(Path::new(RUN_DIRECTORY)).filter(|path| is_writable_directory(path));
+        run.or(state).map(|directory| directory.join(status::SOCKET))
     }
 
     /// The addresses to listen on.
@@ -113,6 +153,25 @@ impl Configuration {
     }
 }
 
+/// Where a server with these settings answers questions about its state, the likeliest first.
+#[must_use]
+pub fn status_paths(own: &OwnSettings) -> Vec<PathBuf> {
+    if let Some(path) = &own.status_socket {
+        return vec![path.clone()];
+    }
+    [PathBuf::from(RUN_DIRECTORY), state_path(own)].into_iter().map(|path| path.join(status::SOCKET)).collect()
+}
+
+/// Where a server with these settings keeps what it learned.
+#[must_use]
+pub fn state_path(own: &OwnSettings) -> PathBuf {
+    own.state_path.clone().unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY))
+}
+
+fn is_writable_directory(path: &Path) -> bool {
+    path.is_dir() && access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
 /// Loads the certificates and ciphers that a configuration names, with warnings.
 ///
 /// # Errors
@@ -126,22 +185,6 @@ pub fn tls_of(server: &ServerSettings) -> Result<(std::sync::Arc<rustls::ServerC
         crl: server.own.crl_file.as_deref(),
         cipher_12: server.tls_cipher_12.as_deref(),
         cipher_13: server.tls_cipher_13.as_deref(),
-    })
-}
-
-/// The release to announce.
-///
-/// # Errors
-///
-/// 32 for a release that is not known.
-pub fn release(server: &ServerSettings) -> Result<&'static Release> {
-    let Some(version) = &server.own.release else { return Ok(Release::newest()) };
-    Release::find(version).ok_or_else(|| {
-        let known: Vec<_> = RELEASES.iter().map(|release| release.version).collect();
-        Error::new(
-            Code::OptionInvalidValue,
-            format!("'{version}' is not valid for 'release' option\nHINT: known releases are {}.", known.join(", ")),
-        )
     })
 }
 

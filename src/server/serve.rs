@@ -2,7 +2,8 @@
 //! Source: specification, sections 2.1, 2.6 and 2.10; the design's improvements on them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
@@ -12,8 +13,10 @@ use super::limits;
 use super::listen::{self, Endpoint, KeepAlive, Listener};
 use super::notify::Notify;
 use super::record::terminated;
+use super::releases::memory::Memory;
 use super::reload::Configuration;
 use super::signals::{Meaning, Signals};
+use super::status::StatusSocket;
 use super::stop_files::is_stopped;
 use crate::config::Environment;
 use crate::disk::inline::{Inline, Options};
@@ -90,6 +93,7 @@ struct Server {
     phase: Phase,
     /// Until when sessions of stopped stanzas are ended.
     stop_watch: Option<Instant>,
+    memory: Memory,
 }
 
 impl Server {
@@ -114,8 +118,10 @@ impl Server {
             configuration,
             phase: Phase::Serving,
             stop_watch: None,
+            memory: Memory::new(None),
         };
         server.configuration.log_warnings();
+        server.remember();
         if let Some(period) = server.notify.watchdog() {
             server.event_loop.arm_watchdog(period);
         }
@@ -126,8 +132,17 @@ impl Server {
     }
 
     fn run(&mut self) -> Result<End> {
+        let end = self.serve();
+        let now = self.event_loop.now();
+        self.memory.finish(self.event_loop.learner(), now);
+        end
+    }
+
+    fn serve(&mut self) -> Result<End> {
         loop {
             let turn = self.event_loop.turn(self.patience()).map_err(|error| system("unable to wait", &error))?;
+            let now = self.event_loop.now();
+            self.memory.keep(self.event_loop.learner(), now);
             if turn.watchdog {
                 self.notify.alive();
                 if let Some(period) = self.notify.watchdog() {
@@ -157,11 +172,46 @@ impl Server {
 
     /// How long the loop may wait before something here is due.
     fn patience(&self) -> Option<Duration> {
-        match self.phase {
-            Phase::Draining(until) | Phase::Leaving(until) => {
-                Some(until.saturating_duration_since(self.event_loop.now()))
-            }
+        let until = |at: Instant| at.saturating_duration_since(self.event_loop.now());
+        let phase = match self.phase {
+            Phase::Draining(at) | Phase::Leaving(at) => Some(until(at)),
             Phase::Serving => self.stop_watch.map(|_| STOP_INTERVAL),
+        };
+        phase.into_iter().chain(self.memory.due().map(until)).min()
+    }
+
+    /// Takes up what was learned before, and begins to answer questions about the state. Neither is
+    /// worth ending a server for.
+    fn remember(&mut self) {
+        let directory = self.configuration.state_directory();
+        if self.memory.directory() != directory.as_deref() {
+            let now = self.event_loop.now();
+            self.memory.finish(self.event_loop.learner(), now);
+            self.memory = Memory::new(directory);
+            let policy = Rc::clone(self.configuration.authority.policy());
+            let learner = self.event_loop.learner();
+            let has_learned = learner.worked().next().is_some();
+            self.memory.load(learner, policy.table());
+            if has_learned {
+                self.memory.write_soon(now);
+            }
+        }
+        let path = self.configuration.status_path(self.memory.directory());
+        let same = match (self.event_loop.status_socket(), &path) {
+            (Some(socket), Some(path)) => socket.is_at(path),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        let failed = |path: &Path, error: &io::Error| {
+            log::warn(format_args!("unable to answer 'repohostd status' at '{}': {error}", path.display()));
+        };
+        let socket =
+            path.as_deref().and_then(|path| StatusSocket::open(path).inspect_err(|error| failed(path, error)).ok());
+        if let Err(error) = self.event_loop.answer_on(socket) {
+            failed(path.as_deref().unwrap_or(Path::new("")), &error);
         }
     }
 
@@ -252,6 +302,7 @@ impl Server {
         log::apply(&self.configuration.log);
         log::info(format_args!("{}", self.configuration.begin));
         self.configuration.log_warnings();
+        self.remember();
         self.end_revoked();
         Ok(())
     }
@@ -271,7 +322,11 @@ impl Server {
 
     fn status(&self) -> String {
         let addresses: Vec<_> = self.event_loop.addresses().iter().map(ToString::to_string).collect();
-        format!("listening on {} as pgBackRest {}", addresses.join(", "), self.configuration.release.version)
+        let release = match self.configuration.authority.policy().general() {
+            Some(release) => format!("as pgBackRest {}", release.version),
+            None => "as the pgBackRest of each client".to_owned(),
+        };
+        format!("listening on {} {release}", addresses.join(", "))
     }
 
     const fn timestamps(&self) -> bool {

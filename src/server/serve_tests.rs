@@ -4,6 +4,7 @@ use super::super::tests::{Client, Closed, NOOP, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
 use crate::protocol::pack::Writer;
+use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
 
 /// More turns than anything here takes.
@@ -25,7 +26,9 @@ fn write_config(pki: &Pki, auth: &str, further: &str) {
 
 /// A server on a port of the system's choice; the configuration's own port is only a placeholder.
 fn start(pki: &Pki) -> Server {
-    let arguments = vec![format!("--config={}", pki.path("pgbackrest.conf").display())];
+    // The clients of these tests speak as the newest release does.
+    let release = format!("--release={}", Release::newest().version);
+    let arguments = vec![format!("--config={}", pki.path("pgbackrest.conf").display()), release];
     let environment = Environment::default();
     let mut configuration = Configuration::load(&arguments, &environment).unwrap();
     let service = configuration.service(None).unwrap();
@@ -45,6 +48,7 @@ fn start(pki: &Pki) -> Server {
         configuration,
         phase: Phase::Serving,
         stop_watch: None,
+        memory: Memory::new(None),
     }
 }
 
@@ -335,4 +339,46 @@ fn a_client_that_lost_its_grant_cannot_go_on_by_leaving_a_file_open() {
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
     assert!(file.exists(), "it was removed without a grant");
     assert!(String::from_utf8_lossy(&clients[0].received).contains("no longer grants it"));
+}
+
+/// Teaches a server that a client of the newest release is at this address.
+fn teach(server: &mut Server) {
+    let mut clients = [Client::connect(server.event_loop.addresses()[0], &anonymous())];
+    until(server, &mut clients, |clients, _| clients[0].greeted());
+    clients[0].send(&[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00]);
+    until(server, &mut clients, |clients, _| clients[0].closed.is_some());
+}
+
+#[test]
+fn a_reload_moves_the_status_socket_and_what_was_learned() {
+    let pki = Pki::of_user_guide();
+    write_config(&pki, "pgbackrest-client=demo", "");
+    let place = |name: &str| pki.path(name).display().to_string();
+    for name in ["one", "two"] {
+        std::fs::create_dir(pki.path(name)).unwrap();
+    }
+    let own = |name: &str| format!("[global]\nstate-path={0}\nstatus-socket={0}/status\n", place(name));
+    pki.write("repohostd.conf", &own("one"));
+    let mut server = start(&pki);
+    server.remember();
+    let socket = |name: &str| std::os::unix::net::UnixStream::connect(pki.path(&format!("{name}/status")));
+    assert!(socket("one").is_ok());
+    teach(&mut server);
+
+    pki.write("repohostd.conf", &own("two"));
+    server.replace().unwrap();
+    assert!(socket("one").is_err() && socket("two").is_ok());
+    assert_eq!(server.memory.directory(), Some(pki.path("two").as_path()));
+    let now = server.event_loop.now();
+    server.memory.finish(server.event_loop.learner(), now);
+    let kept = |name: &str| std::fs::read_to_string(pki.path(&format!("{name}/releases.json"))).unwrap();
+    assert!(kept("one").contains("127.0.0.1") && kept("two").contains("127.0.0.1"));
+
+    // The same once more changes nothing, and a directory that is gone ends nothing.
+    server.replace().unwrap();
+    assert!(socket("two").is_ok());
+    pki.write("repohostd.conf", &own("three"));
+    server.replace().unwrap();
+    assert_eq!(server.memory.directory(), None);
+    assert!(is_greeted(&mut server));
 }

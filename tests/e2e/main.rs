@@ -23,6 +23,7 @@ mod locks;
 mod ping;
 mod quickstart;
 mod recovery;
+mod releases;
 mod retention;
 mod soak;
 mod stopping;

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, Site, assert_error, environment, strings};
-use crate::config::{Files, LogLevel, OwnSettings, ServerSettings, describe, load_from};
+use crate::config::{Files, ListenerPin, LogLevel, OwnSettings, Pin, ServerSettings, describe, load_from};
 use crate::protocol::error::{Code, Error};
 
 fn settings(main: &str, arguments: &[&str]) -> ServerSettings {
@@ -179,9 +179,17 @@ fn our_own_settings_arrive() {
         "repohostd.conf",
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
-         end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\n",
+         end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nstate-path=/state\n\
+         status-socket=/run/x.sock\n[client:db1.example, db2.example]\nrelease=2.45\n\
+         [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
     let own = site.load(&[], &[]).unwrap().1.server.own;
+    let place = |line| site.filled(&format!("$/repohostd.conf:{line}"));
+    let pin = |subject: &str, release: &str, line| Pin {
+        subject: subject.to_owned(),
+        release: release.to_owned(),
+        place: place(line),
+    };
     let expected = OwnSettings {
         release: Some("2.55.1".to_owned()),
         releases: strings(&["2.45", "2.60.0"]),
@@ -194,6 +202,16 @@ fn our_own_settings_arrive() {
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
         listing_memory_max: 1 << 30,
+        state_path: Some("/state".into()),
+        status_socket: Some("/run/x.sock".into()),
+        clients: vec![pin("db1.example", "2.45", 17), pin("db2.example", "2.45", 17)],
+        listeners: vec![ListenerPin {
+            address: Some("::1".parse().unwrap()),
+            port: Some(8433),
+            release: "2.60.0".to_owned(),
+            place: place(19),
+        }],
+        declared: vec![pin("2.61.0", "2.60.0", 21)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -208,18 +226,44 @@ fn a_typo_in_our_own_file_is_found() {
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
-             end-revoked-sessions, handshake-timeout, listing-memory-max, release, releases.",
+             end-revoked-sessions, handshake-timeout, listing-memory-max, release, releases, state-path, \
+             status-socket.",
         ),
         (
             "[server]\nrelease=2.45",
             Code::Config,
-            "unknown section '[server]' in '$/repohostd.conf', above line 2\nHINT: the only section is [global].",
+            "unknown section '[server]' in '$/repohostd.conf', above line 2\nHINT: sections are [global], \
+             [client:NAME], [listener:ADDRESS] and [release:VERSION].",
         ),
         (
             "[global]\nrelease=2.45\nrelease=2.46",
             Code::OptionInvalid,
             "option 'release' cannot be set multiple times\nHINT: see '$/repohostd.conf:3'.",
         ),
+        (
+            "[client:a]\nrelease=2.45\n[client:a,b]\nrelease=2.46",
+            Code::OptionInvalid,
+            "'a' has release 2.45 in '$/repohostd.conf:2' and 2.46 in '$/repohostd.conf:4'\nHINT: keep one of them.",
+        ),
+        (
+            "[client: ]\nrelease=2.45",
+            Code::Config,
+            "section '[client: ]' must name names of certificates, separated by commas\nHINT: see \
+             '$/repohostd.conf:2'.",
+        ),
+        (
+            "[listener:localhost]\nrelease=2.45",
+            Code::Config,
+            "section '[listener:localhost]' must name an address in numbers, which may be followed by a colon and a \
+             port\nHINT: see '$/repohostd.conf:2'.",
+        ),
+        (
+            "[client:a]\nlike=2.45",
+            Code::Config,
+            "unknown option 'like' in section '[client:a]'\nHINT: see '$/repohostd.conf:2'.\nHINT: the only option \
+             is release.",
+        ),
+        ("[release:2.61.0]", Code::Config, "section '[release:2.61.0]' has no option 'like'"),
         ("[global]\nrelease=", Code::OptionInvalidValue, "option 'release' must have a value"),
         ("[global]\nrelease=2.x", Code::OptionInvalidValue, "'2.x' is not valid for 'release' option"),
         ("[global]\nreleases=2.45,x", Code::OptionInvalidValue, "'x' is not valid for 'releases' option"),

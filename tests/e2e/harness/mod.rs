@@ -4,6 +4,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod postgres;
+pub(crate) mod relay;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;

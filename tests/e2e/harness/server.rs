@@ -24,6 +24,8 @@ fn original() -> bool {
 pub(crate) struct Server {
     pub(crate) workspace: Arc<Workspace>,
     pub(crate) release: String,
+    /// Whether our server finds out the clients' releases itself instead of being told `release`.
+    pub(crate) learns: bool,
     pub(crate) port: u16,
     /// `pgbackrest.conf`.
     pub(crate) config: Config,
@@ -44,6 +46,7 @@ impl Server {
         let mut server = Self {
             workspace: Arc::clone(workspace),
             release: release.to_owned(),
+            learns: false,
             port: free_port(),
             config: Config::default(),
             own_config: Config::default(),
@@ -112,7 +115,10 @@ impl Server {
             command
         } else {
             let mut command = self.workspace.command(self.binary());
-            command.arg(format!("--config={}", config.display())).arg(format!("--release={}", self.release));
+            command.arg(format!("--config={}", config.display()));
+            if !self.learns {
+                command.arg(format!("--release={}", self.release));
+            }
             command
         };
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -188,6 +194,13 @@ impl Server {
     #[track_caller]
     pub(crate) fn wait_for_log(&self, text: &str) {
         wait_until(&format!("{text:?} in the server's log"), SOON, || self.log().contains(text));
+    }
+
+    /// Runs one of our own commands on the repository host.
+    pub(crate) fn own_command(&self, arguments: &[&str]) -> Output {
+        let mut command = self.workspace.command(self.binary());
+        command.args(arguments).arg(format!("--config={}", self.path("pgbackrest.conf").display()));
+        self.workspace.run(&format!("own-{}", arguments[0]), command)
     }
 
     /// Runs the real pgbackrest on the repository host, for the stanza.

@@ -1,0 +1,149 @@
+//! The sections of `repohostd.conf` that say which release is for whom.
+//!
+//! Owns their names and grammar; whether a release is known is not decided here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::dialect::release_number;
+use super::ini::{Entry, place};
+use super::own::{OwnSettings, Single};
+use crate::protocol::error::{Code, Error, Result};
+
+const CLIENT: &str = "client";
+const LISTENER: &str = "listener";
+const RELEASE: &str = "release";
+
+/// A release that is written down for a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// A client's name, or the release that is declared.
+    pub subject: String,
+    /// Its release, or the one that it is like.
+    pub release: String,
+    /// Where that is written, `FILE:LINE`.
+    pub place: String,
+}
+
+/// A release that is written down for an address of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerPin {
+    /// The address that clients connect to; `None` for all.
+    pub address: Option<IpAddr>,
+    /// The port that they connect to; `None` for all.
+    pub port: Option<u16>,
+    /// Its release.
+    pub release: String,
+    /// Where that is written, `FILE:LINE`.
+    pub place: String,
+}
+
+/// What a section is about.
+enum About<'a> {
+    Clients(Vec<&'a str>),
+    Listener(Option<IpAddr>, Option<u16>),
+    Release(&'a str),
+}
+
+/// Takes a section that is not `[global]`. Returns whether there are sections of that name.
+///
+/// # Errors
+///
+/// 27 for a name that means nothing or an option that is not known here; 31 for a client that has
+/// two releases; 32 for a bad value.
+pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entry]) -> Result<bool> {
+    let Some((kind, name)) = section.split_once(':') else { return Ok(false) };
+    let about = match kind {
+        CLIENT => {
+            let names: Vec<_> = name.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+            (!names.is_empty()).then_some(About::Clients(names))
+        }
+        LISTENER => listener(name).map(|(address, port)| About::Listener(address, port)),
+        RELEASE => release_number(name).map(|_| About::Release(name)),
+        _ => return Ok(false),
+    };
+    let first = entries.first().and_then(|entry| entry.values.first());
+    let hint = first.map_or(String::new(), |value| format!("\nHINT: see '{}'.", place(&value.file, value.line)));
+    let Some(about) = about else {
+        let wanted = match kind {
+            CLIENT => "names of certificates, separated by commas",
+            LISTENER => "an address in numbers, which may be followed by a colon and a port",
+            _ => "a release, such as 2.61.0",
+        };
+        return Err(Error::new(Code::Config, format!("section '[{section}]' must name {wanted}{hint}")));
+    };
+    let option = if matches!(about, About::Release(_)) { "like" } else { "release" };
+    let mut given = None;
+    for entry in entries {
+        let one = Single { key: &entry.key, values: &entry.values };
+        if entry.key != option {
+            let message = format!("unknown option '{}' in section '[{section}]'", entry.key);
+            return Err(Error::new(Code::Config, format!("{message}{hint}\nHINT: the only option is {option}.")));
+        }
+        given = Some((one.release()?, one.place()));
+    }
+    let Some((release, place)) = given else {
+        return Err(Error::new(Code::Config, format!("section '[{section}]' has no option '{option}'")));
+    };
+    match about {
+        About::Clients(names) => {
+            for name in names {
+                add(
+                    &mut own.clients,
+                    Pin { subject: name.to_owned(), release: release.clone(), place: place.clone() },
+                )?;
+            }
+        }
+        About::Listener(address, port) => own.listeners.push(ListenerPin { address, port, release, place }),
+        About::Release(version) => add(&mut own.declared, Pin { subject: version.to_owned(), release, place })?,
+    }
+    Ok(true)
+}
+
+fn add(pins: &mut Vec<Pin>, pin: Pin) -> Result<()> {
+    if let Some(other) = pins.iter().find(|other| other.subject == pin.subject && other.release != pin.release) {
+        let Pin { subject, release, place } = pin;
+        return Err(Error::new(
+            Code::OptionInvalid,
+            format!(
+                "'{subject}' has release {} in '{}' and {release} in '{place}'\nHINT: keep one of them.",
+                other.release, other.place
+            ),
+        ));
+    }
+    pins.push(pin);
+    Ok(())
+}
+
+/// `192.0.2.1`, `192.0.2.1:8432`, `::1`, `[::1]:8432`, `*:8432`.
+fn listener(text: &str) -> Option<(Option<IpAddr>, Option<u16>)> {
+    if let Some(port) = text.strip_prefix("*:") {
+        return Some((None, Some(port.parse().ok()?)));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some((Some(address.ip()), Some(address.port())));
+    }
+    Some((Some(text.parse().ok()?), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_an_address_a_port_or_both() {
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        for (text, expected) in [
+            ("192.0.2.1", Some((address("192.0.2.1"), None))),
+            ("192.0.2.1:8433", Some((address("192.0.2.1"), Some(8433)))),
+            ("::1", Some((address("::1"), None))),
+            ("[::1]:8433", Some((address("::1"), Some(8433)))),
+            ("*:8433", Some((None, Some(8433)))),
+            ("*", None),
+            ("localhost", None),
+            ("192.0.2.1:", None),
+            ("192.0.2.1:70000", None),
+        ] {
+            assert_eq!(listener(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Which release of pgBackRest a client is greeted with.
+//!
+//! A client accepts its own release only and says nothing before it has read the greeting
+//! (specification of the protocol, section 1.2), so the server has to know or to guess it:
+//! [`policy`] is what the administrator wrote down, [`learner`] what clients taught, [`memory`]
+//! keeps that across restarts. Only [`memory`] touches a file; nothing here knows a socket.
+
+pub mod learner;
+pub mod memory;
+pub mod policy;
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Names that are longer are not remembered, so that what is remembered stays small.
+const NAME_MAXIMUM: usize = 255;
+
+/// Whom something was learned of: a client's address, and the first name of its certificate.
+/// Hosts that share a certificate differ by address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Where the client connects from; the first field, so that neighbours in order share it.
+    pub address: IpAddr,
+    /// `None` for pings, which show no certificate.
+    pub client: Option<Box<str>>,
+}
+
+impl Key {
+    /// The key of a client that proved to have `names`. One without a name that can be remembered
+    /// is remembered by its address.
+    #[must_use]
+    pub fn new(address: IpAddr, names: Option<&[String]>) -> Self {
+        let name = names.and_then(<[String]>::first).filter(|name| name.len() <= NAME_MAXIMUM);
+        Self { address: address.to_canonical(), client: name.map(|name| name.as_str().into()) }
+    }
+}
+
+/// Seconds since the epoch; what is learned is dated by them.
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

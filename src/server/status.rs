@@ -1,0 +1,446 @@
+//! The state of the server for `repohostd status`: a unix socket that answers one word with one JSON
+//! document and takes no commands.
+//!
+//! Only the user that the server runs as and root are answered. Whoever asks is served by the event
+//! loop without waiting: few at a time, each for a short time, with an answer of bounded size.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::fs::Mode;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{geteuid, umask};
+use serde_json::{Value, json};
+use slab::Slab;
+
+use super::releases::learner::Learner;
+use super::releases::policy::Policy;
+use crate::observe::log;
+use crate::session::{Counters, Opened};
+
+/// The socket's name in its directory.
+pub const SOCKET: &str = "repohostd.sock";
+/// What a client asks.
+pub const REQUEST: &[u8] = b"status\n";
+/// Raised when the meaning of the answer changes.
+pub const VERSION: u64 = 1;
+/// Tokens of the poll from here on belong to the socket and its clients.
+pub(super) const TOKENS: usize = usize::MAX / 4 * 3;
+const LISTENER: Token = Token(TOKENS);
+/// Those who are answered at a time.
+const CLIENTS: usize = 4;
+/// What each may take, from connecting to the last byte.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Entries are left out, and counted, when an answer gets longer than this.
+const SESSIONS_LENGTH: usize = 2 << 20;
+const CLIENTS_LENGTH: usize = 2 << 20;
+
+/// A socket that is bound, and removed with this value.
+#[derive(Debug)]
+pub struct StatusSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Tells the socket from one that somebody else has put in its place.
+    inode: u64,
+}
+
+impl StatusSocket {
+    /// Binds `path`, in place of a socket that nobody listens on any more.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when another server answers there or something else stands there; otherwise what
+    /// the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            let alive = || StdUnixStream::connect(path).is_ok();
+            if !metadata.file_type().is_socket() || alive() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(path)?;
+        }
+        // From the first moment on nobody else may connect. The process has one thread.
+        let before = umask(Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+    }
+
+    /// Whether this is what stands at `path`.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.path == path && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        if self.is_at(&self.path) {
+            // What stays is replaced by the next server.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What is shown of a session.
+#[derive(Debug)]
+pub(super) struct SessionView<'a> {
+    pub(super) peer: SocketAddr,
+    pub(super) client: Option<&'a str>,
+    pub(super) release: &'static str,
+    pub(super) opened: Option<&'a Opened>,
+    pub(super) age: Duration,
+    pub(super) counters: Counters,
+}
+
+/// What is called with each session.
+pub(super) type Each<'a> = dyn FnMut(SessionView<'_>) + 'a;
+
+/// What an answer is made of.
+pub(super) struct View<'a> {
+    pub(super) addresses: &'a [SocketAddr],
+    pub(super) policy: &'a Policy,
+    pub(super) learner: &'a Learner,
+    pub(super) connections: usize,
+    /// Calls back with each session.
+    pub(super) sessions: &'a dyn Fn(&mut Each<'_>),
+}
+
+impl View<'_> {
+    fn compose(&self) -> String {
+        let head = json!({
+            "version": VERSION,
+            "server": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "addresses": self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "release": self.policy.general().map(|release| release.version),
+            "connections": self.connections,
+        });
+        let mut text = head.to_string();
+        // The lists go between the head's last value and its brace.
+        text.pop();
+        let mut sessions = List::begin(&mut text, "sessions", SESSIONS_LENGTH);
+        (self.sessions)(&mut |session| sessions.add(&session_json(&session)));
+        sessions.end();
+        let mut clients = List::begin(&mut text, "clients", CLIENTS_LENGTH);
+        for (key, worked) in self.learner.worked() {
+            let releases: Vec<_> =
+                worked.iter().map(|worked| json!({ "release": worked.release.version, "at": worked.at })).collect();
+            let address = key.address.to_string();
+            clients.add(&json!({ "client": key.client, "address": address, "releases": releases }));
+        }
+        clients.end();
+        text.push_str("}\n");
+        text
+    }
+}
+
+fn session_json(session: &SessionView<'_>) -> Value {
+    let opened = session.opened;
+    json!({
+        "peer": session.peer.to_string(),
+        "client": session.client,
+        "stanza": opened.and_then(|opened| opened.stanza.as_deref()),
+        "command": opened.map(|opened| opened.command.as_str()),
+        "process": opened.map(|opened| opened.process),
+        "release": session.release,
+        "seconds": session.age.as_secs(),
+        "requests": session.counters.requests,
+        "errors": session.counters.errors,
+        "read": session.counters.read,
+        "written": session.counters.written,
+    })
+}
+
+/// A list of an answer that does not grow without bound.
+struct List<'a> {
+    text: &'a mut String,
+    name: &'static str,
+    longest: usize,
+    empty: bool,
+    omitted: usize,
+}
+
+impl<'a> List<'a> {
+    fn begin(text: &'a mut String, name: &'static str, length: usize) -> Self {
+        text.push_str(",\"");
+        text.push_str(name);
+        text.push_str("\":[");
+        let longest = text.len() + length;
+        Self { text, name, longest, empty: true, omitted: 0 }
+    }
+
+    fn add(&mut self, value: &Value) {
+        if self.text.len() >= self.longest {
+            self.omitted += 1;
+            return;
+        }
+        self.text.push_str(if std::mem::replace(&mut self.empty, false) { "\n" } else { ",\n" });
+        self.text.push_str(&value.to_string());
+    }
+
+    fn end(self) {
+        self.text.push_str("],\"");
+        self.text.push_str(self.name);
+        self.text.push_str("-omitted\":");
+        self.text.push_str(&self.omitted.to_string());
+    }
+}
+
+/// The socket and those who ask.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    socket: Option<StatusSocket>,
+    clients: Slab<Client>,
+    /// Whether the poll reported something since the last look.
+    noted: bool,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    request: Vec<u8>,
+    answer: Option<Vec<u8>>,
+    sent: usize,
+    deadline: Instant,
+}
+
+impl Status {
+    /// Answers on another socket from now on.
+    pub(super) fn replace(&mut self, socket: Option<StatusSocket>, registry: &Registry) -> io::Result<()> {
+        if let Some(mut old) = self.socket.take() {
+            // It is closed in any case.
+            let _ = registry.deregister(&mut old.listener);
+        }
+        let Some(mut socket) = socket else { return Ok(()) };
+        registry.register(&mut socket.listener, LISTENER, Interest::READABLE)?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    /// The socket in use.
+    pub(super) const fn socket(&self) -> Option<&StatusSocket> {
+        self.socket.as_ref()
+    }
+
+    /// The poll reported one of our tokens.
+    pub(super) const fn note(&mut self) {
+        self.noted = true;
+    }
+
+    /// Whether [`Status::advance`] has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.noted && self.clients.is_empty()
+    }
+
+    /// When somebody who asks has to be done.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.clients.iter().map(|(_, client)| client.deadline).min()
+    }
+
+    /// Accepts, reads and answers as far as that does not wait.
+    pub(super) fn advance(&mut self, now: Instant, registry: &Registry, view: &View<'_>) {
+        self.noted = false;
+        self.accept(now, registry);
+        self.clients.retain(|_, client| client.deadline > now && client.advance(view));
+    }
+
+    fn accept(&mut self, now: Instant, registry: &Registry) {
+        let Some(socket) = &self.socket else { return };
+        // Errors end it too: there is nobody to tell, and the next event tries again.
+        while let Ok((mut stream, _)) = socket.listener.accept() {
+            let user = socket_peercred(&stream).map(|credentials| credentials.uid);
+            if !user.is_ok_and(|user| user.is_root() || user == geteuid()) {
+                log::detail(format_args!("somebody else than root and the server's user asked for the status"));
+                continue;
+            }
+            if self.clients.len() >= CLIENTS {
+                continue;
+            }
+            let entry = self.clients.vacant_entry();
+            let token = Token(TOKENS + 1 + entry.key());
+            if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
+                let (request, deadline) = (Vec::with_capacity(REQUEST.len()), now + PATIENCE);
+                entry.insert(Client { stream, request, answer: None, sent: 0, deadline });
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Whether there is more to do.
+    fn advance(&mut self, view: &View<'_>) -> bool {
+        while self.answer.is_none() {
+            let mut byte = [0];
+            match self.stream.read(&mut byte) {
+                Ok(1) => self.request.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return false,
+            }
+            if self.request == REQUEST {
+                self.answer = Some(view.compose().into_bytes());
+            } else if !REQUEST.starts_with(&self.request) {
+                self.answer = Some(b"{\"error\":\"the only request is status\"}\n".to_vec());
+            }
+        }
+        let answer = self.answer.as_deref().unwrap_or_default();
+        while self.sent < answer.len() {
+            match self.stream.write(&answer[self.sent..]) {
+                Ok(count) if count > 0 => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::release::Release;
+    use crate::server::releases::Key;
+
+    fn answer(status: &mut Status, registry: &Registry, client: &mut StdUnixStream, sessions: usize) -> String {
+        let policy = Policy::pinned_to(Release::newest());
+        let mut learner = Learner::default();
+        let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("db\"1".into()) };
+        learner.confirm(&key, Release::newest(), 7);
+        let opened =
+            Opened { command: "archive-push".to_owned(), stanza: Some("demo".to_owned()), process: 1, exec_id: None };
+        let peer = "192.0.2.1:1".parse().unwrap();
+        let session = || SessionView {
+            peer,
+            client: Some("db\"1"),
+            release: "2.60.0",
+            opened: Some(&opened),
+            age: Duration::from_millis(2500),
+            counters: Counters { written: 5, ..Counters::default() },
+        };
+        let view = View {
+            addresses: &["127.0.0.1:8432".parse().unwrap()],
+            policy: &policy,
+            learner: &learner,
+            connections: sessions,
+            sessions: &|each| (0..sessions).for_each(|_| each(session())),
+        };
+        let mut text = Vec::new();
+        client.set_nonblocking(true).unwrap();
+        for _ in 0..100_000 {
+            status.note();
+            status.advance(Instant::now(), registry, &view);
+            let mut part = [0; 4096];
+            match client.read(&mut part) {
+                Ok(0) => return String::from_utf8(text).unwrap(),
+                Ok(count) => text.extend_from_slice(&part[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A refused client's request was not read.
+                Err(_) => return String::from_utf8(text).unwrap(),
+            }
+        }
+        panic!("no end of the answer");
+    }
+
+    fn status(path: &Path) -> (mio::Poll, Status) {
+        let poll = mio::Poll::new().unwrap();
+        let mut status = Status::default();
+        status.replace(Some(StatusSocket::open(path).unwrap()), poll.registry()).unwrap();
+        (poll, status)
+    }
+
+    #[test]
+    fn sessions_and_clients_are_told_to_the_servers_own_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        let (poll, mut status) = status(&path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut client = StdUnixStream::connect(&path).unwrap();
+        client.write_all(REQUEST).unwrap();
+        let text = answer(&mut status, poll.registry(), &mut client, 2);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["version"], VERSION);
+        assert_eq!(value["addresses"], json!(["127.0.0.1:8432"]));
+        assert_eq!(value["sessions"].as_array().unwrap().len(), 2);
+        let session = &value["sessions"][0];
+        assert_eq!(
+            (&session["stanza"], &session["process"], &session["seconds"]),
+            (&json!("demo"), &json!(1), &json!(2))
+        );
+        let client = &value["clients"][0];
+        assert_eq!(client["client"], "db\"1");
+        assert_eq!(client["releases"][0], json!({ "release": Release::newest().version, "at": 7 }));
+        assert!(status.is_idle());
+    }
+
+    #[test]
+    fn a_very_long_list_is_cut_and_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        let (poll, mut status) = status(&path);
+        let mut client = StdUnixStream::connect(&path).unwrap();
+        client.write_all(REQUEST).unwrap();
+        let text = answer(&mut status, poll.registry(), &mut client, 100_000);
+        assert!(text.len() < SESSIONS_LENGTH + CLIENTS_LENGTH, "{}", text.len());
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let shown = value["sessions"].as_array().unwrap().len() as u64;
+        assert_eq!(shown + value["sessions-omitted"].as_u64().unwrap(), 100_000);
+        assert_eq!(value["clients-omitted"], 0);
+    }
+
+    #[test]
+    fn nothing_but_the_one_word_is_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        let (poll, mut status) = status(&path);
+        for request in [&b"stop\n"[..], b"\n", b"statusx", &[0xff; 4000]] {
+            let mut client = StdUnixStream::connect(&path).unwrap();
+            client.write_all(request).unwrap();
+            let text = answer(&mut status, poll.registry(), &mut client, 1);
+            assert!(text.is_empty() || text.contains("the only request is status"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_asks_nothing_is_closed_and_only_a_few_are_heard_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        let (poll, mut status) = status(&path);
+        let policy = Policy::pinned_to(Release::newest());
+        let learner = Learner::default();
+        let view = View { addresses: &[], policy: &policy, learner: &learner, connections: 0, sessions: &|_| {} };
+        let silent: Vec<_> = (0..9).map(|_| StdUnixStream::connect(&path).unwrap()).collect();
+        let now = Instant::now();
+        status.advance(now, poll.registry(), &view);
+        assert_eq!(status.clients.len(), CLIENTS);
+        assert_eq!(status.deadline(), Some(now + PATIENCE));
+        status.advance(now + PATIENCE, poll.registry(), &view);
+        assert!(status.is_idle());
+        drop(silent);
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_but_no_other_server_and_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = StatusSocket::open(&path).unwrap();
+        assert_eq!(StatusSocket::open(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(first.is_at(&path));
+        drop(first);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        assert!(StatusSocket::open(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}
