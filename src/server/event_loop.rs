@@ -20,7 +20,7 @@ use super::clock::{Clock, Timer, Timers};
 use super::connection::{Connection, Context, Next, Service};
 use super::listen::Listener;
 use super::signals::{Meaning, Signals};
-use crate::disk::Disk;
+use crate::disk::{Disk, HeldLock};
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
 use crate::protocol::error::Error;
@@ -246,6 +246,7 @@ impl EventLoop {
                 names: connection.names(),
                 stanza: connection.stanza(),
                 authorized: connection.is_authorized(),
+                locks: connection.locks(),
             };
             let Some(error) = reason(&view) else { continue };
             match ending {
@@ -516,6 +517,8 @@ pub struct ClientView<'a> {
     pub stanza: Option<&'a str>,
     /// Whether it was authorized; before that it has no stanza.
     pub authorized: bool,
+    /// The locks that its session holds.
+    pub locks: &'a [HeldLock],
 }
 
 const fn timer_of(key: u64) -> Timer {

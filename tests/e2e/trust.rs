@@ -68,7 +68,9 @@ fn certificates_before_and_after_their_time_are_refused_and_the_server_says_so(r
     bench.server.start();
     let authority = &Certificates::shared().authority;
     for extensions in ["", "subjectAltName=DNS:pgbackrest-client\n"] {
-        for (valid, word) in [(("20200101", "20210101"), "expired"), (("20900101", "20990101"), "not valid yet")] {
+        for (valid, word) in
+            [(("20200101", "20210101"), "expired"), (("20900101", "20990101"), "is not valid before 2090-01-01")]
+        {
             let wish = Wish { valid, extensions, ..Wish::plain(Kind::Curve("P-256")) };
             bench.client.write_identity(&authority.issue_as(CLIENT, &wish));
             is_refused(&bench, &[word, CLIENT]);
