@@ -34,7 +34,7 @@ use super::releases::learner::Learner;
 use super::releases::policy::Policy;
 use super::status::SessionView;
 use super::tls::{describe_handshake_error, identity};
-use crate::disk::{Completion, Disk, Ticket};
+use crate::disk::{Completion, Disk, HeldLock, Ticket};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
@@ -231,6 +231,11 @@ impl Connection {
     /// Whether its session holds locks, or has held some.
     pub(super) fn has_locked(&self) -> bool {
         self.session.as_ref().is_some_and(Session::has_locked)
+    }
+
+    /// The locks that its session holds.
+    pub(super) fn locks(&self) -> &[HeldLock] {
+        self.session.as_ref().map_or(&[], Session::locks)
     }
 
     /// The names that the client proved to have.

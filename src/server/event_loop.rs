@@ -22,7 +22,7 @@ use super::listen::Listener;
 use super::releases::learner::Learner;
 use super::signals::{Meaning, Signals};
 use super::status::{self, Status, StatusSocket, View};
-use crate::disk::Disk;
+use crate::disk::{Disk, HeldLock};
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
 use crate::protocol::error::Error;
@@ -278,6 +278,7 @@ impl EventLoop {
                 names: connection.names(),
                 stanza: connection.stanza(),
                 authorized: connection.is_authorized(),
+                locks: connection.locks(),
             };
             let Some(error) = reason(&view) else { continue };
             match ending {
@@ -570,6 +571,8 @@ pub struct ClientView<'a> {
     pub stanza: Option<&'a str>,
     /// Whether it was authorized; before that it has no stanza.
     pub authorized: bool,
+    /// The locks that its session holds.
+    pub locks: &'a [HeldLock],
 }
 
 const fn timer_of(key: u64) -> Timer {

@@ -19,6 +19,7 @@ use super::signals::{Meaning, Signals};
 use super::status::StatusSocket;
 use super::stop_files::is_stopped;
 use crate::config::Environment;
+use crate::disk::HeldLock;
 use crate::disk::inline::{Inline, Options};
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
@@ -29,7 +30,8 @@ const BIND_PATIENCE: Duration = Duration::from_secs(10);
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// What clients get to take their last bytes after sessions were aborted.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How long a SIGTERM that is meant for some sessions ends further ones of their stanzas.
+/// How long a SIGTERM that is meant for some sessions ends further ones of their stanzas: it comes once,
+/// before the lock files of all of them are removed.
 const STOP_WATCH: Duration = Duration::from_secs(2);
 /// How often stop files are looked for in that time.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
@@ -250,15 +252,19 @@ impl Server {
         self.phase = Phase::Draining(self.event_loop.now() + self.configuration.server().own.drain_timeout);
     }
 
-    /// Ends the sessions of stanzas that have a stop file; how many stanzas whose locks are held here, or
-    /// were until a moment ago, have one. Only of these can `stop --force` have found our process: a
-    /// stanza that was stopped long ago must not keep anybody from ending the server.
+    /// Ends the sessions of stopped stanzas whose lock files are gone; how many stanzas whose locks are
+    /// held here, or were until a moment ago, have a stop file. Only of these can `stop --force` have
+    /// found our process: a stanza that was stopped long ago must not keep anybody from ending the server.
+    ///
+    /// It signals those whose lock files it removed. Restores and others without locks go on, and who
+    /// comes later is told of the stop file, as by the original.
     fn end_stopped(&mut self) -> usize {
         let lock_path: PathBuf = self.configuration.server().lock_path.clone();
         let mut stopped = self.event_loop.locked_stanzas();
         stopped.retain(|stanza| is_stopped(&lock_path, stanza.as_deref()));
         let is_meant = |client: &ClientView<'_>| {
-            client.authorized && stopped.iter().any(|stanza| stanza.as_deref() == client.stanza)
+            stopped.iter().any(|stanza| stanza.as_deref() == client.stanza)
+                && client.locks.iter().any(HeldLock::is_orphaned)
         };
         self.event_loop.end(Ending::Abort, |client| is_meant(client).then(|| terminated("SIGTERM")));
         stopped.len()

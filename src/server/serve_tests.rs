@@ -1,6 +1,6 @@
 //! Reload and shutdown, with configuration files and sockets and without signals.
 
-use super::super::tests::{Client, Closed, NOOP, anonymous, known};
+use super::super::tests::{Client, Closed, NOOP, YES, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
 use crate::protocol::pack::Writer;
@@ -212,13 +212,34 @@ fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let mut clients = with_session(&mut server, &pki);
-    std::fs::create_dir_all(pki.path("lock")).unwrap();
+    let [locked] = with_session(&mut server, &pki);
+    let connect = |server: &Server, process| {
+        let mut client = Client::connect(server.event_loop.addresses()[0], &known(&pki));
+        client.send(&config_request(process));
+        client.send(NOOP);
+        client
+    };
+    let mut clients = [locked, connect(&server, 1)];
+    let answered = |client: &Client| client.received.ends_with(YES);
+    until(&mut server, &mut clients, |clients, _| answered(&clients[1]));
     std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
+    for lock in std::fs::read_dir(pki.path("lock")).unwrap().flatten() {
+        if lock.path().extension().is_some_and(|extension| extension == "lock") {
+            std::fs::remove_file(lock.path()).unwrap();
+        }
+    }
     server.terminate(false);
     assert_eq!(server.phase, Phase::Serving);
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
     assert!(is_greeted(&mut server));
+    // Who comes while the server looks for further locks that are gone is told of the stop file.
+    let [_, worker] = clients;
+    let mut clients = [worker, connect(&server, 0)];
+    server.end_stopped();
+    until(&mut server, &mut clients, |clients, _| clients[1].closed.is_some());
+    assert!(String::from_utf8_lossy(&clients[1].received).contains("stop file exists for stanza demo"));
+    server.end_stopped();
+    assert_eq!(clients[0].closed, None, "a session without a lock is nobody's to stop");
     // The session that the signal was for may be over before the signal is looked at.
     server.terminate(false);
     assert_eq!(server.phase, Phase::Serving);

@@ -25,7 +25,7 @@ mod learning;
 
 /// A ping of releases from 2.54 on, and its answer.
 pub(super) const NOOP: &[u8] = &[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00];
-const YES: &[u8] = &[0x94, 0x80, 0x00];
+pub(super) const YES: &[u8] = &[0x94, 0x80, 0x00];
 /// More turns than anything here takes; a test that waits for longer has failed.
 const TURNS: usize = 20_000;
 

@@ -38,6 +38,14 @@ fn is_stopped_by(release: &str, stop: impl Fn(&Bench) -> Output, refusal: &str) 
     cluster.fill(2);
     let server = bench.server.id();
 
+    // reads a file that is larger than what fits between client and server
+    bench.workspace.directory("server/repository/archive/demo");
+    let large =
+        bench.workspace.file("server/repository/archive/demo/large", 0o640, &"0123456789abcdef".repeat(4 << 20));
+    let got = bench.workspace.path().join("got");
+    let reader = bench.client.start_into(&got, &["repo-get", "--log-level-console=off", "archive/demo/large"]);
+    wait_until("the first part of a file", SOON, || fs::metadata(&got).is_ok_and(|metadata| metadata.len() > 0));
+    reader.signal(Signal::STOP);
     let mut backup = running_backup(&bench);
     backup.signal(Signal::STOP);
     assert!(backup.ended().is_none(), "the backup was over too soon:\n{}", backup.printed());
@@ -51,6 +59,11 @@ fn is_stopped_by(release: &str, stop: impl Fn(&Bench) -> Output, refusal: &str) 
     assert!(bench.server.runs(), "the server was stopped with the session");
     assert_eq!(bench.server.id(), server);
     bench.client.ok(&["info"]);
+    // who holds no lock is nobody's to stop
+    reader.signal(Signal::CONT);
+    reader.output(SOON).ok();
+    assert!(fs::read(&got).expect("readable") == fs::read(&large).expect("readable"), "a reader was stopped, too");
+    fs::remove_file(large).expect("the file can be removed");
     let text = bench.client.fails(62, &["backup"]);
     assert!(text.contains(refusal), "{text}");
     bench.server.wait_for_log("stop --force");
@@ -87,7 +100,9 @@ fn info_on_the_repository_host_shows_a_running_backup(release: &str) {
     let local = |bench: &Bench| bench.server.local(&["info", "--log-level-console=off"]).ok();
     assert!(!local(&bench).contains("running"), "{}", local(&bench));
 
-    let mut backup = running_backup(&bench);
+    let lock = bench.server.lock("backup");
+    let mut backup = bench.client.start(&["backup", "--type=full"]);
+    wait_until("the backup to take its lock", SOON, || fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('}')));
     backup.signal(Signal::STOP);
     assert!(backup.ended().is_none(), "the backup was over too soon:\n{}", backup.printed());
     let text = local(&bench);
@@ -143,10 +158,12 @@ fn processes_of_one_run_share_a_lock_and_others_do_not(release: &str) {
     assert!(held.contains("1-0badcafe"), "{held}");
 
     let annotate = |id: &str| other.run(&["annotate", "--set", &label, "--annotation=by=other", id]);
-    annotate("--exec-id=2-0badcafe").fails_with(50);
+    let text = annotate("--exec-id=2-0badcafe").fails_with(104);
+    assert!(text.contains("unable to acquire lock on file"), "{text}");
     annotate("--exec-id=1-0badcafe").ok();
     // whose session ends has not taken the lock along
-    annotate("--exec-id=2-0badcafe").fails_with(50);
+    let text = annotate("--exec-id=2-0badcafe").fails_with(104);
+    assert!(text.contains("unable to acquire lock on file"), "{text}");
     assert_eq!(fs::read_to_string(&lock).expect("the lock file is still there"), held);
 
     finishes(backup);

@@ -58,7 +58,10 @@ fn files_of_every_size_come_back(release: &str, client: &str, server: &str) {
         bench.client.ok(&backup);
         let place = bench.workspace.directory(&format!("restored{number}/data"));
         bench.client.ok(&["restore", "--type=none", &format!("--pg1-path={}", place.display())]);
-        assert!(contents(&place) == expected, "files came back different with {options:?}");
+        let found = contents(&place);
+        let names = expected.keys().chain(found.keys());
+        let different: Vec<_> = names.filter(|name| expected.get(*name) != found.get(*name)).collect();
+        assert_eq!(different, Vec::<&PathBuf>::new(), "files came back different with {options:?}");
         fs::remove_dir_all(place).expect("the restored files can be removed");
     }
     bench.client.verifies();
@@ -122,6 +125,8 @@ fn unchanged_files_are_hard_links_where_asked_for(release: &str) {
 fn an_interrupted_backup_is_resumed(release: &str) {
     let mut bench = Bench::new(release);
     slow_down(&mut bench);
+    // what was copied counts as soon as the manifest is saved again
+    bench.client.config.set("global", "manifest-save-threshold", "1MiB");
     let mut cluster = bench.with_cluster();
     cluster.fill(3);
     cluster.query("checkpoint");
@@ -166,8 +171,13 @@ fn two_repositories_hold_their_own_backups_and_one_is_enough(release: &str) {
     let mut bench = Bench::new(release);
     let second = bench.workspace.directory("server/second");
     bench.server.config.set("global", "repo2-path", &second.display().to_string());
-    bench.server.config.set("global", "repo2-cipher-type", "aes-256-cbc");
-    bench.server.config.set("global", "repo2-cipher-pass", "another secret");
+    for (key, value) in [("repo2-cipher-type", "aes-256-cbc"), ("repo2-cipher-pass", "another secret")] {
+        bench.server.config.set("global", key, value);
+        if release == "2.55.1" {
+            // its info asks the repository host for the first repository's only
+            bench.client.config.set("global", key, value);
+        }
+    }
     for name in ["host", "host-type", "host-port", "host-ca-file", "host-cert-file", "host-key-file", "retention-full"]
     {
         let value = bench.client.config.value("global", &format!("repo1-{name}")).to_owned();
@@ -196,8 +206,9 @@ fn two_repositories_hold_their_own_backups_and_one_is_enough(release: &str) {
     let segments = archived_segments(&bench.server.repository());
     assert!(segments.len() >= 3);
     assert_eq!(archived_segments(&second), segments, "the archives differ");
-    for path in files(&second) {
-        let start = fs::read(&path).expect("the file is readable");
+    // but for the link to the latest backup
+    for path in files(&second).iter().filter(|path| path.is_file()) {
+        let start = fs::read(path).expect("the file is readable");
         assert!(start.is_empty() || start.starts_with(b"Salted__"), "{} is not encrypted", path.display());
     }
     for repository in ["--repo=1", "--repo=2"] {
@@ -237,7 +248,7 @@ fn add_file(path: &Path, size: usize) {
 
 /// Every file of a cluster that a backup holds, but those that a restore changes.
 fn contents(cluster: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let left_out = ["backup_label", "postgresql.auto.conf", "pg_wal", "postmaster.opts", "backup_manifest"];
+    let left_out = ["backup_label", "postgresql.auto.conf", "pg_wal", "postmaster.opts", "pg_subtrans"];
     let found: BTreeMap<_, _> = files(cluster)
         .into_iter()
         .filter_map(|path| {

@@ -1,6 +1,7 @@
 //! An unmodified `pgbackrest` on a `PostgreSQL` host.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,12 @@ impl Client {
 
     /// Writes the configuration, for commands that others run with it.
     pub(crate) fn write_config(&self) {
-        self.workspace.file(&format!("{}/pgbackrest.conf", self.name), 0o640, &self.config.text());
+        let text = self.config.text();
+        // a command that is just starting must not find half a file
+        if fs::read_to_string(self.config_file()).is_ok_and(|written| written == text) {
+            return;
+        }
+        self.workspace.file(&format!("{}/pgbackrest.conf", self.name), 0o640, &text);
     }
 
     /// Starts a command for the stanza.
@@ -84,6 +90,15 @@ impl Client {
         command.arg(format!("--config={}", self.config_file().display())).args(arguments);
         let name = arguments.iter().rfind(|argument| argument.starts_with(|first: char| first.is_ascii_lowercase()));
         self.workspace.spawn(name.unwrap_or(&"pgbackrest").rsplit('/').next().unwrap_or("pgbackrest"), command)
+    }
+
+    /// Starts a command for the stanza that prints into a file.
+    pub(crate) fn start_into(&self, path: &Path, arguments: &[&str]) -> Process {
+        self.write_config();
+        let mut command = self.workspace.command(peer(&self.release));
+        command.arg(format!("--config={}", self.config_file().display())).arg(format!("--stanza={STANZA}"));
+        let file = File::create(path).expect("the file can be made");
+        self.workspace.spawn_into("into", command.args(arguments), file)
     }
 
     /// Runs a command for the stanza to its end.

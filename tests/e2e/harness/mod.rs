@@ -224,6 +224,15 @@ impl Workspace {
 
     /// Starts a program whose output goes to files that a failing test shows.
     pub(crate) fn spawn(&self, name: &str, mut command: Command) -> Process {
+        self.start(name, &mut command, None)
+    }
+
+    /// Starts a program that prints into a file of the caller's.
+    pub(crate) fn spawn_into(&self, name: &str, command: &mut Command, file: File) -> Process {
+        self.start(name, command, Some(file))
+    }
+
+    fn start(&self, name: &str, command: &mut Command, into: Option<File>) -> Process {
         let number = self.outputs.fetch_add(1, Ordering::Relaxed);
         let output = |kind: &str| {
             let path = self.path().join(format!("out/{number:03}-{name}.{kind}.log"));
@@ -232,7 +241,7 @@ impl Workspace {
         };
         let ((stdout, out), (stderr, error)) = (output("stdout"), output("stderr"));
         let text = format!("{command:?}");
-        let child = command.stdout(out).stderr(error).spawn();
+        let child = command.stdout(into.unwrap_or(out)).stderr(error).spawn();
         let child = child.unwrap_or_else(|error| panic!("{text} does not start: {error}"));
         Process { child, text, stdout, stderr, ending: Signal::TERM }
     }
