@@ -61,7 +61,10 @@ pub(super) fn check_reach(arguments: &[String], environment: &Environment) -> Re
     let Some(what) = needs.out_of_reach() else { return Ok(()) };
     Err(Error::new(
         Code::FileOpen,
-        format!("the service cannot {what}\nHINT: tell the unit what it may do on this host:\n{}", needs.text()),
+        format!(
+            "the service cannot {what}\nHINT: tell the unit what it may do on this host:\n{}",
+            needs.text().trim_end()
+        ),
     ))
 }
 
