@@ -8,19 +8,30 @@ use crate::harness::{Bench, Compress, STANZA, temporary_files, wait_until_unlock
 
 const RELEASE: &str = "2.45";
 
-#[test]
-fn every_row_comes_back_uncompressed() {
-    every_row_comes_back(Compress::None, false, false, false);
+/// Makes a test of each combination: compression, encryption, bundles, asynchronous archiving.
+macro_rules! combinations {
+    ($($name:ident: $compress:ident, $encrypt:literal, $bundle:literal, $async:literal, $(#[$when:meta])?;)+) => {$(
+        #[test]
+        $(#[$when])?
+        fn $name() {
+            every_row_comes_back(Compress::$compress, $encrypt, $bundle, $async);
+        }
+    )+};
 }
 
-#[test]
-fn every_row_comes_back_from_encrypted_bundles_of_zst() {
-    every_row_comes_back(Compress::Zst, true, true, false);
-}
-
-#[test]
-fn every_row_comes_back_from_lz4_archived_asynchronously() {
-    every_row_comes_back(Compress::Lz4, false, false, true);
+combinations! {
+    none_plain_files:       None, false, false, false, ;
+    none_plain_bundles:     None, false, true,  true,  #[ignore = "a combination that only tests/run --full runs"];
+    none_encrypted_files:   None, true,  false, true,  #[ignore = "a combination that only tests/run --full runs"];
+    none_encrypted_bundles: None, true,  true,  false, #[ignore = "a combination that only tests/run --full runs"];
+    lz4_plain_files:        Lz4,  false, false, true,  ;
+    lz4_plain_bundles:      Lz4,  false, true,  false, #[ignore = "a combination that only tests/run --full runs"];
+    lz4_encrypted_files:    Lz4,  true,  false, false, #[ignore = "a combination that only tests/run --full runs"];
+    lz4_encrypted_bundles:  Lz4,  true,  true,  true,  #[ignore = "a combination that only tests/run --full runs"];
+    zst_plain_files:        Zst,  false, false, false, #[ignore = "a combination that only tests/run --full runs"];
+    zst_plain_bundles:      Zst,  false, true,  true,  #[ignore = "a combination that only tests/run --full runs"];
+    zst_encrypted_files:    Zst,  true,  false, true,  #[ignore = "a combination that only tests/run --full runs"];
+    zst_encrypted_bundles:  Zst,  true,  true,  false, ;
 }
 
 fn every_row_comes_back(compress: Compress, encrypt: bool, bundle: bool, archive_async: bool) {
