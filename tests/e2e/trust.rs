@@ -71,7 +71,7 @@ fn certificates_before_and_after_their_time_are_refused_and_the_server_says_so(r
         for (valid, word) in
             [(("20200101", "20210101"), "expired"), (("20900101", "20990101"), "is not valid before 2090-01-01")]
         {
-            let wish = Wish { valid, extensions, ..Wish::plain(Kind::Curve("P-256")) };
+            let wish = Wish { extensions, valid, ..Wish::plain(Kind::Curve("P-256")) };
             bench.client.write_identity(&authority.issue_as(CLIENT, &wish));
             is_refused(&bench, &[word, CLIENT]);
         }
@@ -153,19 +153,19 @@ fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
     let root = Authority::new("root.example");
     let databases = root.subordinate("databases.example");
     bench.server.write_authority(&root.certificate);
-    let lost = root.issue(CLIENT);
+    let stolen = root.issue(CLIENT);
     let kept = root.issue_as(CLIENT, &version_3(""));
     let below = databases.issue(CLIENT).with_chain(&[&databases]);
     bench.server.start();
-    for identity in [&lost, &kept, &below] {
+    for identity in [&stolen, &kept, &below] {
         bench.client.write_identity(identity);
         bench.client.ok(&["repo-ls"]);
     }
 
-    let list = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&lost]));
-    bench.server.own_config.set("global", "crl-file", &list.display().to_string());
+    let revoked = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&stolen]));
+    bench.server.own_config.set("global", "crl-file", &revoked.display().to_string());
     bench.server.reload();
-    bench.client.write_identity(&lost);
+    bench.client.write_identity(&stolen);
     is_refused(&bench, &[CLIENT, "revoked"]);
     for identity in [&kept, &below] {
         bench.client.write_identity(identity);
@@ -173,10 +173,10 @@ fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
     }
 
     // a newer list takes effect at a reload, and one of an intermediate counts for those below it
-    let text = root.revokes(&[&lost, &kept]) + &databases.revokes(&[&below]);
+    let text = root.revokes(&[&stolen, &kept]) + &databases.revokes(&[&below]);
     bench.workspace.file("server/list.crl", 0o644, &text);
     bench.server.reload();
-    for identity in [&lost, &kept] {
+    for identity in [&stolen, &kept, &below] {
         bench.client.write_identity(identity);
         is_refused(&bench, &[CLIENT, "revoked"]);
     }
