@@ -109,8 +109,10 @@ fn tolerable(output: &Output, stopped: bool) -> bool {
         // a session that was ended, in the words of each command
         allowed.extend([62, 103, 63, 101, 102, 55, 39, 42]);
     }
+    // annotate counts its errors and ends with a code of its own
+    let counted = output.code == 104 && (stopped || output.text().contains("ERROR: [050]"));
     assert!(
-        output.code == 0 || allowed.contains(&output.code),
+        output.code == 0 || counted || allowed.contains(&output.code),
         "exit code {} of {}:\n{}",
         output.code,
         output.command,

@@ -162,8 +162,8 @@ fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
         bench.client.ok(&["repo-ls"]);
     }
 
-    let list = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&stolen]));
-    bench.server.own_config.set("global", "crl-file", &list.display().to_string());
+    let revoked = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&stolen]));
+    bench.server.own_config.set("global", "crl-file", &revoked.display().to_string());
     bench.server.reload();
     bench.client.write_identity(&stolen);
     is_refused(&bench, &[CLIENT, "revoked"]);
@@ -176,7 +176,7 @@ fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
     let text = root.revokes(&[&stolen, &kept]) + &databases.revokes(&[&below]);
     bench.workspace.file("server/list.crl", 0o644, &text);
     bench.server.reload();
-    for identity in [&stolen, &kept] {
+    for identity in [&stolen, &kept, &below] {
         bench.client.write_identity(identity);
         is_refused(&bench, &[CLIENT, "revoked"]);
     }
