@@ -218,7 +218,7 @@ impl Authority for Anybody {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: true })
+        Ok(Authorized { settings, whole_repository: true, umask: 0 })
     }
 }
 
@@ -231,7 +231,12 @@ struct Conversation {
 impl Conversation {
     fn new(release: &'static Release) -> Self {
         let now = Instant::now();
-        let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
+        let limits = Limits {
+            first_request: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            listing: 1 << 20,
+            memory: 256 << 20,
+        };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, Rc::new(Anybody), limits, now);
         let mut conversation = Self { session, disk: ScriptedDisk::new(), now };

@@ -16,7 +16,7 @@ use crate::protocol::error::{Code, Error, Result};
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "allow-client-config",
     "allow-client-repository",
     "connection-max",
@@ -26,6 +26,7 @@ const KNOWN: [&str; 13] = [
     "end-revoked-sessions",
     "handshake-timeout",
     "listing-memory-max",
+    "memory-max",
     "release",
     "releases",
     "state-path",
@@ -77,10 +78,12 @@ pub struct OwnSettings {
     pub end_revoked_sessions: bool,
     /// `crl-file=`: revoked certificates. Default: none.
     pub crl_file: Option<PathBuf>,
-    /// `listing-memory-max=`: bytes that the list of one directory may take, since it is
-    /// answered as a whole; from 1MiB.
-    /// Default: 256MiB.
+    /// `listing-memory-max=`: bytes that lists of directories may take together, since each is
+    /// answered as a whole; one may take half of it; from 1MiB. Default: 512MiB.
     pub listing_memory_max: usize,
+    /// `memory-max=`: bytes that the open files of all clients may take together, in buffers and
+    /// filters; from 1MiB. Default: 1GiB.
+    pub memory_max: usize,
 }
 
 impl Default for OwnSettings {
@@ -101,7 +104,8 @@ impl Default for OwnSettings {
             allow_client_repository: vec![],
             end_revoked_sessions: true,
             crl_file: None,
-            listing_memory_max: 256 * 1024 * 1024,
+            listing_memory_max: 512 << 20,
+            memory_max: 1 << 30,
         }
     }
 }
@@ -163,6 +167,7 @@ impl OwnSettings {
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
+            "memory-max" => self.memory_max = one.memory()?,
             "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
             "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
             _ => {

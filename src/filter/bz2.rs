@@ -37,6 +37,11 @@ impl Transform for Compress {
         }
         Ok(step)
     }
+
+    fn memory(&self) -> usize {
+        // the block, its sorting, and its output
+        8 << 20
+    }
 }
 
 /// Decompresses one stream. What follows it is swallowed.
@@ -65,6 +70,10 @@ impl Transform for Decompress {
             return Err(unexpected_end());
         }
         Ok(step)
+    }
+
+    fn memory(&self) -> usize {
+        4 << 20
     }
 }
 

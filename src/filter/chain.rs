@@ -73,6 +73,12 @@ impl Chain {
         self.stages.is_empty()
     }
 
+    /// About how many bytes the filters and the buffers between them take now.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.stages.iter().map(|stage| STEP + stage.transform.memory()).sum()
+    }
+
     /// Shows `data`, the next piece of the stream, to the filters of a passive chain.
     ///
     /// # Errors

@@ -186,6 +186,11 @@ impl Transform for Decompress {
             }
         }
     }
+
+    fn memory(&self) -> usize {
+        // blocks of a frame have up to 4 MiB
+        9 << 20
+    }
 }
 
 /// Bytes between the filter and the binding, which shows its reader or writer only unchangeable.

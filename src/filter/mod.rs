@@ -55,6 +55,11 @@ trait Transform {
     /// The filter's own; the chain makes no step after one.
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step>;
 
+    /// About how many bytes the filter takes now. Most take less than 300 KiB.
+    fn memory(&self) -> usize {
+        300 << 10
+    }
+
     /// What the filter reports when its data have ended.
     fn result(&self) -> FilterResult {
         FilterResult::None

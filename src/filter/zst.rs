@@ -31,6 +31,10 @@ impl Transform for Compress {
         let left = self.0.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
         Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0, ..Step::default() })
     }
+
+    fn memory(&self) -> usize {
+        self.0.sizeof()
+    }
 }
 
 /// Decompresses frames, one after the other.
@@ -60,6 +64,10 @@ impl Transform for Decompress {
             return Err(unexpected_end());
         }
         Ok(Step { done: ended && self.complete && step.consumed == input.len(), ..step })
+    }
+
+    fn memory(&self) -> usize {
+        self.context.sizeof()
     }
 }
 

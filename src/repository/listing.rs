@@ -10,6 +10,7 @@ use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic};
 
 use super::errno::{ENOENT, EXDEV};
+use super::listing_memory::Share;
 use super::view::{Place, leads_out};
 use super::{Answer, Step, Task, unexpected_outcome};
 
@@ -142,6 +143,7 @@ pub struct List {
     /// Entries so far: of the one answer, or of its next part.
     entries: Entries,
     rest: Option<Listing>,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -175,13 +177,14 @@ impl Entries {
 
 impl List {
     /// Starts to list `place`, to answer as `release` does. Since 2.54 a list is one message and has
-    /// to be held whole, so one of more than `maximum` bytes is refused. A million entries in full
-    /// detail take about 40 MB.
+    /// to be held whole, so all of them together may take `maximum` bytes and one of them half of
+    /// that; a larger one is refused. A million entries in full detail take about 40 MB.
     #[must_use]
     pub fn begin(place: Place, level: Level, maximum: usize, release: &'static Release) -> (Self, Step) {
         let entries = Entries::new(release.framing);
         let itself = release.lists_itself;
-        let list = Self { place, level, maximum, release, previous: Previous::default(), itself, entries, rest: None };
+        let (previous, share) = (Previous::default(), Share::default());
+        let list = Self { place, level, maximum, release, previous, itself, entries, rest: None, share };
         let step = list.start();
         (list, step)
     }
@@ -218,26 +221,43 @@ impl List {
                 self.add(&entry.name, &entry.metadata);
             }
         }
-        if self.entries.len() > self.maximum {
+        self.rest = rest;
+        if matches!(self.entries, Entries::Pack(_)) && !self.take_memory()? {
+            return Ok(Step::Wait);
+        }
+        Ok(self.go_on())
+    }
+
+    /// Whether the list so far may be held; if not, it has to wait for others.
+    fn take_memory(&mut self) -> Result<bool> {
+        let (bytes, maximum) = (self.entries.len(), self.maximum / 2);
+        if bytes > maximum {
             let message = format!(
-                "unable to list file info for path '{}': the list is larger than {} bytes\n\
+                "unable to list file info for path '{}': the list is larger than {maximum} bytes\n\
                  HINT: see listing-memory-max in repohostd.conf.",
-                self.place.location, self.maximum
+                self.place.location
             );
             return Err(Error::new(Code::PathOpen, message));
         }
-        let entries = match (rest, &mut self.entries) {
-            (Some(listing), Entries::Pack(_)) => return Ok(Step::Disk(Operation::ListMore { listing })),
-            (rest, _) => {
-                self.rest = rest;
-                std::mem::replace(&mut self.entries, Entries::new(self.release.framing))
+        Ok(self.share.grow(bytes, self.maximum))
+    }
+
+    /// Sends what there is, or asks for more of one answer.
+    fn go_on(&mut self) -> Step {
+        if matches!(self.entries, Entries::Pack(_))
+            && let Some(listing) = self.rest.take()
+        {
+            return Step::Disk(Operation::ListMore { listing });
+        }
+        match std::mem::replace(&mut self.entries, Entries::new(self.release.framing)) {
+            Entries::Pack(pack) => {
+                self.share.complete();
+                let share = Some(std::mem::take(&mut self.share));
+                Step::Done(Answer { share, ..Answer::data(Payload::from_buffer(pack.finish())) })
             }
-        };
-        Ok(match entries {
-            Entries::Pack(pack) => Step::Done(Answer::data(Payload::from_buffer(pack.finish()))),
             Entries::Messages(messages) if self.rest.is_some() => Step::Part(messages),
             Entries::Messages(messages) => Step::Done(Answer { lead: Some(messages), ..found(true) }),
-        })
+        }
     }
 
     fn failure(&self, failure: Failure) -> Error {
@@ -272,6 +292,9 @@ impl Task for List {
     }
 
     fn proceed(&mut self) -> Result<Step> {
+        if matches!(self.entries, Entries::Pack(_)) {
+            return Ok(if self.take_memory()? { self.go_on() } else { Step::Wait });
+        }
         let listing = self.rest.take().ok_or_else(unexpected_outcome)?;
         Ok(Step::Disk(Operation::ListMore { listing }))
     }

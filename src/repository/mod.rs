@@ -7,6 +7,7 @@
 
 pub mod change;
 pub mod listing;
+pub mod listing_memory;
 pub mod locks;
 pub mod make_path;
 pub mod read;
@@ -17,6 +18,8 @@ use crate::disk::{Completion, Operation};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::response::Payload;
 
+use self::listing_memory::Share;
+
 /// What a request needs next.
 #[derive(Debug)]
 pub enum Step {
@@ -26,6 +29,8 @@ pub enum Step {
     Work,
     /// These messages are a part of the answer; go on once they are on their way.
     Part(Payload),
+    /// Others hold what this needs; try again after a moment.
+    Wait,
     /// Nothing: it is answered.
     Done(Answer),
 }
@@ -39,25 +44,27 @@ pub struct Answer {
     pub payload: Option<Payload>,
     /// Whether the session that the request belongs to ends with it.
     pub close: bool,
+    /// What is given back once the answer is sent.
+    pub share: Option<Share>,
 }
 
 impl Answer {
     /// An answer without data.
     #[must_use]
     pub const fn null() -> Self {
-        Self { lead: None, payload: None, close: false }
+        Self { lead: None, payload: None, close: false, share: None }
     }
 
     /// An answer without data that ends a session.
     #[must_use]
     pub const fn closing() -> Self {
-        Self { lead: None, payload: None, close: true }
+        Self { lead: None, payload: None, close: true, share: None }
     }
 
     /// An answer with data.
     #[must_use]
     pub const fn data(payload: Payload) -> Self {
-        Self { lead: None, payload: Some(payload), close: false }
+        Self { lead: None, payload: Some(payload), close: false, share: None }
     }
 }
 
@@ -70,7 +77,7 @@ pub trait Task {
     /// What the client is told; the task is over then.
     fn resume(&mut self, completion: Completion) -> Result<Step>;
 
-    /// Goes on after a [`Step::Part`].
+    /// Goes on after a [`Step::Part`] or a [`Step::Wait`].
     ///
     /// # Errors
     ///

@@ -22,6 +22,9 @@ use super::{Answer, Step, unexpected_outcome};
 /// 256 KiB of the slowest codec take some 20 ms.
 const SLICE: usize = 256 << 10;
 
+/// About so many bytes one of the ranges takes that a client lists.
+const RANGE: usize = 256;
+
 /// A part of a file, as a place.
 #[derive(Debug)]
 pub struct ReadRange {
@@ -106,6 +109,13 @@ impl ReadStream {
     /// Gives the buffers back.
     pub fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
         self.out.map(Payload::into_buffer).into_iter().chain(self.raw)
+    }
+
+    /// How many bytes it holds or may hold.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let buffers = if self.chain.is_passive() { 1 } else { 2 };
+        self.block * buffers + self.ranges.len() * RANGE + self.chain.memory()
     }
 
     /// Fills the next block.
@@ -297,7 +307,7 @@ impl ReadStream {
             (Framing::Classic, Some(results)) => {
                 classic::block(&mut block, tells_existence);
                 let results = Payload::from_pack(|pack| _ = pack.pack_bytes(&results));
-                Step::Done(Answer { lead: Some(block), payload: Some(results), close: true })
+                Step::Done(Answer { lead: Some(block), payload: Some(results), close: true, share: None })
             }
         }
     }

@@ -125,6 +125,12 @@ impl WriteStream {
         self.out
     }
 
+    /// How many bytes it holds or may hold.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        CHUNK + self.chain.memory()
+    }
+
     /// Whether data can be fed now.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
@@ -473,7 +479,7 @@ mod tests {
                 }
                 Step::Work => step = stream.work()?,
                 Step::Done(answer) => return Ok(answer),
-                Step::Part(_) => unreachable!("a write answers as a whole"),
+                Step::Part(_) | Step::Wait => unreachable!("a write answers as a whole and waits for nobody"),
             }
         }
     }

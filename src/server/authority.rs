@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::releases::policy::Policy;
+use super::umask;
 use crate::config::{Environment, Files, Grant, ServerSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
@@ -107,7 +108,7 @@ impl Configured {
                 .map_or("sessions without a stanza".to_owned(), |stanza| format!("stanza '{stanza}'"));
             return Err(denied(format!("tls-server-auth does not grant {stanza} to '{}'", names.join("' or '"))));
         }
-        Ok(Authorized { settings, whole_repository: grant.is_for_all() })
+        Ok(Authorized { settings, whole_repository: grant.is_for_all(), umask: umask::inherited() })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod signals;
 pub mod status;
 pub mod stop_files;
 pub mod tls;
+mod umask;
 
 #[cfg(test)]
 mod tests;

@@ -88,6 +88,7 @@ impl Configuration {
                 first_request: own.handshake_timeout,
                 idle: server.protocol_timeout,
                 listing: own.listing_memory_max,
+                memory: own.memory_max,
             },
             connections,
             connections_per_address: own.connection_max_per_address.unwrap_or(usize::MAX),

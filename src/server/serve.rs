@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
-
 use super::event_loop::{ClientView, Ending, EventLoop};
 use super::limits;
 use super::listen::{self, Endpoint, KeepAlive, Listener};
@@ -18,6 +16,7 @@ use super::reload::Configuration;
 use super::signals::{Meaning, Signals};
 use super::status::StatusSocket;
 use super::stop_files::is_stopped;
+use super::umask;
 use crate::config::Environment;
 use crate::disk::HeldLock;
 use crate::disk::inline::{Inline, Options};
@@ -40,8 +39,7 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::connect();
-    // Modes are explicit everywhere, and clients count on getting those that they ask for.
-    rustix::process::umask(Mode::empty());
+    umask::clear();
     let begun = Instant::now();
     match Server::start(arguments, environment) {
         Ok(Some(mut server)) => match server.run() {

@@ -56,7 +56,7 @@ pub(super) fn service(pki: &Pki) -> Service {
         authority: Rc::new(Nobody),
         policy: Rc::new(Policy::pinned_to(Release::newest())),
         handshake: minute,
-        limits: Limits { first_request: minute, idle: minute, listing: 1 << 20 },
+        limits: Limits { first_request: minute, idle: minute, listing: 1 << 20, memory: 256 << 20 },
         connections: 2000,
         connections_per_address: usize::MAX,
     }
@@ -195,7 +195,12 @@ fn a_silent_connection_is_closed_at_the_deadline_and_others_are_not_affected() {
 #[test]
 fn a_client_that_says_nothing_after_the_handshake_is_told_why_it_is_closed() {
     let pki = Pki::of_user_guide();
-    let limits = Limits { first_request: Duration::from_millis(30), idle: Duration::from_secs(60), listing: 1 << 20 };
+    let limits = Limits {
+        first_request: Duration::from_millis(30),
+        idle: Duration::from_secs(60),
+        listing: 1 << 20,
+        memory: 256 << 20,
+    };
     let (mut event_loop, address) = start(Service { limits, ..service(&pki) });
     let mut clients = [Client::connect(address, &known(&pki))];
     until(&mut event_loop, &mut clients, |clients, _| clients[0].closed.is_some());

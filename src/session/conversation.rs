@@ -2,21 +2,23 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::SessionSettings;
 use crate::disk::{Completion, HeldLock, Operation};
-use crate::protocol::error::{Error, Result};
+use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
 use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
+use crate::repository::listing_memory;
 use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
 use crate::repository::read::ReadStream;
 use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
+use super::memory::Share;
 use super::output::Output;
 use super::upload::Upload;
 use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, Refusal, State, buffers};
@@ -27,6 +29,9 @@ const PING_MAXIMUM: usize = 64;
 const CONFIG_MAXIMUM: usize = 128 << 10;
 /// Parameters of later requests: the ranges of a large block-incremental file, some 100 bytes each.
 const REQUEST_MAXIMUM: usize = 16 << 20;
+
+/// How soon a request that waits for others asks again.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Where the conversation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,13 @@ pub struct Session {
     work: bool,
     /// Whether the active request goes on once the part of its answer that was sent last has gone.
     parked: bool,
+    /// Whether the active request waits for what other sessions hold, and tries again at the deadline.
+    pub(super) waiting: bool,
+    memory: Share,
+    /// What the list takes that is being sent.
+    list: Option<listing_memory::Share>,
+    /// Bits that the modes of new files and directories lose.
+    pub(super) umask: u32,
     pub(super) locks: Vec<HeldLock>,
     /// Whether it holds or held locks.
     locked: bool,
@@ -159,6 +171,10 @@ impl Session {
             upload: None,
             work: false,
             parked: false,
+            waiting: false,
+            memory: Share::default(),
+            list: None,
+            umask: 0,
             locks: Vec::new(),
             locked: false,
             operations: VecDeque::new(),
@@ -227,6 +243,7 @@ impl Session {
                 Piece::BlockEnd => self.end_block(),
             }
         }
+        self.weigh();
         let taken = input.len() - rest.len();
         if taken > 0 && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
             self.deadline = now + self.limits.idle;
@@ -237,6 +254,10 @@ impl Session {
     /// The deadline of [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if std::mem::take(&mut self.waiting) {
+            self.work = true;
             return;
         }
         if self.awaits_first_request()
@@ -275,6 +296,46 @@ impl Session {
                 self.take_lock_progress(envelope, progress, locks);
             }
         }
+        self.settle_step(now);
+    }
+
+    /// What every step may change.
+    fn settle_step(&mut self, now: Instant) {
+        if self.waiting {
+            self.deadline = now + WAIT;
+        }
+        self.weigh();
+    }
+
+    /// Gives back what open files took, once they are closed.
+    pub(super) fn release_memory(&mut self) {
+        self.memory = Share::default();
+    }
+
+    /// Drops what would still be sent.
+    pub(super) fn clear_output(&mut self) {
+        self.output.clear();
+        self.list = None;
+    }
+
+    /// Counts what the client makes the server hold, and ends the session when that is too much.
+    fn weigh(&mut self) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        let streams = self.streams.iter().map(|(_, stream)| match stream {
+            Stream::Read(read) => read.memory(),
+            Stream::Write(write) => write.memory(),
+        });
+        let bytes = streams.sum::<usize>() + self.framer.held();
+        if !self.memory.set(bytes, self.limits.memory) {
+            let message = format!(
+                "open files of all clients would take more than {} bytes of memory on the repository host\n\
+                 HINT: see memory-max in repohostd.conf of the repository host.",
+                self.limits.memory
+            );
+            self.fail(Error::new(Code::Memory, message));
+        }
     }
 
     /// Does one slice of work that only burns CPU.
@@ -297,6 +358,7 @@ impl Session {
                 self.take_step(envelope, step, active);
             }
         }
+        self.settle_step(now);
     }
 
     /// The next operation to submit, with the session's number for it.
@@ -313,6 +375,9 @@ impl Session {
     /// `count` bytes of [`Session::poll_output`] were sent.
     pub fn consume_output(&mut self, now: Instant, count: usize) {
         self.output.consume(count);
+        if self.output.is_empty() {
+            self.list = None;
+        }
         self.unpark();
         if !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
             self.deadline = now + self.limits.idle;
@@ -330,11 +395,11 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// When the session gives its client up, unless it waits for itself.
+    /// When the session gives its client up, unless it waits for itself, or when it tries again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waits_for_client = self.active.is_none() || !self.output.is_empty();
-        (waits_for_client && !self.disconnected).then_some(self.deadline)
+        let waits = self.active.is_none() || !self.output.is_empty() || self.waiting;
+        (waits && !self.disconnected).then_some(self.deadline)
     }
 
     /// What is to be done with the connection.
@@ -414,6 +479,7 @@ impl Session {
             return self.begin_upload();
         }
         self.counters.requests += 1;
+        self.list = answer.share;
         if let Some(lead) = answer.lead {
             self.push_part(lead);
         }
@@ -535,7 +601,8 @@ impl Session {
         let authorized = self.authority.authorize(&names, &parameters);
         self.names = Some(names);
         match authorized {
-            Ok(Authorized { settings, whole_repository }) => {
+            Ok(Authorized { settings, whole_repository, umask }) => {
+                self.umask = if settings.neutral_umask { 0 } else { umask };
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
                 self.view = View::new(&settings.repository.path.to_string_lossy(), stanza);
                 self.events.push_back(Event::Opened(Opened {
@@ -600,6 +667,10 @@ impl Session {
             }
             Ok(Step::Work) => {
                 self.work = true;
+                self.active = Some((envelope, active));
+            }
+            Ok(Step::Wait) => {
+                self.waiting = true;
                 self.active = Some((envelope, active));
             }
             Ok(Step::Part(part)) => {

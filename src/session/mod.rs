@@ -5,6 +5,7 @@
 mod buffers;
 mod conversation;
 mod ending;
+mod memory;
 mod output;
 mod requests;
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub struct Authorized {
     pub settings: SessionSettings,
     /// Whether the client is granted every stanza, and so the whole repository.
     pub whole_repository: bool,
+    /// Bits that the modes of new files and directories lose, unless the client wants them as it says.
+    pub umask: u32,
 }
 
 /// Bounds that the server sets for a session.
@@ -76,8 +79,10 @@ pub struct Limits {
     pub first_request: Duration,
     /// Every later wait for the client, for input as for output to drain.
     pub idle: Duration,
-    /// Bytes that the answer to one listing may take.
+    /// Bytes that the answers to all listings of the server may take together.
     pub listing: usize,
+    /// Bytes that the open files of all sessions of the server may take together.
+    pub memory: usize,
 }
 
 /// What happened that somebody may want in the log.

@@ -17,7 +17,7 @@ use super::buffers;
 use super::conversation::{Active, Session, Stream};
 
 /// Files that one connection may hold open; real clients have one or two.
-const STREAMS_MAXIMUM: usize = 32;
+const STREAMS_MAXIMUM: usize = 8;
 
 /// Bytes of a block where the client and the server name none.
 const BUFFER_DEFAULT: usize = 1 << 20;
@@ -48,7 +48,7 @@ impl Session {
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let at = self.view.locate(&path, Access::Directory)?.location;
-                task(PathCreate::begin(at, error_on_exists, no_parent_create, mode))
+                task(PathCreate::begin(at, error_on_exists, no_parent_create, mode & !self.umask))
             }
             Request::PathRemove { path, recurse } => {
                 task(PathRemove::begin(self.view.locate(&path, Access::Change)?.location, recurse))
@@ -128,8 +128,10 @@ impl Session {
         Ok((step, Active::Stream))
     }
 
-    fn open_write(&mut self, envelope: Envelope, request: WriteRequest) -> Result<(Step, Active)> {
+    fn open_write(&mut self, envelope: Envelope, mut request: WriteRequest) -> Result<(Step, Active)> {
         self.check_new(envelope)?;
+        request.file_mode &= !self.umask;
+        request.path_mode &= !self.umask;
         let target = self.view.locate(&request.file, Access::Change)?.location;
         let (stream, step) = WriteStream::begin(request, target, self.release, buffers::take)?;
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));

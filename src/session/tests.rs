@@ -49,7 +49,7 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: true })
+        Ok(Authorized { settings, whole_repository: true, umask: 0 })
     }
 }
 
@@ -65,7 +65,12 @@ struct Talk {
 impl Talk {
     fn begin(release: &str, repository: &Path, names: Option<&str>) -> Self {
         let now = Instant::now();
-        let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
+        let limits = Limits {
+            first_request: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            listing: 1 << 20,
+            memory: 256 << 20,
+        };
         let peer = Peer { names: names.map(|name| vec![name.to_owned()]) };
         let release = Release::find(release).unwrap();
         let authority = Rc::new(Grant { repository: repository.to_owned() });

@@ -13,7 +13,13 @@ use repohostd::protocol::string_id::StringId;
 use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
 
 /// Grants every client what a test wants.
-struct Granted(SessionSettings, bool);
+struct Granted {
+    settings: SessionSettings,
+    whole_repository: bool,
+}
+
+/// The mask that the server was started with.
+pub(crate) const UMASK: u32 = 0o027;
 
 impl Authority for Granted {
     fn admit(&self, _names: &[String]) -> Result<(), Refusal> {
@@ -21,7 +27,8 @@ impl Authority for Granted {
     }
 
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
-        Ok(Authorized { settings: self.0.clone(), whole_repository: self.1 })
+        let Self { settings, whole_repository } = self;
+        Ok(Authorized { settings: settings.clone(), whole_repository: *whole_repository, umask: UMASK })
     }
 }
 
@@ -73,6 +80,11 @@ impl Reply {
     }
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Bounds that no usual conversation meets.
+pub(crate) const LIMITS: Limits = Limits { first_request: MINUTE, idle: MINUTE, listing: 16 << 20, memory: 256 << 20 };
+
 pub(crate) struct Talk {
     pub(crate) session: Session,
     disk: Inline,
@@ -85,7 +97,15 @@ pub(crate) struct Talk {
 impl Talk {
     /// A conversation that is past `config` and the first `noop`.
     pub(crate) fn new(release: &str, settings: SessionSettings, whole_repository: bool) -> Self {
-        let mut talk = Self::greeted(release, settings, whole_repository);
+        Self::begun(Self::greeted(release, settings, whole_repository))
+    }
+
+    /// As `new`, for a whole repository and with other bounds than usual.
+    pub(crate) fn within(limits: Limits, settings: SessionSettings) -> Self {
+        Self::begun(Self::connected("2.60.0", settings, true, limits))
+    }
+
+    fn begun(mut talk: Self) -> Self {
         let config = talk.ask("config", "prc", false, |pack| _ = pack.array(|array| _ = array.str("backup:remote")));
         assert_eq!(config.error, None);
         let noop = talk.ask("noop", "prc", false, |_| {});
@@ -95,12 +115,14 @@ impl Talk {
 
     /// A conversation in which only the greeting was said.
     pub(crate) fn greeted(release: &str, settings: SessionSettings, whole_repository: bool) -> Self {
+        Self::connected(release, settings, whole_repository, LIMITS)
+    }
+
+    fn connected(release: &str, settings: SessionSettings, whole_repository: bool, limits: Limits) -> Self {
         let now = Instant::now();
-        let minute = Duration::from_secs(60);
-        let limits = Limits { first_request: minute, idle: minute, listing: 1 << 20 };
         let release = Release::find(release).expect("the release is known");
         let base = settings.repository.path.clone();
-        let authority = Rc::new(Granted(settings, whole_repository));
+        let authority = Rc::new(Granted { settings, whole_repository });
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, authority, limits, now);
         let mut talk = Self { session, disk: Inline::new(Options::default()), base, now, number: 0 };
@@ -123,20 +145,7 @@ impl Talk {
     pub(crate) fn exchange(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut answer = Vec::new();
         loop {
-            let taken = self.session.handle_input(self.now, bytes);
-            bytes = &bytes[taken..];
-            let mut busy = taken > 0;
-            while let Some((operation, work)) = self.session.poll_disk() {
-                self.disk.submit(Ticket { session: 0, operation }, work);
-                busy = true;
-            }
-            while let Some((ticket, completion)) = self.disk.complete() {
-                self.session.handle_completion(self.now, ticket.operation, completion);
-            }
-            if self.session.poll_work() {
-                self.session.handle_work(self.now);
-                busy = true;
-            }
+            let mut busy = self.advance(&mut bytes);
             while !self.session.poll_output().is_empty() {
                 answer.extend_from_slice(self.session.poll_output());
                 let count = self.session.poll_output().len();
@@ -147,6 +156,37 @@ impl Talk {
                 return answer;
             }
         }
+    }
+
+    /// Sends bytes and lets the server work, but takes no answer.
+    pub(crate) fn send(&mut self, mut bytes: &[u8]) {
+        while self.advance(&mut bytes) {}
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.session.handle_timeout(self.now);
+        self.send(&[]);
+    }
+
+    /// Lets the session take input and do its work; whether there was any.
+    fn advance(&mut self, bytes: &mut &[u8]) -> bool {
+        let taken = self.session.handle_input(self.now, bytes);
+        *bytes = &bytes[taken..];
+        let mut busy = taken > 0;
+        while let Some((operation, work)) = self.session.poll_disk() {
+            self.disk.submit(Ticket { session: 0, operation }, work);
+            busy = true;
+        }
+        while let Some((ticket, completion)) = self.disk.complete() {
+            self.session.handle_completion(self.now, ticket.operation, completion);
+        }
+        if self.session.poll_work() {
+            self.session.handle_work(self.now);
+            busy = true;
+        }
+        busy
     }
 
     /// A request under the next number.

@@ -78,7 +78,7 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: false })
+        Ok(Authorized { settings, whole_repository: false, umask: 0 })
     }
 }
 
@@ -331,7 +331,12 @@ fn simulate(directory: &Path, seed: u64) -> usize {
         Faults { open: rate, read: rate, write: rate, sync: rate, close: rate, rename: rate, other: 0, delay: 200 };
     let disk = Scrambled::new(seed, Options { by_component: seed.is_multiple_of(2), ..Options::default() }, faults);
     let now = Instant::now();
-    let limits = Limits { first_request: Duration::from_secs(30), idle: Duration::from_secs(60), listing: 1 << 20 };
+    let limits = Limits {
+        first_request: Duration::from_secs(30),
+        idle: Duration::from_secs(60),
+        listing: 1 << 20,
+        memory: 256 << 20,
+    };
     // The newest release, whose reads need no flag for missing files, and one of the classic framing.
     let release = if seed % 4 < 2 { Release::newest() } else { Release::find("2.45").unwrap() };
     let clients = (0..CLIENTS).map(|index| {

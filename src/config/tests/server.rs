@@ -179,7 +179,7 @@ fn our_own_settings_arrive() {
         "repohostd.conf",
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
-         end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nstate-path=/state\n\
+         end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
          status-socket=/run/x.sock\n[client:db1.example, db2.example]\nrelease=2.45\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -202,6 +202,7 @@ fn our_own_settings_arrive() {
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
         listing_memory_max: 1 << 30,
+        memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
         clients: vec![pin("db1.example", "2.45", 17), pin("db2.example", "2.45", 17)],
@@ -226,7 +227,7 @@ fn a_typo_in_our_own_file_is_found() {
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
-             end-revoked-sessions, handshake-timeout, listing-memory-max, release, releases, state-path, \
+             end-revoked-sessions, handshake-timeout, listing-memory-max, memory-max, release, releases, state-path, \
              status-socket.",
         ),
         (

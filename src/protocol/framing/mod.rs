@@ -171,6 +171,12 @@ impl Framer {
         matches!(self.phase, Phase::Message) && self.partial.is_empty()
     }
 
+    /// Bytes of a request that has not arrived completely.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// Takes back the last `count` bytes of the [`Piece::Block`] that was handed on last; the caller
     /// offers them again.
     pub const fn unread(&mut self, count: u64) {

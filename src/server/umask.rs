@@ -1,0 +1,23 @@
+//! The bits that modes of new files lose.
+//!
+//! The process has none: clients count on getting the modes that they ask for. A client whose
+//! administrator set `neutral-umask=n` wants those that the server was started with.
+
+use std::sync::OnceLock;
+
+use rustix::fs::Mode;
+use rustix::process::umask;
+
+static INHERITED: OnceLock<u32> = OnceLock::new();
+
+/// Clears the process's mask, and remembers it.
+pub(super) fn clear() {
+    let before = umask(Mode::empty());
+    INHERITED.get_or_init(|| before.bits());
+}
+
+/// The mask that the server was started with, as far as it was cleared.
+#[must_use]
+pub(super) fn inherited() -> u32 {
+    INHERITED.get().copied().unwrap_or(0)
+}
