@@ -7,7 +7,6 @@ use argh::FromArgs;
 use super::systemd_drop_in;
 use crate::config::{self, Environment, Search};
 use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::release::Release;
 use crate::server::releases::policy::Policy;
 use crate::server::{listen, reload};
 
@@ -75,7 +74,7 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 
 /// Reads everything as the server does at its start; returns the warnings.
 fn usable(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
-    let (_, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
+    let (_, loaded) = config::load_server(arguments, environment)?;
     let mut warnings = loaded.warnings;
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;

@@ -2,8 +2,8 @@
 //!
 //! Facts: specification, sections 4.3, 4.5 and 5.1.
 
-use super::dialect::Dialect;
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::Release;
 
 /// A command whose remote role a session plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,33 +95,22 @@ impl Command {
         }
     }
 
-    /// Whether the main session of this command tests stop files and takes locks on a remote in
-    /// `release` (`2.55.1`).
-    #[must_use]
-    pub fn locks_remotely(self, release: &str) -> bool {
-        !self.lock_types(Dialect::of(release)).is_empty()
-    }
-
-    /// The types of the locks that the command takes on a remote, in the order of taking.
-    pub(super) fn lock_types(self, dialect: Dialect) -> &'static [&'static str] {
+    /// The types of the locks that the main session of the command takes on a remote, in the order
+    /// of taking; without any it does not look for stop files either.
+    pub(super) const fn lock_types(self, release: &Release) -> &'static [&'static str] {
         match self {
             Self::ArchivePush => &["archive"],
             Self::Backup | Self::Annotate => &["backup"],
-            Self::Expire if dialect.expire_locks => &["backup"],
-            Self::StanzaCreate | Self::StanzaDelete | Self::StanzaUpgrade if dialect.restore_lock => {
-                &["archive", "backup", "restore"]
-            }
-            Self::StanzaCreate | Self::StanzaDelete | Self::StanzaUpgrade if dialect.stanza_commands_lock => {
-                &["archive", "backup"]
-            }
+            Self::Expire if release.expire_locks => &["backup"],
+            Self::StanzaCreate | Self::StanzaDelete | Self::StanzaUpgrade => release.stanza_locks,
             _ => &[],
         }
     }
 
-    pub(super) const fn requires_stanza(self, dialect: Dialect) -> bool {
+    pub(super) const fn requires_stanza(self, release: &Release) -> bool {
         match self {
             Self::Info | Self::RepoGet | Self::RepoLs | Self::RepoPut | Self::RepoRm => false,
-            Self::Check => !dialect.check_without_stanza,
+            Self::Check => release.check_needs_stanza,
             _ => true,
         }
     }

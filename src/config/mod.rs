@@ -15,7 +15,6 @@
 mod command;
 mod definitions;
 mod describe;
-mod dialect;
 mod files;
 mod grants;
 mod ini;

@@ -7,12 +7,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::dialect::release_number;
 use super::files::Files;
 use super::ini::{Value, place};
 use super::pins::{self, ListenerPin, Pin};
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
@@ -145,6 +145,15 @@ impl OwnSettings {
         Ok(result)
     }
 
+    /// The release whose grammar holds for the server's own settings: the one for everybody, or the
+    /// one that it is declared to be like. The newest when clients have several.
+    pub(super) fn spoken(&self) -> &'static Release {
+        let named = self.release.as_deref();
+        let declared = self.declared.iter().find(|pin| Some(pin.subject.as_str()) == named);
+        let spoken = declared.map(|pin| pin.release.as_str()).or(named);
+        spoken.and_then(Release::find).unwrap_or_else(Release::newest)
+    }
+
     fn set(&mut self, key: &str, values: &[Value]) -> Result<()> {
         let texts = || values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
         let list = || texts().filter(|text| !text.is_empty()).map(str::to_owned).collect::<Vec<_>>();
@@ -154,7 +163,7 @@ impl OwnSettings {
             "release" => self.release = Some(one.release()?),
             "releases" => {
                 self.releases = list();
-                if let Some(bad) = self.releases.iter().find(|text| release_number(text).is_none()) {
+                if let Some(bad) = self.releases.iter().find(|text| !Release::is_name(text)) {
                     return Err(one.invalid(bad));
                 }
             }
@@ -271,7 +280,7 @@ impl Single<'_> {
 
     pub(super) fn release(&self) -> Result<String> {
         let text = self.text()?;
-        release_number(text).map(|_| text.to_owned()).ok_or_else(|| self.invalid(text))
+        Release::is_name(text).then(|| text.to_owned()).ok_or_else(|| self.invalid(text))
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::dialect::release_number;
 use super::ini::{Entry, place};
 use super::own::{OwnSettings, Single};
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::Release;
 
 const CLIENT: &str = "client";
 const LISTENER: &str = "listener";
@@ -58,7 +58,7 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
             (!names.is_empty()).then_some(About::Clients(names))
         }
         LISTENER => listener(name).map(|(address, port)| About::Listener(address, port)),
-        RELEASE => release_number(name).map(|_| About::Release(name)),
+        RELEASE => Release::is_name(name).then_some(About::Release(name)),
         _ => return Ok(false),
     };
     let first = entries.first().and_then(|entry| entry.values.first());

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::Environment;
 use super::definitions::{self, Definition, Matching};
-use super::dialect::{Dialect, release_number};
 use super::files::{Files, Search};
 use super::grants::Grants;
 use super::own::OwnSettings;
 use super::settings::{self, Arguments, Scope, Setting, Settings, Source};
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::Release;
 
 pub(super) const COMMAND: &str = "server";
 const KEEP_ALIVE: [&str; 3] = ["tcp-keep-alive-count", "tcp-keep-alive-idle", "tcp-keep-alive-interval"];
@@ -122,15 +122,14 @@ pub struct Loaded {
 
 /// Reads the server's command line (without the program's name), environment and files.
 ///
-/// `server` or `serve` may stand anywhere among the arguments, or not at all. `release` is the one
-/// to announce when nothing else says it; it decides whether times may have fractions.
+/// `server` or `serve` may stand anywhere among the arguments, or not at all.
 ///
 /// # Errors
 ///
 /// pgBackRest's codes and texts for whatever is wrong; values from files carry a hint with file
 /// and line.
-pub fn load_server(arguments: &[String], environment: &Environment, release: &str) -> Result<(Files, Loaded)> {
-    load_from(arguments, environment, release, &Search::default())
+pub fn load_server(arguments: &[String], environment: &Environment) -> Result<(Files, Loaded)> {
+    load_from(arguments, environment, &Search::default())
 }
 
 /// As [`load_server`], with other default places for files.
@@ -138,24 +137,18 @@ pub fn load_server(arguments: &[String], environment: &Environment, release: &st
 /// # Errors
 ///
 /// As for [`load_server`].
-pub fn load_from(
-    arguments: &[String],
-    environment: &Environment,
-    release: &str,
-    defaults: &Search,
-) -> Result<(Files, Loaded)> {
+pub fn load_from(arguments: &[String], environment: &Environment, defaults: &Search) -> Result<(Files, Loaded)> {
     let mut sources = Sources::read(arguments, environment, defaults)?;
     let own_release = sources.settings.texts("release", 1).and_then(|setting| setting.texts.first().cloned());
     let mut own = OwnSettings::read(&sources.files)?;
     if let Some(release) = own_release {
-        if release_number(&release).is_none() {
+        if !Release::is_name(&release) {
             let message = format!("'{release}' is not valid for 'release' option\nHINT: a release looks like 2.55.1.");
             return Err(Error::new(Code::OptionInvalidValue, message));
         }
         own.release = Some(release);
     }
-    let announced = own.release.clone().unwrap_or_else(|| release.to_owned());
-    sources.settings.fractions = Dialect::of(&announced).fractional_times;
+    sources.settings.fractions = own.spoken().fractional_times;
     sources.session.fractions = sources.settings.fractions;
 
     let server = resolve(&sources, own)?;

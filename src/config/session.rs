@@ -12,13 +12,13 @@ use std::time::Duration;
 use super::Environment;
 use super::command::Command;
 use super::definitions::{Definition, Matching};
-use super::dialect::Dialect;
 use super::files::{Files, Search};
 use super::server::{ServerSettings, Take};
 use super::settings::{self, Scope, Settings};
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
+use crate::protocol::release::Release;
 
 const REPOSITORY_PATH: &str = "repo-path";
 const CIPHER: &str = "aes-256-cbc";
@@ -104,7 +104,7 @@ pub struct SessionSettings {
 
 /// Reads the parameters of a `config` request: options, and `<command>:remote` as the last one.
 ///
-/// `files` and `environment` are the server's; `release` (`2.55.1`) is the one that was announced.
+/// `files` and `environment` are the server's; `release` is the one that was announced.
 /// Touches the disk only when the client asks for a configuration file that `allow-client-config`
 /// lists.
 ///
@@ -115,16 +115,15 @@ pub fn parse_session(
     files: &Files,
     environment: &Environment,
     server: &ServerSettings,
-    release: &str,
+    release: &'static Release,
     params: &[String],
 ) -> Result<SessionSettings> {
-    let dialect = Dialect::of(release);
     let command = command_of(params)?;
     let mut client = settings::command_line(params, Matching::default(), true)?;
     if client.words.len() > 1 {
         return Err(Error::new(Code::ParamInvalid, "command does not allow parameters"));
     }
-    client.settings.fractions = dialect.fractional_times;
+    client.settings.fractions = release.fractional_times;
     let client = client.settings;
 
     let other_files = client_files(files, server, &client)?;
@@ -140,14 +139,14 @@ pub fn parse_session(
     configured.fractions = client.fractions;
     let merged = client.over(&configured);
 
-    let session = Parts { command, dialect, client, configured, merged, files, server };
+    let session = Parts { command, release, client, configured, merged, files, server };
     session.build(stanza)
 }
 
 /// What a session is built from.
 struct Parts<'a> {
     command: Command,
-    dialect: Dialect,
+    release: &'static Release,
     client: Settings,
     configured: Settings,
     merged: Settings,
@@ -195,7 +194,7 @@ impl Parts<'_> {
     }
 
     fn check_required(&self, stanza: Option<&str>) -> Result<()> {
-        if stanza.is_none() && self.command.requires_stanza(self.dialect) {
+        if stanza.is_none() && self.command.requires_stanza(self.release) {
             return Err(self.required("stanza", ""));
         }
         if self.command.requires_pg_path(stanza.is_some()) && self.merged.texts("pg-path", 1).is_none() {
@@ -296,7 +295,7 @@ impl Parts<'_> {
 
     /// Names of lock files: those that the client sent, or the ones that it would have sent.
     fn locks(&self, stanza: Option<&str>, process: u32, key: u32) -> Result<Vec<String>> {
-        let types = self.command.lock_types(self.dialect);
+        let types = self.command.lock_types(self.release);
         let sent = self.merged.texts("lock", 1).map_or(&[][..], |setting| &setting.texts);
         for name in sent {
             if !stanza.is_some_and(|stanza| is_lock_name(name, stanza)) {
@@ -310,7 +309,7 @@ impl Parts<'_> {
             return Err(invalid_value(format!("more than {LOCKS_MAXIMUM} values are not allowed for 'lock' option")));
         }
         let Some(stanza) = stanza.filter(|_| process == 0 && !types.is_empty()) else { return Ok(vec![]) };
-        if !self.dialect.locks_by_repository {
+        if !self.release.locks_by_repository {
             return Ok(types.iter().map(|kind| format!("{stanza}-{kind}.lock")).collect());
         }
         if !sent.is_empty() {

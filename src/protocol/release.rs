@@ -42,6 +42,15 @@ pub enum HashLayout {
     Binary,
 }
 
+/// What a lock file says of who holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockContents {
+    /// A line with the process, a line with the execution id (up to 2.38).
+    Lines,
+    /// An object with both (2.39 on).
+    Json,
+}
+
 /// One release of pgBackRest.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent capabilities, not a state")]
@@ -72,6 +81,24 @@ pub struct Release {
     pub repository_features: u64,
     /// The words before the path in the error of a failed removal of a file.
     pub remove_error: &'static str,
+    /// Whether the error of a failed change of owner says who should own the file and who does.
+    pub tells_owners: bool,
+    /// What lock files say.
+    pub lock_contents: LockContents,
+    /// Whether clients name their locks, one for each repository; before, the server computes one
+    /// for each stanza.
+    pub locks_by_repository: bool,
+    /// The types of locks that `stanza-create`, `stanza-upgrade` and `stanza-delete` take on a remote.
+    pub stanza_locks: &'static [&'static str],
+    /// Whether `expire` locks on a remote.
+    pub expire_locks: bool,
+    /// Whether `check` needs a stanza.
+    pub check_needs_stanza: bool,
+    /// Whether times are decimal seconds, without units.
+    pub fractional_times: bool,
+    /// Whether nobody has seen it: its announcement names no change on the wire, and that is all
+    /// that is known.
+    pub inferred: bool,
 }
 
 /// The oldest release with TLS.
@@ -89,6 +116,14 @@ const V2_37: Release = Release {
     assertions_are_fatal: false,
     repository_features: 127,
     remove_error: "unable to remove",
+    tells_owners: false,
+    lock_contents: LockContents::Lines,
+    locks_by_repository: false,
+    stanza_locks: &[],
+    expire_locks: false,
+    check_needs_stanza: true,
+    fractional_times: true,
+    inferred: false,
 };
 const V2_38: Release = Release {
     version: "2.38",
@@ -97,46 +132,94 @@ const V2_38: Release = Release {
     repository_features: 31,
     ..V2_37
 };
-const V2_41: Release = Release {
-    version: "2.41",
-    read_layout: ReadLayout::Offset,
-    hash_layout: HashLayout::TextResult,
-    lists_itself: false,
-    ..V2_38
+const V2_39: Release =
+    Release { version: "2.39", read_layout: ReadLayout::Offset, lock_contents: LockContents::Json, ..V2_38 };
+const V2_40: Release = Release { version: "2.40", hash_layout: HashLayout::TextResult, lists_itself: false, ..V2_39 };
+const V2_42: Release = Release { version: "2.42", hash_layout: HashLayout::Binary, makes_links: true, ..V2_40 };
+const V2_46: Release = Release { version: "2.46", tells_owners: true, ..V2_42 };
+const V2_48: Release = Release { version: "2.48", check_needs_stanza: false, ..V2_46 };
+const V2_53: Release = Release {
+    version: "2.53",
+    locks_by_repository: true,
+    stanza_locks: &["archive", "backup"],
+    fractional_times: false,
+    ..V2_48
 };
-const V2_44: Release = Release { version: "2.44", hash_layout: HashLayout::Binary, makes_links: true, ..V2_41 };
-const V2_45: Release = Release { version: "2.45", ..V2_44 };
-const V2_54_2: Release = Release {
-    version: "2.54.2",
+const V2_54_0: Release = Release {
+    version: "2.54.0",
     framing: Framing::Session,
     read_layout: ReadLayout::IgnoreMissing,
     tells_version: true,
-    ..V2_45
+    ..V2_53
 };
-const V2_55_1: Release = Release { version: "2.55.1", ..V2_54_2 };
-const V2_59_1: Release = Release {
-    version: "2.59.1",
+const V2_55_0: Release = Release { version: "2.55.0", expire_locks: true, ..V2_54_0 };
+const V2_56_0: Release = Release { version: "2.56.0", stanza_locks: &["archive", "backup", "restore"], ..V2_55_0 };
+const V2_57_0: Release = Release { version: "2.57.0", repository_features: 23, ..V2_56_0 };
+const V2_59_0: Release = Release {
+    version: "2.59.0",
     read_layout: ReadLayout::Plain,
     repository_features: 151,
     remove_error: "unable to remove file",
-    ..V2_55_1
+    ..V2_57_0
 };
 const V2_60_0: Release = Release {
     version: "2.60.0",
     cipher_layout: CipherLayout::Header,
     reads_ranges: true,
     detects_cipher_format: true,
-    ..V2_59_1
+    ..V2_59_0
 };
 
-/// Every release that can be announced, old to new.
-pub const RELEASES: &[Release] = &[V2_37, V2_38, V2_41, V2_44, V2_45, V2_54_2, V2_55_1, V2_59_1, V2_60_0];
+/// Every release that can be announced, old to new. One that changes nothing on the wire of a
+/// repository is a single line here.
+pub const RELEASES: &[Release] = &[
+    V2_37,
+    V2_38,
+    V2_39,
+    V2_40,
+    Release { version: "2.41", ..V2_40 },
+    V2_42,
+    Release { version: "2.43", ..V2_42 },
+    Release { version: "2.44", ..V2_42 },
+    Release { version: "2.45", ..V2_42 },
+    V2_46,
+    Release { version: "2.47", ..V2_46 },
+    V2_48,
+    Release { version: "2.49", ..V2_48 },
+    Release { version: "2.50", ..V2_48 },
+    Release { version: "2.51", ..V2_48 },
+    Release { version: "2.52", ..V2_48 },
+    Release { version: "2.52.1", ..V2_48 },
+    V2_53,
+    Release { version: "2.53.1", ..V2_53 },
+    V2_54_0,
+    Release { version: "2.54.1", ..V2_54_0 },
+    Release { version: "2.54.2", ..V2_54_0 },
+    V2_55_0,
+    Release { version: "2.55.1", ..V2_55_0 },
+    V2_56_0,
+    V2_57_0,
+    Release { version: "2.58.0", ..V2_57_0 },
+    V2_59_0,
+    Release { version: "2.59.1", ..V2_59_0 },
+    Release { version: "2.59.2", inferred: true, ..V2_59_0 },
+    Release { version: "2.59.3", inferred: true, ..V2_59_0 },
+    V2_60_0,
+];
 
 impl Release {
     /// The release that calls itself `version`, if it is known.
     #[must_use]
     pub fn find(version: &str) -> Option<&'static Self> {
         RELEASES.iter().find(|release| release.version == version)
+    }
+
+    /// Whether `text` reads like the name of a release: `2.45` or `2.55.1`.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let parts: Vec<_> = text.split('.').collect();
+        let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u32>().is_ok();
+        (2..=3).contains(&parts.len()) && parts.iter().all(is_number)
     }
 
     /// The newest release that is known.
@@ -150,5 +233,30 @@ impl Release {
     #[must_use]
     pub fn greeting(&self) -> String {
         format!("{{\"name\":\"pgBackRest\",\"service\":\"remote\",\"version\":\"{}\"}}\n", self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_in_order_and_every_one_is_there_once() {
+        let numbers = |release: &Release| -> Vec<u32> {
+            assert!(Release::is_name(release.version), "{}", release.version);
+            release.version.split('.').map(|part| part.parse().unwrap()).collect()
+        };
+        assert!(RELEASES.windows(2).all(|pair| numbers(&pair[0]) < numbers(&pair[1])));
+        assert!(RELEASES.iter().all(|release| Release::find(release.version) == Some(release)));
+    }
+
+    #[test]
+    fn a_name_of_a_release_has_two_or_three_numbers() {
+        for name in ["2.37", "2.52.1", "2.60.0", "3.0"] {
+            assert!(Release::is_name(name), "{name}");
+        }
+        for name in ["", "2", "2.", ".60", "2.60.0.1", "2.60.x", "2.+6", "2.99999999999", "2.60.0dev"] {
+            assert!(!Release::is_name(name), "{name}");
+        }
     }
 }

@@ -10,11 +10,13 @@ use crate::disk::{
     Completion, Errno, HeldLock, Kind, Level, Location, LockAttempt, Operation, Outcome, RelativePath, Root,
 };
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::LockContents;
 
 use super::errno::ENOENT;
 use super::unexpected_outcome;
 
 const EAGAIN: Errno = Errno(11);
+const EACCES: Errno = Errno(13);
 
 /// What the locks of a session are made of.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct LockRequest {
     pub exec_id: String,
     /// The process that a `stop --force` would signal.
     pub pid: u32,
+    /// How they say so.
+    pub contents: LockContents,
 }
 
 /// What taking the locks needs next.
@@ -125,12 +129,20 @@ impl Locks {
         Ok(Progress::Disk(Operation::Lock { at, contents: self.contents() }))
     }
 
-    /// The contents of a lock file: keys in alphabetical order and no spaces, as other readers expect.
+    /// The contents of a lock file, for other readers of the same release: as JSON, with keys in
+    /// alphabetical order and no spaces.
     fn contents(&self) -> String {
-        serde_json::json!({ "execId": self.request.exec_id, "pid": self.request.pid }).to_string()
+        let LockRequest { exec_id, pid, .. } = &self.request;
+        match self.request.contents {
+            LockContents::Lines => format!("{pid}\n{exec_id}\n"),
+            LockContents::Json => serde_json::json!({ "execId": exec_id, "pid": pid }).to_string(),
+        }
     }
 
     fn is_own(&self, contents: &str) -> bool {
+        if self.request.contents == LockContents::Lines {
+            return contents.lines().nth(1) == Some(&self.request.exec_id);
+        }
         // A longer text that an earlier holder left behind may follow the object.
         let mut values = serde_json::Deserializer::from_str(contents).into_iter::<serde_json::Value>();
         let exec_id = values.next().and_then(std::result::Result::ok);
@@ -139,7 +151,11 @@ impl Locks {
 }
 
 fn busy(at: &Location, errno: Errno) -> Error {
-    let hint = if errno == EAGAIN { "\nHINT: is another pgBackRest process running?" } else { "" };
+    let hint = match errno {
+        EAGAIN => "\nHINT: is another pgBackRest process running?".to_owned(),
+        EACCES => format!("\nHINT: does the user running pgBackRest have permissions on the '{at}' file?"),
+        _ => String::new(),
+    };
     let text = crate::protocol::errno::describe_errno(errno.0);
     Error::new(Code::LockAcquire, format!("unable to acquire lock on file '{at}': {text}{hint}"))
 }

@@ -338,10 +338,11 @@ impl WriteStream {
         completion.map(|_| ()).map_err(|failure| self.failed(code, before, after, failure.errno))
     }
 
-    /// The original's text names who should own the file and who does.
+    /// The original's text names who should own the file and who does, from some release on.
     fn owner_failure(&self, failure: Failure) -> Error {
-        let disk::Step::ChangeOwner(change) = failure.step else {
-            return self.failed(Code::FileOwner, "unable to set ownership for", "", failure.errno);
+        let change = match failure.step {
+            disk::Step::ChangeOwner(change) if self.release.tells_owners => change,
+            _ => return self.failed(Code::FileOwner, "unable to set ownership for", "", failure.errno),
         };
         let wanted = |name: &Option<String>, id: Option<u32>| {
             let name = name.as_deref().unwrap_or("[none]");

@@ -73,7 +73,6 @@ pub trait Authorities {
 
 impl Authorities for Configured {
     fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority> {
-        let release = self.policy.spoken(release);
         Rc::new(Speaking { configured: self, release })
     }
 }
@@ -90,17 +89,22 @@ impl Authority for Speaking {
     }
 
     fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
-        self.configured.authorize(self.release.version, names, parameters)
+        self.configured.authorize(self.release, names, parameters)
     }
 }
 
 impl Configured {
-    fn authorize(&self, version: &str, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        release: &'static Release,
+        names: &[String],
+        parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
         let grant = self.grant(names)?;
         let mut held = self.held.borrow_mut();
         held.refresh(Instant::now());
-        let settings = parse_session(&held.files, &self.environment, &self.server, version, parameters)?;
+        let settings = parse_session(&held.files, &self.environment, &self.server, release, parameters)?;
         if !grant.allows(settings.stanza.as_deref())? {
             let stanza = settings
                 .stanza
@@ -161,9 +165,9 @@ mod tests {
         );
         fs::write(&config, text).unwrap();
         let search = Search { config: Some(config), ..Search::default() };
-        let release = Release::newest();
-        let (files, loaded) = load_from(&[], &Environment::default(), release.version, &search).unwrap();
-        Configured::new(loaded.server, files, Environment::default(), Rc::new(Policy::pinned_to(release)))
+        let (files, loaded) = load_from(&[], &Environment::default(), &search).unwrap();
+        let policy = Policy::pinned_to(Release::newest());
+        Configured::new(loaded.server, files, Environment::default(), Rc::new(policy))
     }
 
     fn ask(authority: &Configured, name: &str, stanza: &str) -> Result<SessionSettings> {
@@ -172,7 +176,7 @@ mod tests {
         let mut parameters = parameters.to_vec();
         parameters.extend([format!("--stanza={stanza}"), "archive-get:remote".to_owned()]);
         authority
-            .authorize(Release::newest().version, &[name.to_owned()], &parameters)
+            .authorize(Release::newest(), &[name.to_owned()], &parameters)
             .map(|authorized| authorized.settings)
             .map_err(|refusal| refusal.error)
     }

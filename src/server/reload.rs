@@ -43,7 +43,7 @@ impl Configuration {
     ///
     /// Those of [`config::load_server`], and 32 for a release that is not known.
     pub(super) fn load(arguments: &[String], environment: &Environment) -> Result<Self> {
-        let (files, loaded) = config::load_server(arguments, environment, Release::newest().version)?;
+        let (files, loaded) = config::load_server(arguments, environment)?;
         let policy = Policy::new(&loaded.server.own)?;
         let release = policy.general().unwrap_or_else(Release::newest);
         let mut warnings = loaded.warnings;

@@ -635,7 +635,7 @@ impl Session {
             return self.fail(Error::format("noop expected"));
         }
         self.phase = Phase::Ready;
-        match self.settings.as_ref().and_then(lock_request) {
+        match self.settings.as_ref().and_then(|settings| lock_request(settings, self.release)) {
             Some(request) => {
                 let (locks, operation) = Locks::begin(request);
                 self.submit(operation);
@@ -769,7 +769,7 @@ impl Session {
 }
 
 /// The locks that a client's first `noop` takes, if its command locks where it works.
-fn lock_request(settings: &SessionSettings) -> Option<LockRequest> {
+fn lock_request(settings: &SessionSettings, release: &Release) -> Option<LockRequest> {
     if settings.locks.is_empty() {
         return None;
     }
@@ -779,5 +779,6 @@ fn lock_request(settings: &SessionSettings) -> Option<LockRequest> {
         names: settings.locks.clone(),
         exec_id: settings.exec_id.clone().unwrap_or_default(),
         pid: std::process::id(),
+        contents: release.lock_contents,
     })
 }

@@ -54,7 +54,7 @@ impl Site {
 
     pub(super) fn load(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Files, Loaded)> {
         let arguments: Vec<_> = arguments.iter().map(|argument| self.filled(argument)).collect();
-        load_from(&arguments, &environment(variables), NEWEST, &self.search())
+        load_from(&arguments, &environment(variables), &self.search())
     }
 }
 

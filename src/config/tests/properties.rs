@@ -6,8 +6,9 @@ use super::super::definitions::{Matching, definitions, find};
 use super::super::ini::Ini;
 use super::super::settings;
 use super::super::value;
-use super::{MINIMAL, NEWEST, Site, environment};
+use super::{MINIMAL, Site, environment};
 use crate::config::parse_session;
+use crate::protocol::release::{RELEASES, Release};
 
 /// Text that looks like parameters often enough to get past the first check.
 fn parameter() -> impl Strategy<Value = String> {
@@ -34,7 +35,7 @@ proptest! {
     fn no_parameters_of_a_client_can_end_the_server(
         mut params in prop::collection::vec(parameter(), 0..8),
         command in prop::sample::select(vec!["backup:remote", "info:remote", "archive-push:remote", "check:remote", ""]),
-        release in prop::sample::select(vec!["2.37", "2.52.1", "2.55.1", NEWEST, "x"]),
+        release in prop::sample::select(RELEASES.iter().collect::<Vec<&'static Release>>()),
     ) {
         let site = Site::new(MINIMAL);
         let (files, loaded) = site.load(&[], &[]).unwrap();

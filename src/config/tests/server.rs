@@ -315,7 +315,7 @@ fn the_environment_names_the_configuration_file() {
     site.write("x/main.conf", MINIMAL);
     let file = site.filled("$/x/main.conf");
     let (files, loaded): (Files, _) =
-        load_from(&[], &environment(&[("PGBACKREST_CONFIG", &file)]), "2.55.1", &site.search()).unwrap();
+        load_from(&[], &environment(&[("PGBACKREST_CONFIG", &file)]), &site.search()).unwrap();
     assert_eq!(files.main(), Some(Path::new(&file)));
     assert_eq!(loaded.server.config_file, Path::new(&file));
     assert_eq!(loaded.server.own_file, site.path("x/repohostd.conf"));

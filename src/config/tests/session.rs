@@ -5,6 +5,11 @@ use super::{MINIMAL, NEWEST, Site, assert_error, environment, strings};
 use crate::config::{CipherType, Command, RemoteType, RepositoryKind, SessionSettings, parse_session};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
+use crate::protocol::release::Release;
+
+fn known(release: &str) -> &'static Release {
+    Release::find(release).unwrap()
+}
 
 /// A site whose server configures a repository and a stanza.
 fn site() -> Site {
@@ -24,7 +29,7 @@ fn parse_with(
 ) -> Result<SessionSettings> {
     let (files, loaded) = site.load(arguments, variables)?;
     let params: Vec<_> = params.iter().map(|param| site.filled(param)).collect();
-    parse_session(&files, &environment(variables), &loaded.server, release, &params)
+    parse_session(&files, &environment(variables), &loaded.server, known(release), &params)
 }
 
 fn with(extra: &[&str], command: &str) -> Vec<String> {
@@ -256,17 +261,19 @@ fn lock_names_cannot_leave_the_lock_path_or_the_stanza() {
 #[test]
 fn commands_lock_as_their_release_does() {
     for (command, release, expected) in [
-        (Command::ArchivePush, "2.37", true),
-        (Command::Backup, "2.37", true),
-        (Command::StanzaCreate, "2.52.1", false),
-        (Command::StanzaCreate, "2.53", true),
-        (Command::Expire, "2.54.2", false),
-        (Command::Expire, "2.55.0", true),
-        (Command::Annotate, "2.41", true),
-        (Command::Restore, "2.60.0", false),
-        (Command::Verify, "2.60.0", false),
+        (Command::ArchivePush, "2.37", &["archive"][..]),
+        (Command::Backup, "2.37", &["backup"]),
+        (Command::StanzaCreate, "2.52.1", &[]),
+        (Command::StanzaCreate, "2.53", &["archive", "backup"]),
+        (Command::StanzaDelete, "2.55.1", &["archive", "backup"]),
+        (Command::StanzaUpgrade, "2.56.0", &["archive", "backup", "restore"]),
+        (Command::Expire, "2.54.2", &[]),
+        (Command::Expire, "2.55.0", &["backup"]),
+        (Command::Annotate, "2.41", &["backup"]),
+        (Command::Restore, "2.60.0", &[]),
+        (Command::Verify, "2.60.0", &[]),
     ] {
-        assert_eq!(command.locks_remotely(release), expected, "{command:?} {release}");
+        assert_eq!(command.lock_types(known(release)), expected, "{command:?} {release}");
     }
 }
 

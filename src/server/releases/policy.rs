@@ -107,13 +107,6 @@ impl Policy {
         by_name.or_else(listener).or(self.general)
     }
 
-    /// The known release whose options and locks hold for `release`, which may be a declared one.
-    #[must_use]
-    pub fn spoken(&self, release: &'static Release) -> &'static Release {
-        let declared = self.declared.iter().find(|(declared, _)| declared.version == release.version);
-        declared.map_or(release, |(_, like)| like)
-    }
-
     /// What an administrator should know about it.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -237,8 +230,7 @@ mod tests {
         assert!(by_age.windows(2).any(|pair| pair == ["2.55.1", "2.55.9"]), "{by_age:?}");
         let first = policy.table.likely[0];
         assert_eq!(first.greeting(), "{\"name\":\"pgBackRest\",\"service\":\"remote\",\"version\":\"2.61.0\"}\n");
-        assert_eq!(policy.spoken(first).version, "2.60.0");
-        assert_eq!(first.repository_features, policy.spoken(first).repository_features);
+        assert_eq!(*first, Release { version: "2.61.0", ..*Release::find("2.60.0").unwrap() });
         assert!(policy.warnings()[0].starts_with("release 2.61.0 is not known: it is spoken like 2.60.0"));
         let again = Policy::new(&own).unwrap();
         assert!(std::ptr::eq(first, again.table.likely[0]), "a reload makes no second one");
