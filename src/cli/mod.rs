@@ -24,6 +24,8 @@ use crate::protocol::error::{Code, Error};
 
 /// The name that help texts show.
 const PROGRAM: &str = "repohostd";
+/// The commands that have a help text, a place in the manual and a completion.
+const COMMANDS: [&str; 8] = ["serve", "check", "status", "learn", "quickstart", "ping", "systemd-drop-in", "version"];
 
 /// repohostd serves a repository of PostgreSQL backups to unmodified pgbackrest clients, in place of
 /// 'pgbackrest server'. Without a command it serves.
@@ -91,8 +93,7 @@ pub fn run(arguments: &[String]) -> u8 {
 fn help_for(word: &str) -> Vec<String> {
     let command = match word {
         "server" => Some(serve::Serve::COMMAND.name),
-        "serve" | "check" | "status" | "learn" | "quickstart" | "ping" | "systemd-drop-in" | "version" => Some(word),
-        _ => None,
+        _ => COMMANDS.contains(&word).then_some(word),
     };
     command.into_iter().chain(["--help"]).map(str::to_owned).collect()
 }
@@ -153,9 +154,7 @@ mod tests {
 
     #[test]
     fn every_command_has_a_help_text() {
-        for word in
-            ["help", "serve", "server", "check", "status", "learn", "quickstart", "ping", "systemd-drop-in", "version"]
-        {
+        for word in ["help", "server"].into_iter().chain(COMMANDS) {
             let arguments = help_for(word);
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
@@ -166,8 +165,14 @@ mod tests {
     #[test]
     fn every_command_and_option_is_in_the_manual() {
         let manual = include_str!("../../packaging/repohostd.1");
-        for word in ["serve", "check", "quickstart", "ping", "systemd-drop-in", "version"] {
+        let completions = [
+            include_str!("../../packaging/completions/repohostd.bash"),
+            include_str!("../../packaging/completions/_repohostd"),
+            include_str!("../../packaging/completions/repohostd.fish"),
+        ];
+        for word in COMMANDS {
             assert!(manual.contains(&format!("\n.It Cm {word}\n")), "{word} is not in repohostd(1)");
+            assert!(completions.iter().all(|text| text.contains(word)), "{word} is not completed by every shell");
             let arguments = help_for(word);
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };

@@ -21,6 +21,7 @@ mod lifecycle;
 mod listening;
 mod locks;
 mod ping;
+mod pins;
 mod quickstart;
 mod recovery;
 mod releases;

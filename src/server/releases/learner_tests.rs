@@ -68,6 +68,40 @@ fn a_client_of_any_release_is_served_after_a_few_attempts_and_then_always() {
     }
 }
 
+/// With the releases that there are, in the order that a server without settings tries them.
+#[test]
+fn every_release_is_found_within_one_attempt_each_and_after_an_upgrade_within_two() {
+    let table = super::super::policy::Policy::new(&crate::config::OwnSettings::default()).unwrap().table().clone();
+    assert_eq!(table.by_age.len(), RELEASES.len());
+    for (place, release) in table.likely.iter().enumerate() {
+        for key in [host("db", "192.0.2.1"), ping("192.0.2.1")] {
+            let mut site = Site { table: table.clone(), ..Site::new() };
+            assert_eq!(site.until_it_works(&key, release.version), place, "{}", release.version);
+            assert!(site.connect(&key, release.version));
+            // Hosts that come after it with the same release are served at once, at any address.
+            assert!(site.connect(&host("next", "192.0.2.2"), release.version));
+        }
+        for upgraded in RELEASES.iter().filter(|upgraded| upgraded.version != release.version) {
+            let mut site = Site { table: table.clone(), ..Site::new() };
+            let key = host("db", "192.0.2.1");
+            site.until_it_works(&key, release.version);
+            let failures = site.until_it_works(&key, upgraded.version);
+            assert!(failures < 2 * RELEASES.len(), "{} to {}", release.version, upgraded.version);
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_to_the_newest_of_the_common_releases_fails_once() {
+    let table = super::super::policy::Policy::new(&crate::config::OwnSettings::default()).unwrap().table().clone();
+    for (from, to) in [("2.45", "2.55.1"), ("2.55.1", "2.60.0"), ("2.59.1", "2.60.0")] {
+        let mut site = Site { table: table.clone(), ..Site::new() };
+        let key = host("db", "192.0.2.1");
+        site.until_it_works(&key, from);
+        assert_eq!(site.until_it_works(&key, to), 1, "{from} to {to}");
+    }
+}
+
 #[test]
 fn hosts_that_share_a_certificate_differ_by_address() {
     let mut site = Site::new();

@@ -1,18 +1,21 @@
 //! An unmodified `pgbackrest` on a `PostgreSQL` host.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::certificates::{Certificates, Identity};
 use super::server::Server;
-use super::{Config, Output, Process, STANZA, Workspace, peer};
+use super::{Config, Output, Process, STANZA, Workspace, own as own_path, peer};
 
 /// A host's configuration and the commands run with it.
 pub(crate) struct Client {
     pub(crate) workspace: Arc<Workspace>,
     pub(crate) release: String,
+    /// Its binary that calls itself something else, see [`Client::disguise`].
+    alias: Option<PathBuf>,
     /// `pgbackrest.conf`; written when a command starts.
     pub(crate) config: Config,
     name: String,
@@ -25,8 +28,13 @@ impl Client {
         for directory in ["lock", "log", "spool"] {
             workspace.directory(&format!("{name}/{directory}"));
         }
-        let mut client =
-            Self { workspace, release: server.release.clone(), config: Config::default(), name: name.to_owned() };
+        let mut client = Self {
+            workspace,
+            release: server.release.clone(),
+            alias: None,
+            config: Config::default(),
+            name: name.to_owned(),
+        };
         let certificates = Certificates::shared();
         client.write_authority(&certificates.authority.certificate);
         client.write_identity(&certificates.client);
@@ -48,6 +56,35 @@ impl Client {
             client.config.set("global", key, &value);
         }
         client
+    }
+
+    /// Has a copy of its real binary call itself `version`, which must be as long as its own release:
+    /// the one way to have a client of a release that does not exist yet, or that nobody packages, but
+    /// that speaks as a real one does. Nothing but the number that it greets with is changed, in a
+    /// copy in the test's own directory.
+    pub(crate) fn disguise(&mut self, version: &str) {
+        let [own, other] = [&self.release, version].map(|number| format!("pgBackRest {number}\0").into_bytes());
+        assert_eq!(own.len(), other.len(), "a longer number has no room in the binary");
+        let mut binary = fs::read(peer(&self.release)).expect("the client's binary can be read");
+        let places: Vec<usize> =
+            binary.windows(own.len()).enumerate().filter(|(_, text)| *text == own).map(|(place, _)| place).collect();
+        assert!(!places.is_empty(), "the binary names its release");
+        for place in places {
+            binary[place..place + own.len()].copy_from_slice(&other);
+        }
+        let program = self.workspace.path().join(&self.name).join("pgbackrest");
+        fs::write(&program, binary).expect("the copy can be written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+        own_path(&program);
+        let mut command = self.workspace.command(&program);
+        command.arg("version");
+        assert_eq!(self.workspace.run("version", command).ok().trim(), format!("pgBackRest {version}"));
+        self.alias = Some(program);
+    }
+
+    /// Its binary.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.alias.clone().unwrap_or_else(|| peer(&self.release))
     }
 
     /// Replaces the host's key and certificate.
@@ -86,7 +123,7 @@ impl Client {
     /// Starts a command with these arguments and the configuration only.
     pub(crate) fn start_exactly(&self, arguments: &[&str]) -> Process {
         self.write_config();
-        let mut command = self.workspace.command(peer(&self.release));
+        let mut command = self.workspace.command(self.program());
         command.arg(format!("--config={}", self.config_file().display())).args(arguments);
         let name = arguments.iter().rfind(|argument| argument.starts_with(|first: char| first.is_ascii_lowercase()));
         self.workspace.spawn(name.unwrap_or(&"pgbackrest").rsplit('/').next().unwrap_or("pgbackrest"), command)
@@ -95,7 +132,7 @@ impl Client {
     /// Starts a command for the stanza that prints into a file.
     pub(crate) fn start_into(&self, path: &Path, arguments: &[&str]) -> Process {
         self.write_config();
-        let mut command = self.workspace.command(peer(&self.release));
+        let mut command = self.workspace.command(self.program());
         command.arg(format!("--config={}", self.config_file().display())).arg(format!("--stanza={STANZA}"));
         let file = File::create(path).expect("the file can be made");
         self.workspace.spawn_into("into", command.args(arguments), file)

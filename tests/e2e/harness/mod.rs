@@ -118,11 +118,17 @@ impl Bench {
 
     /// Starts the server and a new cluster that archives through it, and creates the stanza.
     pub(crate) fn with_cluster(&mut self) -> Cluster {
+        let cluster = self.with_cluster_only();
+        self.client.ok(&["stanza-create"]);
+        cluster
+    }
+
+    /// Starts the server and a new cluster that would archive through it, if it knew its stanza.
+    pub(crate) fn with_cluster_only(&mut self) -> Cluster {
         let mut cluster = Cluster::create(&self.workspace, &mut self.client);
         self.server.config.set(STANZA, "pg1-path", &cluster.path.display().to_string());
         self.server.start();
         cluster.start();
-        self.client.ok(&["stanza-create"]);
         cluster
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::{Output, Process, SOON, STANZA, Workspace, own, peer, program, run_quietly, wait_until};
+use super::{Output, Process, SOON, STANZA, Workspace, own, program, run_quietly, wait_until};
 
 /// Debian's directory, since a wrapper of the same name may stand first in the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -37,7 +37,7 @@ impl Cluster {
         client.write_config();
         let archive = format!(
             "{} --config={} --stanza={STANZA} archive-push \"%p\"",
-            peer(&client.release).display(),
+            client.program().display(),
             client.config_file().display(),
         );
         let settings = format!(

@@ -23,6 +23,15 @@ pub(crate) struct Relay {
 impl Relay {
     /// Connects to the server at `port` from `address`, a loopback address.
     pub(crate) fn from(address: Ipv4Addr, port: u16) -> Self {
+        Self::between(address, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// Connects to the server at one of its addresses, for clients that look for it at `localhost`.
+    pub(crate) fn to(server: SocketAddrV4) -> Self {
+        Self::between(Ipv4Addr::LOCALHOST, server)
+    }
+
+    fn between(address: Ipv4Addr, server: SocketAddrV4) -> Self {
         let own = free_port();
         let over = Arc::new(AtomicBool::new(false));
         // clients try both families of localhost
@@ -35,7 +44,7 @@ impl Relay {
                         return;
                     }
                     // a server that does not run is a connection that ends at once
-                    if let (Ok(client), Ok(server)) = (client, open(address, port)) {
+                    if let (Ok(client), Ok(server)) = (client, open(address, server)) {
                         join(client, server);
                     }
                 }
@@ -55,10 +64,10 @@ impl Drop for Relay {
     }
 }
 
-fn open(address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+fn open(address: Ipv4Addr, server: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     bind(&socket, &SocketAddrV4::new(address, 0))?;
-    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    connect(&socket, &server)?;
     Ok(socket.into())
 }
 

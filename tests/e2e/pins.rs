@@ -1,0 +1,121 @@
+//! Releases that are written down for an address of the server, or declared to be like others, and
+//! releases that few hosts have.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::harness::client::Client;
+use crate::harness::relay::Relay;
+use crate::harness::server::Server;
+use crate::harness::{Bench, SOON, Workspace, wait_until};
+
+/// What a client says that was greeted with another release.
+const MISMATCH: &str = "for greeting key 'version' but got";
+
+/// `until pgbackrest server-ping HOST; do sleep 1; done`; how often it failed, each time for its release.
+fn ping_until_it_works(client: &Client, port: u16) -> usize {
+    let port = format!("--tls-server-port={port}");
+    let mut failures = 0;
+    wait_until("an answered ping", SOON, || {
+        let output = client.run_exactly(&["server-ping", "localhost", &port]);
+        assert!(output.code == 0 || output.text().contains(MISMATCH), "{}", output.text());
+        failures += usize::from(output.code != 0);
+        output.code == 0
+    });
+    failures
+}
+
+#[test]
+fn an_address_of_the_server_is_for_the_release_that_is_written_down_for_it() {
+    let workspace = Workspace::new();
+    let mut server = Server::new(&workspace, "2.60.0");
+    server.learns = true;
+    let addresses = [
+        (Ipv4Addr::new(127, 0, 0, 1), "2.45"),
+        (Ipv4Addr::new(127, 0, 0, 2), "2.55.1"),
+        (Ipv4Addr::new(127, 0, 0, 3), "2.60.0"),
+    ];
+    server.config.set("global", "tls-server-address", "127.0.0.1,127.0.0.2,127.0.0.3");
+    for (address, release) in addresses {
+        server.own_config.set(&format!("listener:{address}"), "release", release);
+    }
+    server.start();
+    let relays = addresses.map(|(address, _)| Relay::to(SocketAddrV4::new(address, server.port)));
+    // They come from one address with one certificate, so only where they go to tells them apart.
+    for (number, (_, release)) in addresses.iter().enumerate() {
+        let mut client = Client::new(&server, &format!("host{number}"));
+        (*release).clone_into(&mut client.release);
+        for (other, relay) in relays.iter().enumerate() {
+            client.config.set("global", "repo1-host-port", &relay.port.to_string());
+            let port = format!("--tls-server-port={}", relay.port);
+            for _ in 0..2 {
+                for output in [client.run(&["repo-ls"]), client.run_exactly(&["server-ping", "localhost", &port])] {
+                    let served = output.code == 0;
+                    assert_eq!(served, number == other, "{release} at {}: {}", addresses[other].0, output.text());
+                    assert!(served || output.text().contains(MISMATCH), "{}", output.text());
+                }
+            }
+        }
+    }
+    server.wait_for_log("the client hung up at the greeting of release 2.45, which is written down for it");
+}
+
+/// No later release exists, so a copy of the real 2.60.0 calls itself 2.61.0.
+#[test]
+fn a_release_that_is_declared_to_be_like_another_is_served_and_warned_of() {
+    let mut bench = Bench::new("2.60.0");
+    bench.server.learns = true;
+    let state = bench.workspace.directory("server/state");
+    bench.server.own_config.set("global", "state-path", &state.display().to_string());
+    bench.client.disguise("2.61.0");
+    let mut cluster = bench.with_cluster_only();
+
+    // Undeclared, it gets whatever is next and never its own.
+    let port = format!("--tls-server-port={}", bench.server.port);
+    for _ in 0..3 {
+        let output = bench.client.run_exactly(&["server-ping", "localhost", &port]);
+        assert!(output.code != 0 && output.text().contains(MISMATCH), "{}", output.text());
+    }
+    assert!(!bench.server.log().contains("2.61.0"));
+
+    bench.server.own_config.set("release:2.61.0", "like", "2.60.0");
+    bench.server.own_config.set("global", "releases", "2.61.0");
+    bench.server.reload();
+    let warning = "WARN: release 2.61.0 is not known: it is spoken like 2.60.0, as repohostd.conf declares";
+    bench.server.wait_for_log(warning);
+    let check = bench.server.own_command(&["check"]).ok();
+    assert!(check.contains("release 2.61.0 is not known"), "{check}");
+
+    assert!(ping_until_it_works(&bench.client, bench.server.port) <= 1);
+    bench.client.ok(&["stanza-create"]);
+    bench.client.ok(&["check"]);
+    bench.client.ok(&["backup", "--type=full"]);
+    bench.client.ok(&["backup", "--type=incr"]);
+    assert_eq!(bench.client.labels().len(), 2);
+    bench.client.verifies();
+    let learned = bench.server.own_command(&["learn"]).ok();
+    assert!(learned.contains("[client:pgbackrest-client]\nrelease=2.61.0"), "{learned}");
+    let status = bench.server.own_command(&["status"]).ok();
+    assert!(status.contains("2.61.0"), "{status}");
+    cluster.stop();
+}
+
+/// No Debian packages 2.55.0, which speaks as 2.55.1 does, so a copy of the real 2.55.1 calls itself so.
+#[test]
+fn a_host_of_a_release_that_few_have_is_found_by_the_ping_loop() {
+    let mut bench = Bench::new("2.55.1");
+    bench.server.learns = true;
+    let state = bench.workspace.directory("server/state");
+    bench.server.own_config.set("global", "state-path", &state.display().to_string());
+    bench.server.start();
+    bench.client.disguise("2.55.0");
+    let known = bench.server.own_command(&["version"]).ok().matches(", ").count() + 1;
+    let failures = ping_until_it_works(&bench.client, bench.server.port);
+    assert!(failures < known, "{failures} failed pings, one for each release at most");
+    bench.client.ok(&["repo-ls"]);
+    // Another one of that release does not have to look for it.
+    let relay = Relay::from(Ipv4Addr::new(127, 0, 0, 9), bench.server.port);
+    assert_eq!(ping_until_it_works(&bench.client, relay.port), 0);
+    bench.server.terminate();
+    bench.server.start();
+    bench.client.ok(&["repo-ls"]);
+}
