@@ -27,14 +27,15 @@ use mio::{Interest, Registry, Token};
 use rustls::ServerConnection;
 
 use super::authority::Authorities;
+use super::event_loop::ClientView;
 use super::event_loop::Rates;
 use super::greeting::Greeting;
 use super::record::Record;
 use super::releases::learner::Learner;
 use super::releases::policy::Policy;
 use super::status::SessionView;
-use super::tls::{describe_handshake_error, identity};
-use crate::disk::{Completion, Disk, HeldLock, Ticket};
+use super::tls::{Tls, describe_handshake_error, identity};
+use crate::disk::{Completion, Disk, Ticket};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
@@ -62,7 +63,7 @@ const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 #[derive(Clone)]
 pub struct Service {
     /// Certificates and ciphers.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: Tls,
     /// Who may do what.
     pub authority: Rc<dyn Authorities>,
     /// Which release is written down for whom, and which ones there are.
@@ -169,7 +170,7 @@ impl Connection {
         now: Instant,
     ) -> Option<Self> {
         let mut record = Record::new(peer);
-        let mut tls = match ServerConnection::new(Arc::clone(&service.tls)) {
+        let mut tls = match ServerConnection::new(Arc::clone(&service.tls.config)) {
             Ok(tls) => tls,
             Err(error) => {
                 record.refuse(Level::Warn, &error.to_string(), "");
@@ -218,7 +219,7 @@ impl Connection {
 
     /// Whether the client has not been authorized (yet), so that it may have to make room for others.
     pub(super) fn is_unproven(&self) -> bool {
-        self.stage != Stage::Gone && !self.is_authorized()
+        self.stage != Stage::Gone && !self.record.is_opened()
     }
 
     /// New grants, for a client that has not been authorized yet.
@@ -233,24 +234,21 @@ impl Connection {
         self.session.as_ref().is_some_and(Session::has_locked)
     }
 
-    /// The locks that its session holds.
-    pub(super) fn locks(&self) -> &[HeldLock] {
-        self.session.as_ref().map_or(&[], Session::locks)
-    }
-
-    /// The names that the client proved to have.
-    pub(super) fn names(&self) -> Option<&[String]> {
-        self.names.as_deref()
+    /// What decides whether it may stay.
+    pub(super) fn client(&self) -> ClientView<'_> {
+        ClientView {
+            names: self.names.as_deref(),
+            certificates: self.tls.peer_certificates().unwrap_or_default(),
+            age: self.record.age(),
+            stanza: self.stanza(),
+            authorized: self.record.is_opened(),
+            locks: self.session.as_ref().map(Session::locks).unwrap_or_default(),
+        }
     }
 
     /// The stanza of its session.
     pub(super) fn stanza(&self) -> Option<&str> {
         self.session.as_ref().and_then(Session::stanza)
-    }
-
-    /// Whether its session was authorized.
-    pub(super) fn is_authorized(&self) -> bool {
-        self.record.is_opened()
     }
 
     /// What is shown of it, once it has a session.

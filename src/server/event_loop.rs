@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
+use rustls_pki_types::CertificateDer;
 use slab::Slab;
 
 use super::clock::{Clock, Timer, Timers};
@@ -274,13 +275,7 @@ impl EventLoop {
         let now = self.clock.now();
         let mut count = 0;
         for (_, connection) in &mut self.connections {
-            let view = ClientView {
-                names: connection.names(),
-                stanza: connection.stanza(),
-                authorized: connection.is_authorized(),
-                locks: connection.locks(),
-            };
-            let Some(error) = reason(&view) else { continue };
+            let Some(error) = reason(&connection.client()) else { continue };
             match ending {
                 Ending::Drain => connection.drain(now, error),
                 Ending::Abort => connection.abort(now, error),
@@ -567,6 +562,10 @@ pub enum Ending {
 pub struct ClientView<'a> {
     /// The names that it proved to have.
     pub names: Option<&'a [String]>,
+    /// The certificates that it presented, its own first.
+    pub certificates: &'a [CertificateDer<'static>],
+    /// How long it has been connected.
+    pub age: Duration,
     /// The stanza of its session.
     pub stanza: Option<&'a str>,
     /// Whether it was authorized; before that it has no stanza.

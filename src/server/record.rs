@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::status::SessionView;
 use crate::observe::log::{self, Level};
@@ -40,6 +40,11 @@ impl Record {
         self.peer
     }
 
+    /// How long it has been connected.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     pub(super) const fn is_opened(&self) -> bool {
         self.opened.is_some()
     }
@@ -59,7 +64,7 @@ impl Record {
             client: self.client.as_deref(),
             release,
             opened: self.opened.as_ref(),
-            age: self.since.elapsed(),
+            age: self.age(),
             counters,
         }
     }

@@ -13,7 +13,7 @@ use super::limits;
 use super::listen::{self, Endpoint, KeepAlive};
 use super::releases::policy::Policy;
 use super::status;
-use super::tls::{self, TlsFiles};
+use super::tls::{self, Tls, TlsFiles};
 use crate::config::{self, Environment, LogLevel, OwnSettings, ServerSettings};
 use crate::observe::log::{self, Level};
 use crate::protocol::error::Result;
@@ -178,7 +178,7 @@ fn is_writable_directory(path: &Path) -> bool {
 /// # Errors
 ///
 /// Those of [`tls::server_config`].
-pub fn tls_of(server: &ServerSettings) -> Result<(std::sync::Arc<rustls::ServerConfig>, Vec<String>)> {
+pub fn tls_of(server: &ServerSettings) -> Result<(Tls, Vec<String>)> {
     tls::server_config(&TlsFiles {
         cert: &server.cert_file,
         key: &server.key_file,

@@ -4,7 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::UnixTime;
 
 use super::event_loop::{ClientView, Ending, EventLoop};
 use super::limits;
@@ -317,8 +319,14 @@ impl Server {
             return;
         }
         let authority = &self.configuration.authority;
+        let tls = self.event_loop.service().tls.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let revoked = |client: &ClientView<'_>| {
-            client.authorized && client.names.is_none_or(|names| !authority.grants(names, client.stanza))
+            // a certificate that was valid when the session began may expire while it lasts
+            let begun = UnixTime::since_unix_epoch(now.saturating_sub(client.age));
+            client.authorized
+                && (client.names.is_none_or(|names| !authority.grants(names, client.stanza))
+                    || !tls.trusts(client.certificates, begun))
         };
         let error = || Error::access("access denied\nHINT: the server's configuration no longer grants it.");
         self.event_loop.end(Ending::Drain, |client| revoked(client).then(error));

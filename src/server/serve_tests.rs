@@ -272,6 +272,33 @@ fn a_reload_ends_the_sessions_of_a_client_that_lost_its_grant_unless_that_is_unw
 }
 
 #[test]
+fn a_reload_ends_the_sessions_of_a_client_whose_certificate_was_revoked_or_whose_authority_is_gone() {
+    let revoke = |pki: &Pki| {
+        pki.write("index.txt", "");
+        pki.write("ca.conf", "[ca]\ndefault_ca=it\n[it]\ndatabase=index.txt\ndefault_md=sha256\n");
+        for command in ["ca -config ca.conf -revoke client.crt", "ca -config ca.conf -gencrl -crldays 9 -out list.crl"]
+        {
+            pki.openssl(&format!("{command} -keyfile ca.key -cert ca.crt"));
+        }
+        pki.write("repohostd.conf", &format!("[global]\ncrl-file={}\n", pki.path("list.crl").display()));
+    };
+    let replace_authority = |pki: &Pki| {
+        pki.authority("other", "/CN=other-ca");
+        pki.write("ca.crt", &pki.read("other.crt"));
+    };
+    for (name, change) in [("revoked", &revoke as &dyn Fn(&Pki)), ("authority gone", &replace_authority)] {
+        let pki = Pki::of_user_guide();
+        write_config(&pki, "pgbackrest-client=demo", "");
+        let mut server = start(&pki);
+        let mut clients = with_session(&mut server, &pki);
+        change(&pki);
+        server.replace().unwrap();
+        until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
+        assert_eq!(clients[0].closed, Some(Closed::Clean), "{name}");
+    }
+}
+
+#[test]
 fn a_stanza_that_was_stopped_long_ago_does_not_keep_the_administrator_from_ending_the_server() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");

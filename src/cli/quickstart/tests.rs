@@ -71,7 +71,7 @@ fn its_client_and_server_shake_hands_and_verify_each_other() {
             .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain.unwrap(), key)
             .unwrap();
-        let connection = handshake(&server_files, config).unwrap();
+        let connection = handshake(&server_files.config, config).unwrap();
         assert_eq!(identity(&connection).unwrap().unwrap().names, ["pgbackrest-client"]);
     }
 }

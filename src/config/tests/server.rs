@@ -205,14 +205,14 @@ fn our_own_settings_arrive() {
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 17), pin("db2.example", "2.45", 17)],
+        clients: vec![pin("db1.example", "2.45", 18), pin("db2.example", "2.45", 18)],
         listeners: vec![ListenerPin {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(19),
+            place: place(20),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 21)],
+        declared: vec![pin("2.61.0", "2.60.0", 22)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;

@@ -30,7 +30,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::protocol::error::{Code, Error, Result};
 
@@ -58,7 +60,23 @@ pub struct TlsFiles<'a> {
     pub cipher_13: Option<&'a str>,
 }
 
-/// Reads and checks everything that TLS needs and prepares the configuration that all connections share.
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// For their handshakes.
+    pub config: Arc<rustls::ServerConfig>,
+    clients: Arc<ClientVerifier>,
+}
+
+impl Tls {
+    /// Whether a client that presented `chain` at the time `when` is one of those that are let in now.
+    #[must_use]
+    pub fn trusts(&self, chain: &[CertificateDer<'_>], when: UnixTime) -> bool {
+        chain.split_first().is_none_or(|(leaf, rest)| self.clients.verify(leaf, rest, when).is_ok())
+    }
+}
+
+/// Reads and checks everything that TLS needs and prepares what all connections share.
 ///
 /// The warnings are complete sentences for the log: unknown cipher names, certificates that have
 /// expired or cannot be used, revocation lists that are overdue.
@@ -66,7 +84,7 @@ pub struct TlsFiles<'a> {
 /// # Errors
 /// Code 95 for files and ciphers that cannot be used, code 42 for a key file that others may read,
 /// in the original's order: ciphers, certificate, owner and mode of the key, key, authorities.
-pub fn server_config(files: &TlsFiles<'_>) -> Result<(Arc<rustls::ServerConfig>, Vec<String>)> {
+pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     let now = seconds_now();
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(files, &mut warnings)?);
@@ -87,17 +105,18 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Arc<rustls::ServerConfig>,
         None => RevocationLists::default(),
     };
 
+    let clients = Arc::new(ClientVerifier::new(authorities, revoked, algorithms));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| Error::new(Code::Crypto, format!("unable to create TLS context: {error}")))?
-        .with_client_cert_verifier(Arc::new(ClientVerifier::new(authorities, revoked, algorithms)))
+        .with_client_cert_verifier(Arc::clone(&clients) as Arc<dyn ClientCertVerifier>)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
     // As the original: the server's order of ciphers wins, and no session is ever resumed, so that
     // a reload or a revocation holds for every connection that comes after it.
     config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok((Arc::new(config), warnings))
+    Ok((Tls { config: Arc::new(config), clients }, warnings))
 }
 
 /// The cryptography: suites as configured, and key exchange groups in the order that costs real clients least.

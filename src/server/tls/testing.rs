@@ -15,7 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use super::{TlsFiles, describe_handshake_error, server_config};
+use super::{Tls, TlsFiles, describe_handshake_error, server_config};
 
 pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -131,6 +131,11 @@ impl Pki {
 
     /// The same with whatever comes of it.
     pub(crate) fn load(&self, crl: Option<&str>) -> crate::protocol::error::Result<(Arc<ServerConfig>, Vec<String>)> {
+        self.tls(crl).map(|(tls, warnings)| (tls.config, warnings))
+    }
+
+    /// All that connections share.
+    pub(crate) fn tls(&self, crl: Option<&str>) -> crate::protocol::error::Result<(Tls, Vec<String>)> {
         server_config(&TlsFiles {
             cert: &self.path("server.crt"),
             key: &self.path("server.key"),

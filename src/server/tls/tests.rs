@@ -485,7 +485,7 @@ fn ciphers_of_the_configuration_are_the_ones_negotiated() {
     .unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("'NO-SUCH'")), "{warnings:?}");
     for version in BOTH {
-        let connection = handshake(&server, client_config(version, Some(pki.client("client")))).unwrap();
+        let connection = handshake(&server.config, client_config(version, Some(pki.client("client")))).unwrap();
         let suite = format!("{:?}", connection.negotiated_cipher_suite().unwrap().suite());
         assert!(suite.contains("CHACHA20"), "{suite}");
     }

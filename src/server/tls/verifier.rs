@@ -57,7 +57,7 @@ impl ClientVerifier {
         Self { authorities, revoked, algorithms }
     }
 
-    fn verify(
+    pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
