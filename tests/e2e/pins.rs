@@ -30,7 +30,7 @@ fn an_address_of_the_server_is_for_the_release_that_is_written_down_for_it() {
     let mut server = Server::new(&workspace, "2.60.0");
     server.learns = true;
     let addresses = [
-        (Ipv4Addr::new(127, 0, 0, 1), "2.45"),
+        (Ipv4Addr::LOCALHOST, "2.45"),
         (Ipv4Addr::new(127, 0, 0, 2), "2.55.1"),
         (Ipv4Addr::new(127, 0, 0, 3), "2.60.0"),
     ];
@@ -49,9 +49,9 @@ fn an_address_of_the_server_is_for_the_release_that_is_written_down_for_it() {
             let port = format!("--tls-server-port={}", relay.port);
             for _ in 0..2 {
                 for output in [client.run(&["repo-ls"]), client.run_exactly(&["server-ping", "localhost", &port])] {
-                    let served = output.code == 0;
-                    assert_eq!(served, number == other, "{release} at {}: {}", addresses[other].0, output.text());
-                    assert!(served || output.text().contains(MISMATCH), "{}", output.text());
+                    let works = output.code == 0;
+                    assert_eq!(works, number == other, "{release} at {}: {}", addresses[other].0, output.text());
+                    assert!(works || output.text().contains(MISMATCH), "{}", output.text());
                 }
             }
         }

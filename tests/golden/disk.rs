@@ -85,12 +85,12 @@ impl ScriptedDisk {
     }
 
     /// A lock file that nobody else holds is held by the client itself, through another connection.
-    fn lock(&mut self, at: &Location, contents: String) -> Completion {
+    fn lock(&mut self, at: &Location, contents: String) -> Outcome {
         let path = at.to_string();
         let name = path.strip_prefix(LOCKS).expect("locks are where they belong").trim_start_matches('/').to_owned();
         let others = self.held.contains(&name);
         self.asked.push((name, contents.clone()));
-        Ok(Outcome::Lock(LockAttempt::Busy { contents: if others { String::new() } else { contents } }))
+        Outcome::Lock(LockAttempt::Busy { contents: if others { String::new() } else { contents } })
     }
 
     pub(crate) fn run(&mut self, operation: Operation) -> Completion {
@@ -103,7 +103,7 @@ impl ScriptedDisk {
         match operation {
             // There are no stop files.
             Operation::Stat { at, .. } if at.to_string().starts_with(LOCKS) => Err(ENOENT),
-            Operation::Lock { at, contents } => self.lock(&at, contents),
+            Operation::Lock { at, contents } => Ok(self.lock(&at, contents)),
             Operation::Stat { at, level, .. } => {
                 let metadata = self.metadata(&name(&at)).ok_or(ENOENT)?;
                 assert!(level >= Level::Exists);
