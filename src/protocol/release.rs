@@ -79,6 +79,8 @@ pub struct Release {
     pub assertions_are_fatal: bool,
     /// Feature bits of a posix repository.
     pub repository_features: u64,
+    /// Feature bits of a cifs repository, which has neither links nor owners nor directories to sync.
+    pub cifs_features: u64,
     /// The words before the path in the error of a failed removal of a file.
     pub remove_error: &'static str,
     /// Whether the error of a failed change of owner says who should own the file and who does.
@@ -115,6 +117,7 @@ const V2_37: Release = Release {
     lists_itself: true,
     assertions_are_fatal: false,
     repository_features: 127,
+    cifs_features: 21,
     remove_error: "unable to remove",
     tells_owners: false,
     lock_contents: LockContents::Lines,
@@ -130,6 +133,7 @@ const V2_38: Release = Release {
     read_layout: ReadLayout::OffsetTextLimit,
     assertions_are_fatal: true,
     repository_features: 31,
+    cifs_features: 1,
     ..V2_37
 };
 const V2_39: Release =

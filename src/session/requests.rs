@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use crate::config::RepositoryKind;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
+use crate::protocol::release::Release;
 use crate::protocol::request::{ReadRequest, Request, WriteRequest};
 use crate::protocol::response::Payload;
 use crate::repository::change::{Change, PathCreate, PathRemove};
@@ -78,9 +80,15 @@ impl Session {
     }
 
     fn feature(&self) -> Answer {
+        let Release { repository_features, cifs_features, .. } = *self.release;
+        let features = if self.is_cifs() { cifs_features } else { repository_features };
         Answer::data(Payload::from_pack(|pack| {
-            pack.str(self.view.base()).u64(self.release.repository_features);
+            pack.str(self.view.base()).u64(features);
         }))
+    }
+
+    fn is_cifs(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| settings.repository.kind == RepositoryKind::Cifs)
     }
 
     fn option_values(&self, names: &[String]) -> Result<Answer> {
@@ -132,6 +140,8 @@ impl Session {
         self.check_new(envelope)?;
         request.file_mode &= !self.umask;
         request.path_mode &= !self.umask;
+        // Directories of such a file system cannot be synced, whatever the client asks.
+        request.sync_path &= !self.is_cifs();
         let target = self.view.locate(&request.file, Access::Change)?.location;
         let (stream, step) = WriteStream::begin(request, target, self.release, buffers::take)?;
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));

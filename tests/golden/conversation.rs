@@ -20,12 +20,13 @@ struct Anybody {
 }
 
 impl Anybody {
-    fn new(release: &'static Release) -> Self {
+    /// `further` options are global ones of `pgbackrest.conf`.
+    fn new(release: &'static Release, further: &str) -> Self {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("pgbackrest.conf");
         let text = format!(
             "[global]\ntls-server-cert-file=/c\ntls-server-key-file=/k\ntls-server-ca-file=/a\n\
-             tls-server-auth=client=*\nrepo1-path={BASE}\nlock-path={LOCKS}\n"
+             tls-server-auth=client=*\nrepo1-path={BASE}\nlock-path={LOCKS}\n{further}"
         );
         std::fs::write(&file, text).expect("the file can be written");
         let search = Search {
@@ -60,6 +61,10 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     pub(crate) fn new(release: &'static Release) -> Self {
+        Self::with(release, "")
+    }
+
+    pub(crate) fn with(release: &'static Release, further: &str) -> Self {
         let now = Instant::now();
         let limits = Limits {
             first_request: Duration::from_secs(30),
@@ -68,7 +73,7 @@ impl Conversation {
             memory: 256 << 20,
         };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let session = Session::new(peer, release, Rc::new(Anybody::new(release)), limits, now);
+        let session = Session::new(peer, release, Rc::new(Anybody::new(release, further)), limits, now);
         let mut conversation = Self { release, session, disk: ScriptedDisk::new(), now };
         assert_eq!(conversation.exchange(&[]), release.greeting().as_bytes());
         conversation

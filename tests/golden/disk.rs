@@ -20,6 +20,8 @@ pub(crate) struct ScriptedDisk {
     /// The order of the recording's directory.
     order: [&'static str; 4],
     open: HashMap<i32, String>,
+    /// How often a directory was synced.
+    pub(crate) synced: usize,
     /// Lock files that others hold.
     pub(crate) held: Vec<String>,
     /// Lock files that were asked for since the last look, with what would be written into them.
@@ -52,7 +54,14 @@ impl ScriptedDisk {
             ("sub", node(Kind::Directory, 0o750, 1_700_000_000, "", None)),
         ];
         let entries = entries.map(|(name, node)| (name.to_owned(), node)).into();
-        Self { entries, order: ["b", "ln", "sub", "a"], open: HashMap::new(), held: Vec::new(), asked: Vec::new() }
+        Self {
+            entries,
+            order: ["b", "ln", "sub", "a"],
+            open: HashMap::new(),
+            synced: 0,
+            held: Vec::new(),
+            asked: Vec::new(),
+        }
     }
 
     fn metadata(&self, path: &str) -> Option<Metadata> {
@@ -85,12 +94,12 @@ impl ScriptedDisk {
     }
 
     /// A lock file that nobody else holds is held by the client itself, through another connection.
-    fn lock(&mut self, at: &Location, contents: String) -> Completion {
+    fn lock(&mut self, at: &Location, contents: String) -> Outcome {
         let path = at.to_string();
         let name = path.strip_prefix(LOCKS).expect("locks are where they belong").trim_start_matches('/').to_owned();
         let others = self.held.contains(&name);
         self.asked.push((name, contents.clone()));
-        Ok(Outcome::Lock(LockAttempt::Busy { contents: if others { String::new() } else { contents } }))
+        Outcome::Lock(LockAttempt::Busy { contents: if others { String::new() } else { contents } })
     }
 
     pub(crate) fn run(&mut self, operation: Operation) -> Completion {
@@ -103,7 +112,7 @@ impl ScriptedDisk {
         match operation {
             // There are no stop files.
             Operation::Stat { at, .. } if at.to_string().starts_with(LOCKS) => Err(ENOENT),
-            Operation::Lock { at, contents } => self.lock(&at, contents),
+            Operation::Lock { at, contents } => Ok(self.lock(&at, contents)),
             Operation::Stat { at, level, .. } => {
                 let metadata = self.metadata(&name(&at)).ok_or(ENOENT)?;
                 assert!(level >= Level::Exists);
@@ -169,7 +178,11 @@ impl ScriptedDisk {
                 self.add(&name(&at), Kind::Link, 0o777, Some(target));
                 Ok(Outcome::Done)
             }
-            Operation::Sync { .. } | Operation::Close { .. } | Operation::SyncDirectory { .. } => Ok(Outcome::Done),
+            Operation::SyncDirectory { .. } => {
+                self.synced += 1;
+                Ok(Outcome::Done)
+            }
+            Operation::Sync { .. } | Operation::Close { .. } => Ok(Outcome::Done),
             other => panic!("the recording needs no {other:?}"),
         }
     }

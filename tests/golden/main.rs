@@ -131,6 +131,32 @@ fn recorded_clients_of_2_60_0_get_the_recorded_answers() {
     replay("2.60.0", "2.60.0");
 }
 
+/// The recordings are of posix; what is different is specified (server, section 6.1).
+#[test]
+fn a_cifs_repository_tells_that_it_has_no_links_and_its_directories_are_not_synced() {
+    for version in RECORDED {
+        let release = Release::find(version).unwrap();
+        let features = if version == "2.37" { 21 } else { 1 };
+        let held = exchanges(version);
+        let synced = ["", "repo1-type=cifs\n"].map(|further| {
+            let mut conversation = Conversation::with(release, further);
+            configure(&mut conversation, release);
+            for Exchange { title, request, .. } in held.iter().filter(|exchange| !exchange.title.contains("sync")) {
+                let answer = conversation.exchange(request);
+                if title == "feature" {
+                    let told = if further.is_empty() { release.repository_features } else { features };
+                    let mut expected = Writer::new();
+                    expected.str(disk::BASE).u64(told);
+                    let expected = expected.finish();
+                    assert!(answer.windows(expected.len()).any(|part| part == expected), "{version}: {answer:02x?}");
+                }
+            }
+            conversation.disk.synced
+        });
+        assert!(synced[0] > 0 && synced[1] == 0, "{version}: {synced:?}");
+    }
+}
+
 #[test]
 fn releases_of_a_recorded_generation_replay_its_recording() {
     for (version, recorded) in derived::same_as_recorded() {
