@@ -66,6 +66,8 @@ pub struct Release {
     pub tells_version: bool,
     /// Whether a list has the directory itself as `.`.
     pub lists_itself: bool,
+    /// Whether `backup` and `expire` run on a `PostgreSQL` host too, and not on the repository host only.
+    pub backs_up_from_clients: bool,
     /// Whether an error that reports a mistake of a program ends the connection.
     pub assertions_are_fatal: bool,
     /// Feature bits of a posix repository.
@@ -86,6 +88,7 @@ const V2_37: Release = Release {
     detects_cipher_format: false,
     tells_version: false,
     lists_itself: true,
+    backs_up_from_clients: false,
     assertions_are_fatal: false,
     repository_features: 127,
     remove_error: "unable to remove",
@@ -113,7 +116,7 @@ const V2_54_2: Release = Release {
     tells_version: true,
     ..V2_45
 };
-const V2_55_1: Release = Release { version: "2.55.1", ..V2_54_2 };
+const V2_55_1: Release = Release { version: "2.55.1", backs_up_from_clients: true, ..V2_54_2 };
 const V2_59_1: Release = Release {
     version: "2.59.1",
     read_layout: ReadLayout::Plain,
