@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -153,6 +154,8 @@ pub(crate) fn stopped_backup_after(bench: &Bench, count: usize, arguments: &[&st
                     return backup;
                 }
             }
+            // the backup needs the processor that looking takes
+            thread::sleep(Duration::from_millis(5));
         }
         backup.output(SOON).ok();
         wait_until_unlocked(&bench.server.path("lock"));
