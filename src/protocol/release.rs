@@ -75,6 +75,8 @@ pub struct Release {
     pub tells_version: bool,
     /// Whether a list has the directory itself as `.`.
     pub lists_itself: bool,
+    /// Whether `backup` and `expire` run on a `PostgreSQL` host too, and not on the repository host only.
+    pub backs_up_from_clients: bool,
     /// Whether an error that reports a mistake of a program ends the connection.
     pub assertions_are_fatal: bool,
     /// Feature bits of a posix repository.
@@ -115,6 +117,7 @@ const V2_37: Release = Release {
     detects_cipher_format: false,
     tells_version: false,
     lists_itself: true,
+    backs_up_from_clients: false,
     assertions_are_fatal: false,
     repository_features: 127,
     cifs_features: 21,
@@ -156,7 +159,7 @@ const V2_54_0: Release = Release {
     tells_version: true,
     ..V2_53
 };
-const V2_55_0: Release = Release { version: "2.55.0", expire_locks: true, ..V2_54_0 };
+const V2_55_0: Release = Release { version: "2.55.0", backs_up_from_clients: true, expire_locks: true, ..V2_54_0 };
 const V2_56_0: Release = Release { version: "2.56.0", stanza_locks: &["archive", "backup", "restore"], ..V2_55_0 };
 const V2_57_0: Release = Release { version: "2.57.0", repository_features: 23, ..V2_56_0 };
 const V2_59_0: Release = Release {

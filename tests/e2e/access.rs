@@ -6,11 +6,11 @@ use crate::harness::certificates::Certificates;
 use crate::harness::client::Client;
 
 for_each_release! {
-    an_unknown_client_is_denied_and_the_server_says_whom;
-    a_stanza_that_is_not_granted_is_denied_and_the_server_says_which;
-    granted_stanzas_are_served_and_no_others;
-    a_command_for_all_stanzas_needs_the_star;
-    repeated_entries_grant_to_each_client;
+    an_unknown_client_is_denied_and_the_server_says_whom: always, always, always;
+    a_stanza_that_is_not_granted_is_denied_and_the_server_says_which: always, always, always;
+    granted_stanzas_are_served_and_no_others: always, always, always;
+    a_command_for_all_stanzas_needs_the_star: always, always, always;
+    repeated_entries_grant_to_each_client: always, always, always;
 }
 
 fn an_unknown_client_is_denied_and_the_server_says_whom(release: &str) {

@@ -8,10 +8,10 @@ use crate::for_each_release;
 use crate::harness::{Bench, STANZA, files};
 
 for_each_release! {
-    every_segment_archived_under_load_comes_back;
-    every_segment_archived_asynchronously_comes_back;
-    a_segment_that_was_never_archived_is_not_found;
-    the_same_segment_can_be_pushed_again_but_not_another_under_its_name;
+    every_segment_archived_under_load_comes_back: always, full, full;
+    every_segment_archived_asynchronously_comes_back: full, always, always;
+    a_segment_that_was_never_archived_is_not_found: always, always, always;
+    the_same_segment_can_be_pushed_again_but_not_another_under_its_name: always, always, always;
 }
 
 fn every_segment_archived_under_load_comes_back(release: &str) {
@@ -21,7 +21,7 @@ fn every_segment_archived_under_load_comes_back(release: &str) {
 fn every_segment_archived_asynchronously_comes_back(release: &str) {
     let mut bench = Bench::new(release);
     bench.client.config.set("global", "archive-async", "y");
-    bench.client.config.set("global", "process-max", "4");
+    bench.set("process-max", "4");
     segments_come_back(&mut bench);
 }
 

@@ -6,10 +6,10 @@ use crate::for_each_release;
 use crate::harness::Bench;
 
 for_each_release! {
-    a_client_of_one_stanza_cannot_read_another;
-    a_client_cannot_move_the_repository;
-    a_client_cannot_follow_a_link_out_of_the_repository;
-    a_session_for_a_postgresql_host_is_refused;
+    a_client_of_one_stanza_cannot_read_another: always, always, always;
+    a_client_cannot_move_the_repository: always, always, always;
+    a_client_cannot_follow_a_link_out_of_the_repository: always, always, always;
+    a_session_for_a_postgresql_host_is_refused: always, always, always;
 }
 
 fn a_client_of_one_stanza_cannot_read_another(release: &str) {

@@ -8,13 +8,14 @@ use crate::for_each_release;
 use crate::harness::{Bench, Owner, as_root, temporary_files};
 
 for_each_release! {
-    a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later;
-    a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later;
+    a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later: always, always, always;
+    a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later:
+        never "its backup opens no session", always, always;
 }
 
 fn a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later(release: &str) {
     let mut bench = Bench::new(release);
-    bench.client.config.set("global", "compress-type", "none");
+    bench.set("compress-type", "none");
     let disk = SmallDisk::mount(&bench.server.repository(), 64);
     let mut cluster = bench.with_cluster();
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
@@ -34,7 +35,7 @@ fn a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later(release
 
 fn a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later(release: &str) {
     let mut bench = Bench::new(release);
-    bench.client.config.set("global", "compress-type", "none");
+    bench.set("compress-type", "none");
     let disk = SmallDisk::mount(&bench.server.repository(), 400);
     let cluster = bench.with_cluster();
     cluster.fill(3);
@@ -42,13 +43,13 @@ fn a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later(release: &
     // enough for the WAL segment that a backup waits for, too little for the backup
     disk.leave(40);
 
-    let output = bench.client.run(&["backup", "--type=full"]);
+    let output = bench.run(&["backup", "--type=full"]);
     assert_ne!(output.code, 0, "a backup on a full disk: {}", output.text());
     assert!(output.text().contains("No space left on device"), "{}", output.text());
     assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
 
     disk.free();
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     assert_eq!(bench.client.labels().len(), 1);
     bench.client.verifies();
 }

@@ -6,10 +6,10 @@ use crate::for_each_release;
 use crate::harness::Bench;
 
 for_each_release! {
-    a_name_means_all_its_addresses;
-    a_list_means_each_of_its_addresses;
-    the_star_means_ipv4_and_ipv6;
-    one_address_means_only_that_one;
+    a_name_means_all_its_addresses: always, always, always;
+    a_list_means_each_of_its_addresses: always, always, always;
+    the_star_means_ipv4_and_ipv6: always, always, always;
+    one_address_means_only_that_one: always, always, always;
 }
 
 fn a_name_means_all_its_addresses(release: &str) {

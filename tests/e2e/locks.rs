@@ -5,16 +5,17 @@ use std::io::Write as _;
 
 use rustix::process::Signal;
 
+use crate::crashes::stopped_backup;
 use crate::for_each_release;
-use crate::harness::{Bench, SOON, hold_lock, wait_until, wait_until_unlocked};
+use crate::harness::{Bench, LIMIT, hold_lock, own, wait_until_unlocked};
 
 for_each_release! {
-    a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed;
-    a_stop_file_for_all_stanzas_stops_a_backup;
-    a_lock_held_on_the_repository_host_stops_a_backup;
-    a_backup_keeps_a_command_on_the_repository_host_waiting_outside;
-    a_lock_file_left_by_a_dead_process_stops_nobody;
-    two_backups_at_once_are_refused;
+    a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed: always, always, always;
+    a_stop_file_for_all_stanzas_stops_a_backup: never "its backup opens no session", always, always;
+    a_lock_held_on_the_repository_host_stops_a_backup: never "its backup opens no session", always, always;
+    a_backup_keeps_a_command_on_the_repository_host_waiting_outside: never "its backup opens no session", always, full;
+    a_lock_file_left_by_a_dead_process_stops_nobody: always, always, always;
+    two_backups_at_once_are_refused: never "its backup opens no session", full, always;
 }
 
 fn a_stop_file_on_the_repository_host_stops_archiving_until_it_is_removed(release: &str) {
@@ -37,10 +38,10 @@ fn a_stop_file_for_all_stanzas_stops_a_backup(release: &str) {
     let mut bench = Bench::new(release);
     let _cluster = bench.with_cluster();
     fs::write(bench.server.path("lock/all.stop"), "").expect("the stop file can be written");
-    let text = bench.client.fails(62, &["backup"]);
+    let text = bench.fails(62, &["backup"]);
     assert!(text.contains("stop file exists for all stanzas"), "{text}");
     fs::remove_file(bench.server.path("lock/all.stop")).expect("the stop file can be removed");
-    bench.client.ok(&["backup"]);
+    bench.ok(&["backup"]);
 }
 
 fn a_lock_held_on_the_repository_host_stops_a_backup(release: &str) {
@@ -50,7 +51,7 @@ fn a_lock_held_on_the_repository_host_stops_a_backup(release: &str) {
     let mut lock = hold_lock(&path);
     lock.write_all(br#"{"execId":"1-deadbeef","pid":1}"#).expect("the lock file can be written");
 
-    let text = bench.client.fails(50, &["backup"]);
+    let text = bench.fails(50, &["backup"]);
     let expected = format!("unable to acquire lock on file '{}': Resource temporarily unavailable", path.display());
     assert!(text.contains(&expected), "{text}");
     assert!(text.contains("HINT: is another pgBackRest process running?"), "{text}");
@@ -58,21 +59,17 @@ fn a_lock_held_on_the_repository_host_stops_a_backup(release: &str) {
     assert_eq!(content, r#"{"execId":"1-deadbeef","pid":1}"#, "another's lock file was written to");
 
     drop(lock);
-    bench.client.ok(&["backup"]);
+    bench.ok(&["backup"]);
 }
 
 fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str) {
     let mut bench = Bench::new(release);
     let cluster = bench.with_cluster();
     cluster.fill(1);
-    bench.client.ok(&["backup"]);
+    bench.ok(&["backup"]);
 
-    let mut backup = bench.client.start(&["backup", "--type=full"]);
+    let backup = stopped_backup(&bench, &[]);
     let lock = bench.server.lock("backup");
-    wait_until("the backup to take its lock", SOON, || fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('}')));
-    backup.signal(Signal::STOP);
-    assert!(backup.ended().is_none(), "the backup was over too soon:\n{}", backup.printed());
-
     let content: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&lock).expect("the lock file is there")).expect("it holds JSON");
     let owner = content["execId"].as_str().expect("an exec-id");
@@ -84,7 +81,7 @@ fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str
     assert!(text.contains("Resource temporarily unavailable"), "{text}");
 
     backup.signal(Signal::CONT);
-    backup.output(SOON * 3).ok();
+    backup.output(LIMIT).ok();
     wait_until_unlocked(&bench.server.path("lock"));
     bench.server.local(&["expire"]).ok();
     wait_until_unlocked(&bench.server.path("lock"));
@@ -92,10 +89,16 @@ fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str
 
 fn a_lock_file_left_by_a_dead_process_stops_nobody(release: &str) {
     let mut bench = Bench::new(release);
-    let _cluster = bench.with_cluster();
+    let cluster = bench.with_cluster();
     let stale = r#"{"execId":"99999999-0123456789abcdef0123456789abcdef","pid":99999999,"sz":1,"szCplt":1}"#;
-    bench.workspace.file("server/lock/demo-backup-1.lock", 0o640, stale);
-    bench.client.ok(&["backup"]);
+    wait_until_unlocked(&bench.server.path("lock"));
+    for kind in ["archive", "backup"] {
+        let lock = bench.server.lock(kind);
+        fs::write(&lock, stale).expect("the lock file can be written");
+        own(&lock);
+    }
+    cluster.archive();
+    bench.ok(&["backup"]);
     wait_until_unlocked(&bench.server.path("lock"));
 }
 
@@ -103,11 +106,7 @@ fn two_backups_at_once_are_refused(release: &str) {
     let mut bench = Bench::new(release);
     let cluster = bench.with_cluster();
     cluster.fill(1);
-    let backup = bench.client.start(&["backup", "--type=full"]);
-    let lock = bench.server.lock("backup");
-    wait_until("the backup to take its lock", SOON, || lock.exists());
-    backup.signal(Signal::STOP);
-
+    let backup = stopped_backup(&bench, &[]);
     // another host's client, which does not see the first one's own locks
     let mut other = crate::harness::client::Client::new(&bench.server, "other");
     for key in ["pg1-path", "pg1-socket-path"] {
@@ -117,7 +116,7 @@ fn two_backups_at_once_are_refused(release: &str) {
     assert!(text.contains("unable to acquire lock on file"), "{text}");
 
     backup.signal(Signal::CONT);
-    backup.output(SOON * 3).ok();
+    backup.output(LIMIT).ok();
     wait_until_unlocked(&bench.server.path("lock"));
     other.ok(&["backup"]);
 }

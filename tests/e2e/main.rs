@@ -33,25 +33,44 @@ mod stress;
 mod transfer;
 mod trust;
 
-/// Makes one test of a function for each release of the client, in a module named by the function.
+/// Makes a test of a function for each release of the client, in a module named by the function. A
+/// line says for each release when it runs: `always`, in `tests/run`; `full`, only in `tests/run --full`;
+/// `never`, with the reason.
+///
+/// What is quick runs always with each release, and what is slow with one or two, which take turns.
 macro_rules! for_each_release {
-    ($($(#[$attribute:meta])* $name:ident;)+) => {$(
+    // the releases are 2.45, 2.55.1 and 2.60.0
+    ($(
+        $name:ident: $old:ident $($why_old:literal)?, $middle:ident $($why_middle:literal)?,
+              $new:ident $($why_new:literal)?;
+    )+) => {$(
         mod $name {
-            $(#[$attribute])*
-            #[test]
-            fn release_2_55_1() {
-                super::$name("2.55.1");
-            }
-
-            $(#[$attribute])*
-            #[test]
-            fn release_2_60_0() {
-                super::$name("2.60.0");
-            }
+            $crate::one_release!($name, release_2_45, "2.45", $old $($why_old)?);
+            $crate::one_release!($name, release_2_55_1, "2.55.1", $middle $($why_middle)?);
+            $crate::one_release!($name, release_2_60_0, "2.60.0", $new $($why_new)?);
         }
     )+};
 }
 use for_each_release;
+
+/// Makes a test of a function for one release.
+macro_rules! one_release {
+    ($name:ident, $test:ident, $release:literal, always) => {
+        #[test]
+        fn $test() {
+            super::$name($release);
+        }
+    };
+    ($name:ident, $test:ident, $release:literal, full) => {
+        #[test]
+        #[ignore = "only tests/run --full runs it"]
+        fn $test() {
+            super::$name($release);
+        }
+    };
+    ($name:ident, $test:ident, $release:literal, never $why:literal) => {};
+}
+use one_release;
 
 #[test]
 fn every_release_that_the_tests_know_has_tests() {

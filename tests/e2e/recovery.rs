@@ -7,17 +7,17 @@ use crate::harness::Bench;
 use crate::harness::postgres::Cluster;
 
 for_each_release! {
-    a_restore_stops_at_a_time_a_name_and_a_transaction;
-    databases_that_are_left_out_are_empty_and_the_others_complete;
-    tablespaces_come_back_at_another_place;
-    a_restored_standby_follows_the_archive;
+    a_restore_stops_at_a_time_a_name_and_a_transaction: always, full, full;
+    databases_that_are_left_out_are_empty_and_the_others_complete: full, full, always;
+    tablespaces_come_back_at_another_place: full, always, full;
+    a_restored_standby_follows_the_archive: always, full, full;
 }
 
 fn a_restore_stops_at_a_time_a_name_and_a_transaction(release: &str) {
     let mut bench = Bench::new(release);
     let mut cluster = bench.with_cluster();
     cluster.fill(1);
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
 
     cluster.query("insert into pgbench_history (tid, bid, aid, delta, mtime) values (1, 1, 1, 1, now())");
     let by_time = cluster.rows();
@@ -57,17 +57,16 @@ fn a_restore_stops_at_a_time_a_name_and_a_transaction(release: &str) {
 
 fn databases_that_are_left_out_are_empty_and_the_others_complete(release: &str) {
     let mut bench = Bench::new(release);
-    bench.client.config.set("global", "repo1-bundle", "y");
-    bench.client.config.set("global", "repo1-block", "y");
+    bench.store_blocks();
     let mut cluster = bench.with_cluster();
     cluster.fill(1);
     for name in ["wanted", "unwanted"] {
         cluster.query(&format!("create database {name}"));
         cluster.query_in(name, "create table things as select i, md5(i::text) from generate_series(1, 50000) i");
     }
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     cluster.query_in("wanted", "update things set i = i + 1 where i % 100 = 0");
-    bench.client.ok(&["backup", "--type=incr"]);
+    bench.ok(&["backup", "--type=incr"]);
     cluster.archive();
     let sum = "select count(*) || ' ' || sum(i) || ' ' || md5(string_agg(md5, '' order by md5)) from things";
     let wanted = cluster.query_in("wanted", sum);
@@ -108,9 +107,9 @@ fn tablespaces_come_back_at_another_place(release: &str) {
              select i, md5(i::text) from generate_series(1, 20000) i"
         ));
     }
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     cluster.query("delete from in_space1 where i % 2 = 0");
-    bench.client.ok(&["backup", "--type=incr"]);
+    bench.ok(&["backup", "--type=incr"]);
     cluster.archive();
     let rows = cluster.rows();
     assert!(rows.contains_key("in_space0") && rows.contains_key("in_space1"));
@@ -158,7 +157,7 @@ fn a_restored_standby_follows_the_archive(release: &str) {
     let mut bench = Bench::new(release);
     let mut cluster = bench.with_cluster();
     cluster.fill(1);
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     let mut standby = Cluster::at(&bench.workspace, "standby");
     bench.client.ok(&["restore", "--type=standby", &format!("--pg1-path={}", standby.path.display())]);
     let log = standby.path.join("postgresql.auto.conf");

@@ -6,26 +6,26 @@ use crate::for_each_release;
 use crate::harness::{Bench, STANZA, files};
 
 for_each_release! {
-    expired_backups_and_their_wal_are_gone;
-    verify_notices_a_damaged_file;
-    a_backup_can_be_annotated;
-    a_stanza_can_be_deleted;
+    expired_backups_and_their_wal_are_gone: always, full, full;
+    verify_notices_a_damaged_file: always, always, full;
+    a_backup_can_be_annotated: full, full, always;
+    a_stanza_can_be_deleted: always, always, full;
 }
 
 fn expired_backups_and_their_wal_are_gone(release: &str) {
     let mut bench = Bench::new(release);
     let cluster = bench.with_cluster();
     cluster.fill(1);
-    bench.client.ok(&["backup", "--type=full"]);
-    bench.client.ok(&["backup", "--type=incr"]);
+    bench.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=incr"]);
     let old = bench.client.labels();
     assert_eq!(old.len(), 2);
     cluster.archive();
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     assert_eq!(bench.client.labels().len(), 3);
     let segments = files(&bench.server.repository().join("archive").join(STANZA)).len();
 
-    bench.client.ok(&["expire", "--repo1-retention-full=1"]);
+    bench.ok(&["expire", "--repo1-retention-full=1"]);
 
     let left = bench.client.labels();
     assert_eq!(left.len(), 1);
@@ -42,7 +42,7 @@ fn verify_notices_a_damaged_file(release: &str) {
     let mut bench = Bench::new(release);
     let cluster = bench.with_cluster();
     cluster.fill(1);
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     bench.client.verifies();
 
     let mut backup = files(&bench.server.repository().join("backup").join(STANZA));
@@ -59,7 +59,7 @@ fn verify_notices_a_damaged_file(release: &str) {
 fn a_backup_can_be_annotated(release: &str) {
     let mut bench = Bench::new(release);
     let _cluster = bench.with_cluster();
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     let label = bench.client.labels().remove(0);
     bench.client.ok(&["annotate", "--set", &label, "--annotation=reason=before the upgrade"]);
     let text = bench.client.ok(&["info", "--set", &label, "--log-level-console=off"]);
@@ -69,7 +69,7 @@ fn a_backup_can_be_annotated(release: &str) {
 fn a_stanza_can_be_deleted(release: &str) {
     let mut bench = Bench::new(release);
     let mut cluster = bench.with_cluster();
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     cluster.stop();
     // stanza-delete wants a stop file of the repository host, and runs there only
     bench.server.local(&["stop"]).ok();

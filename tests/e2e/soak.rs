@@ -8,28 +8,33 @@ use crate::archiving::archived_segments;
 use crate::for_each_release;
 use crate::harness::client::Client;
 use crate::harness::postgres::Cluster;
-use crate::harness::{Bench, Output, temporary_files, wait_until_unlocked};
+use crate::harness::{Bench, LIMIT, Output, temporary_files, wait_until_unlocked};
 
 for_each_release! {
-    #[ignore = "minutes of mixed commands, which only tests/run --full runs"]
-    mixed_commands_leave_a_clean_repository;
+    mixed_commands_leave_a_clean_repository: full, full, full;
 }
 
-/// How long each release works.
-const TIME: Duration = Duration::from_secs(300);
+/// How long each release works, unless `REPOHOSTD_TEST_SOAK` has another number of seconds.
+const TIME: Duration = Duration::from_secs(180);
+
+/// How many rounds it works at least, however slow the machine is.
+const ROUNDS: u32 = 10;
 
 fn mixed_commands_leave_a_clean_repository(release: &str) {
+    let time = std::env::var("REPOHOSTD_TEST_SOAK").map_or(TIME, |seconds| {
+        Duration::from_secs(seconds.parse().expect("REPOHOSTD_TEST_SOAK is a number of seconds"))
+    });
     let mut bench = Bench::new(release);
-    for (key, value) in [
-        ("process-max", "2"),
-        ("repo1-retention-full", "2"),
-        ("repo1-bundle", "y"),
-        ("repo1-block", "y"),
-        ("archive-async", "y"),
-        ("compress-type", "zst"),
-    ] {
-        bench.client.config.set("global", key, value);
+    for (key, value) in [("process-max", "2"), ("repo1-retention-full", "2"), ("compress-type", "zst")] {
+        bench.set(key, value);
     }
+    if release == "2.45" {
+        // its verify does not know blocks yet
+        bench.set("repo1-bundle", "y");
+    } else {
+        bench.store_blocks();
+    }
+    bench.client.config.set("global", "archive-async", "y");
     let mut cluster = bench.with_cluster();
     cluster.fill(2);
     let mut other = Client::new(&bench.server, "other");
@@ -37,33 +42,35 @@ fn mixed_commands_leave_a_clean_repository(release: &str) {
     for key in ["pg1-path", "pg1-socket-path"] {
         other.config.set("demo", key, bench.client.config.value("demo", key));
     }
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
 
     let load = cluster.load();
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let (mut rounds, mut succeeded) = (0_u32, [0_u32; 3]);
-    let until = Instant::now() + TIME;
-    while Instant::now() < until {
+    let until = Instant::now() + time;
+    while Instant::now() < until || rounds < ROUNDS {
         rounds += 1;
         let segment = cluster.switch_wal();
         let label = bench.client.labels().pop().unwrap_or_default();
         let backup = format!("--type={}", chance.of(&["incr", "incr", "diff", "full"]));
-        let first = bench.client.start(&["backup", &backup]);
+        let first = bench.start(&["backup", &backup]);
         let got = bench.workspace.path().join("got").display().to_string();
-        let second = other.start(chance.of(&[
-            &["info"][..],
-            &["verify"],
-            &["check"],
-            &["expire"],
-            &["repo-ls", "--recurse"],
-            &["annotate", "--set", &label, "--annotation=round=one"],
-            &["archive-get", &segment, &got],
-            &["backup", "--type=incr"],
-        ]));
+        let second = bench.start_from(
+            &other,
+            chance.of(&[
+                &["info"][..],
+                &["verify"],
+                &["check"],
+                &["expire"],
+                &["repo-ls", "--recurse"],
+                &["annotate", "--set", &label, "--annotation=round=one"],
+                &["archive-get", &segment, &got],
+                &["backup", "--type=incr"],
+            ]),
+        );
         let local = chance.of(&[&["info"][..], &["verify"], &["expire"], &["stop"], &["stop", "--force"], &["check"]]);
-        // only what does not look for a cluster of this host
-        let third = if local[0] == "check" { bench.server.local(&["info"]) } else { bench.server.local(local) };
-        for (index, output) in [first.output(TIME), second.output(TIME), third].into_iter().enumerate() {
+        let third = bench.server.local(local);
+        for (index, output) in [first.output(LIMIT), second.output(LIMIT), third].into_iter().enumerate() {
             succeeded[index] += u32::from(tolerable(&output, local[0] == "stop"));
         }
         if local[0] == "stop" {
@@ -73,15 +80,12 @@ fn mixed_commands_leave_a_clean_repository(release: &str) {
     }
     drop(load);
     eprintln!("{rounds} rounds, of which succeeded {succeeded:?}");
-    assert!(
-        rounds >= 10 && succeeded.iter().all(|count| count * 3 >= rounds),
-        "too much failed: {succeeded:?} of {rounds}"
-    );
+    assert!(succeeded.iter().all(|count| count * 5 >= rounds), "too much failed: {succeeded:?} of {rounds}");
 
     cluster.archive();
     wait_until_unlocked(&bench.server.path("lock"));
     bench.client.ok(&["check"]);
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     cluster.archive();
     let rows = cluster.rows();
     cluster.stop();

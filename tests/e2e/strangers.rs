@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -13,13 +13,13 @@ use crate::harness::certificates::{Authority, Certificates};
 use crate::harness::{Bench, SOON, wait_until};
 
 for_each_release! {
-    a_web_browser_is_refused;
-    random_bytes_are_refused;
-    tls_1_1_is_refused;
-    an_expired_certificate_is_refused_and_the_server_says_so;
-    a_certificate_of_another_authority_is_refused_and_the_server_says_so;
-    a_server_of_another_authority_is_not_trusted;
-    a_thousand_silent_connections_disturb_nobody_and_are_closed;
+    a_web_browser_is_refused: always, always, always;
+    random_bytes_are_refused: always, always, always;
+    tls_1_1_is_refused: always, always, always;
+    an_expired_certificate_is_refused_and_the_server_says_so: always, always, always;
+    a_certificate_of_another_authority_is_refused_and_the_server_says_so: always, always, always;
+    a_server_of_another_authority_is_not_trusted: always, always, always;
+    a_thousand_silent_connections_disturb_nobody_and_are_closed: full, always, full;
 }
 
 fn a_web_browser_is_refused(release: &str) {
@@ -103,28 +103,28 @@ fn a_thousand_silent_connections_disturb_nobody_and_are_closed(release: &str) {
     let mut bench = strict(release);
     let cluster = bench.with_cluster();
     cluster.fill(1);
-    let begin = Instant::now();
     let silent: Vec<TcpStream> = (0..1_000)
         .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, bench.server.port)).expect("the server accepts"))
         .collect();
     bench.client.ok(&["repo-ls"]);
     cluster.archive();
-    bench.client.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
     let memory = resident_memory(bench.server.id());
     assert!(memory < 200 << 20, "the server needs {memory} bytes");
 
+    let begin = Instant::now();
     for mut stream in silent {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+        stream.set_read_timeout(Some(SOON)).expect("a timeout can be set");
         assert_closed(&mut stream);
     }
-    assert!(begin.elapsed() < Duration::from_secs(90), "they were closed only after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "they were closed only after {:?}", begin.elapsed());
     bench.client.ok(&["repo-ls"]);
 }
 
-/// A server that gives strangers three seconds.
+/// A server that gives strangers a few seconds, which clients on a busy machine have to get by with.
 fn strict(release: &str) -> Bench {
     let mut bench = Bench::new(release);
-    bench.server.own_config.set("global", "handshake-timeout", "3s");
+    bench.server.own_config.set("global", "handshake-timeout", "6s");
     bench
 }
 
@@ -135,7 +135,7 @@ fn refuses(bench: &mut Bench, bytes: &[u8]) {
     }
     let mark = bench.server.log().len();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, bench.server.port)).expect("the server accepts");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+    stream.set_read_timeout(Some(SOON)).expect("a timeout can be set");
     // the server may have closed before all was sent
     let _ = stream.write_all(bytes);
     assert_closed(&mut stream);
@@ -156,7 +156,7 @@ fn assert_closed(stream: &mut TcpStream) {
 
 /// Insists that one line of the log, from a mark on, has all the words.
 fn says_why(bench: &Bench, mark: usize, words: &[&str]) {
-    wait_until(&format!("a log line with {words:?}"), SOON / 4, || {
+    wait_until(&format!("a log line with {words:?}"), SOON, || {
         bench.server.log()[mark..].lines().any(|line| words.iter().all(|word| line.contains(word)))
     });
 }

@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::Release;
 
 /// The file that tells an earlier quickstart from a directory with somebody's data.
 const MARKER: &str = ".repohostd-quickstart";
@@ -85,6 +86,7 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
 
     let earlier = Earlier::read(&directory);
     let (release, warnings) = release::choose(options, earlier.release.as_deref())?;
+    let backs_up_from_clients = Release::find(&release).is_none_or(|release| release.backs_up_from_clients);
     let port = options.port.or(earlier.port).unwrap_or(8432);
     let pg_path = match options.pg_path {
         Some(path) => Some(usable_name(path)?.to_owned()),
@@ -113,7 +115,7 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
     Ok(Quickstart {
         server_config: directory.join("server/pgbackrest.conf"),
         client_config: directory.join("client/pgbackrest.conf"),
-        instructions: text::instructions(&root, port, &pg_path),
+        instructions: text::instructions(&root, port, &pg_path, backs_up_from_clients),
         directory,
         release,
         port,

@@ -106,6 +106,18 @@ fn everything_lies_under_one_directory_and_keys_are_closed() {
 }
 
 #[test]
+fn its_backup_command_is_one_that_the_release_knows() {
+    let place = tempfile::tempdir().unwrap();
+    for (release, file) in [("2.45", "server/pgbackrest.conf"), ("2.60.0", "client/pgbackrest.conf")] {
+        let options = Options { release: Some(release), known_releases: &["2.45", "2.60.0"], ..options() };
+        let quickstart = create(&place.path().join("demo"), &options).unwrap();
+        let line = quickstart.instructions.lines().find(|line| line.contains(" backup ")).unwrap();
+        assert!(line.contains(file), "{release}: {line}");
+        assert_eq!(line.contains("--pg1-path=/var/lib/postgresql/15/main"), release == "2.45", "{line}");
+    }
+}
+
+#[test]
 fn a_second_run_keeps_certificates_and_edits_and_applies_options() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("demo");

@@ -58,10 +58,19 @@ pub(super) fn client(root: &str, port: u16, pg_path: &str) -> String {
     )
 }
 
-/// What to try, for the terminal.
-pub(super) fn instructions(root: &str, port: u16, pg_path: &str) -> String {
+/// What to try, for the terminal. Releases that do not back up from clients do it beside the server, with
+/// its configuration.
+pub(super) fn instructions(root: &str, port: u16, pg_path: &str, backs_up_from_clients: bool) -> String {
     let pgbackrest = format!("pgbackrest --config={root}/client/pgbackrest.conf");
     let demo = format!("{pgbackrest} --stanza=demo");
+    let backup = if backs_up_from_clients {
+        format!("{demo} backup --type=full")
+    } else {
+        format!(
+            "pgbackrest --config={root}/server/pgbackrest.conf --stanza=demo --pg1-path={pg_path} \
+             --repo1-retention-full=2 --start-fast backup --type=full"
+        )
+    };
     format!(
         "Try it from a second terminal, as the user that runs this server:\n\
          \n\
@@ -80,7 +89,7 @@ pub(super) fn instructions(root: &str, port: u16, pg_path: &str) -> String {
          \x20 archive_command = '{demo} archive-push %p'\n\
          \n\
          \x20 {demo} check\n\
-         \x20 {demo} backup --type=full\n\
+         \x20 {backup}\n\
          \x20 {demo} info\n\
          \x20 {demo} verify\n\
          \n\

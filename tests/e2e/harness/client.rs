@@ -2,13 +2,12 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::certificates::{Certificates, Identity};
 use super::server::Server;
-use super::{Config, Output, Process, STANZA, Workspace, own as own_path, peer};
+use super::{Config, LIMIT, Output, Process, STANZA, Workspace, own as own_path, peer};
 
 /// A host's configuration and the commands run with it.
 pub(crate) struct Client {
@@ -51,6 +50,8 @@ impl Client {
             ("log-path", format!("{here}/log")),
             ("spool-path", format!("{here}/spool")),
             ("log-level-console", "detail".to_owned()),
+            // as it is by default since 2.53, so that what a command says is all in one place
+            ("log-level-stderr", "off".to_owned()),
             ("start-fast", "y".to_owned()),
         ] {
             client.config.set("global", key, &value);
@@ -105,12 +106,7 @@ impl Client {
 
     /// Writes the configuration, for commands that others run with it.
     pub(crate) fn write_config(&self) {
-        let text = self.config.text();
-        // a command that is just starting must not find half a file
-        if fs::read_to_string(self.config_file()).is_ok_and(|written| written == text) {
-            return;
-        }
-        self.workspace.file(&format!("{}/pgbackrest.conf", self.name), 0o640, &text);
+        self.workspace.update(&format!("{}/pgbackrest.conf", self.name), 0o640, &self.config.text());
     }
 
     /// Starts a command for the stanza.
@@ -129,23 +125,22 @@ impl Client {
         self.workspace.spawn(name.unwrap_or(&"pgbackrest").rsplit('/').next().unwrap_or("pgbackrest"), command)
     }
 
-    /// Starts a command for the stanza that prints into a file.
-    pub(crate) fn start_into(&self, path: &Path, arguments: &[&str]) -> Process {
+    /// Starts a command for the stanza that prints into a file of the caller's.
+    pub(crate) fn start_into(&self, file: File, arguments: &[&str]) -> Process {
         self.write_config();
         let mut command = self.workspace.command(self.program());
         command.arg(format!("--config={}", self.config_file().display())).arg(format!("--stanza={STANZA}"));
-        let file = File::create(path).expect("the file can be made");
         self.workspace.spawn_into("into", command.args(arguments), file)
     }
 
     /// Runs a command for the stanza to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.start(arguments).output(Duration::from_secs(300))
+        self.start(arguments).output(LIMIT)
     }
 
     /// Runs a command with these arguments and the configuration only.
     pub(crate) fn run_exactly(&self, arguments: &[&str]) -> Output {
-        self.start_exactly(arguments).output(Duration::from_secs(300))
+        self.start_exactly(arguments).output(LIMIT)
     }
 
     /// Runs a command for the stanza and insists on success.

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -31,8 +32,11 @@ use client::Client;
 use postgres::Cluster;
 use server::Server;
 
-/// How long anything that should happen soon may take on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How long anything that should happen soon may take on a busy machine with a slow disk.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
+
+/// How long a whole command may take there.
+pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
 /// The stanza that scenarios use unless they say otherwise.
 pub(crate) const STANZA: &str = "demo";
@@ -52,6 +56,8 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Compress {
     None,
+    Gz,
+    Bz2,
     Lz4,
     Zst,
 }
@@ -80,33 +86,33 @@ impl Bench {
         let workspace = Workspace::new();
         let server = Server::new(&workspace, release);
         let client = Client::new(&server, "client");
-        Self { client, server, workspace }
+        let mut bench = Self { client, server, workspace };
+        for key in ["repo1-retention-full", "start-fast"] {
+            let value = bench.client.config.value("global", key).to_owned();
+            bench.set(key, &value);
+        }
+        bench
     }
 
     /// Prepares both for a case.
     pub(crate) fn of(case: Case) -> Self {
         let mut bench = Self::new(case.release);
-        let client = &mut bench.client.config;
-        client.set(
-            "global",
-            "compress-type",
-            match case.compress {
-                Compress::None => "none",
-                Compress::Lz4 => "lz4",
-                Compress::Zst => "zst",
-            },
-        );
-        client.set("global", "process-max", &case.process_max.to_string());
+        let compress = match case.compress {
+            Compress::None => "none",
+            Compress::Gz => "gz",
+            Compress::Bz2 => "bz2",
+            Compress::Lz4 => "lz4",
+            Compress::Zst => "zst",
+        };
+        bench.set("compress-type", compress);
+        bench.set("process-max", &case.process_max.to_string());
         match case.layout {
             Layout::Files => {}
-            Layout::Bundles => client.set("global", "repo1-bundle", "y"),
-            Layout::Blocks => {
-                client.set("global", "repo1-bundle", "y");
-                client.set("global", "repo1-block", "y");
-            }
+            Layout::Bundles => bench.set("repo1-bundle", "y"),
+            Layout::Blocks => bench.store_blocks(),
         }
         if case.archive_async {
-            client.set("global", "archive-async", "y");
+            bench.client.config.set("global", "archive-async", "y");
         }
         if case.encrypt {
             // only here: clients ask the repository host for it
@@ -114,6 +120,34 @@ impl Bench {
             bench.server.config.set("global", "repo1-cipher-pass", "correct horse battery staple");
         }
         bench
+    }
+
+    /// Sets an option that a backup knows, on the host that backs up too.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.client.config.set("global", key, value);
+        if !self.backs_up_from_client() {
+            self.server.config.set("global", key, value);
+        }
+    }
+
+    /// Sets the options for backups of bundles and blocks.
+    pub(crate) fn store_blocks(&mut self) {
+        self.set("repo1-bundle", "y");
+        self.set("repo1-block", "y");
+        if self.client.release == "2.45" {
+            // it was not for everybody yet
+            self.set("beta", "y");
+        }
+    }
+
+    /// Makes a new cluster that archives through the server and does not run yet, and tells both hosts
+    /// of it.
+    pub(crate) fn create_cluster(&mut self) -> Cluster {
+        let cluster = Cluster::create(&self.workspace, &mut self.client);
+        for key in ["pg1-path", "pg1-socket-path"] {
+            self.server.config.set(STANZA, key, self.client.config.value(STANZA, key));
+        }
+        cluster
     }
 
     /// Starts the server and a new cluster that archives through it, and creates the stanza.
@@ -125,11 +159,48 @@ impl Bench {
 
     /// Starts the server and a new cluster that would archive through it, if it knew its stanza.
     pub(crate) fn with_cluster_only(&mut self) -> Cluster {
-        let mut cluster = Cluster::create(&self.workspace, &mut self.client);
-        self.server.config.set(STANZA, "pg1-path", &cluster.path.display().to_string());
+        let mut cluster = self.create_cluster();
         self.server.start();
         cluster.start();
         cluster
+    }
+
+    /// Starts a command for the stanza on the host where its release runs it: releases before 2.55 back
+    /// up and expire on the repository host only, beside the server and in the same repository.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        self.start_from(&self.client, arguments)
+    }
+
+    /// Starts a command for the stanza where its release runs it, which may be another client than
+    /// the bench's.
+    pub(crate) fn start_from(&self, client: &Client, arguments: &[&str]) -> Process {
+        if self.backs_up_from_client() || !["backup", "expire"].contains(&arguments[0]) {
+            return client.start(arguments);
+        }
+        self.server.write_config();
+        self.server.start_local(arguments)
+    }
+
+    /// Runs a command to its end where its release runs it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.start(arguments).output(LIMIT)
+    }
+
+    /// Runs a command where its release runs it and insists on success.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).ok()
+    }
+
+    /// Runs a command where its release runs it, insists on an exit code and returns what was printed.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        self.run(arguments).fails_with(code)
+    }
+
+    /// Whether a backup goes through the server.
+    fn backs_up_from_client(&self) -> bool {
+        self.client.release != "2.45"
     }
 }
 
@@ -185,6 +256,15 @@ impl Workspace {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Writes a file in it unless it has this text already: a program that is just starting must not find
+    /// half of it.
+    pub(crate) fn update(&self, name: &str, mode: u32, text: &str) {
+        if fs::read_to_string(self.path().join(name)).is_ok_and(|written| written == text) {
+            return;
+        }
+        self.file(name, mode, text);
     }
 
     /// Makes a directory in it, with those above.
@@ -254,7 +334,7 @@ impl Workspace {
 
     /// Runs a program to its end.
     pub(crate) fn run(&self, name: &str, command: Command) -> Output {
-        self.spawn(name, command).output(Duration::from_secs(300))
+        self.spawn(name, command).output(LIMIT)
     }
 
     /// Processes whose command line names this directory.
@@ -309,9 +389,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Sends a signal.
+    /// Sends a signal, which nobody gets when the process has ended meanwhile.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the process can be signalled");
+        match kill_process(Pid::from_child(&self.child), signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => panic!("{} cannot be signalled: {error}", self.text),
+        }
     }
 
     /// The process's id.

@@ -5,12 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::{Output, Process, SOON, STANZA, Workspace, own, program, run_quietly, wait_until};
+use super::{LIMIT, Output, Process, SOON, STANZA, Workspace, own, program, run_quietly, wait_until};
 
 /// Debian's directory, since a wrapper of the same name may stand first in the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -74,7 +73,7 @@ impl Cluster {
         command.arg("-D").arg(&self.path).arg("-k").arg(&self.sockets);
         let mut process = self.workspace.spawn("postgres", command);
         process.ending = Signal::QUIT;
-        wait_until("PostgreSQL to take queries", Duration::from_secs(180), || {
+        wait_until("PostgreSQL to take queries", LIMIT, || {
             if let Some(status) = process.ended() {
                 panic!("PostgreSQL ended with {status}:\n{}", process.printed());
             }
@@ -88,7 +87,7 @@ impl Cluster {
     pub(crate) fn stop(&mut self) {
         let mut process = self.process.take().expect("the cluster runs");
         process.signal(Signal::INT);
-        let status = process.wait(Duration::from_secs(120));
+        let status = process.wait(LIMIT);
         assert!(status.success(), "PostgreSQL ended with {status}:\n{}", process.printed());
     }
 
@@ -121,7 +120,7 @@ impl Cluster {
     /// Starts a load that goes on until the returned process ends.
     pub(crate) fn load(&self) -> Process {
         let mut command = self.command("pgbench");
-        command.args(["--client=2", "--time=3600", "--rate=200", "--host"]).arg(&self.sockets).arg("postgres");
+        command.args(["--client=2", "--time=86400", "--rate=200", "--host"]).arg(&self.sockets).arg("postgres");
         let before = self.query("select count(*) from pgbench_history");
         let process = self.workspace.spawn("pgbench", command);
         wait_until("the load to change rows", SOON, || self.query("select count(*) from pgbench_history") != before);
@@ -145,7 +144,7 @@ impl Cluster {
     /// Waits until a WAL segment is archived.
     #[track_caller]
     pub(crate) fn wait_until_archived(&self, segment: &str) {
-        wait_until(&format!("segment {segment} to be archived"), Duration::from_secs(180), || {
+        wait_until(&format!("segment {segment} to be archived"), LIMIT, || {
             self.query("select last_archived_wal from pg_stat_archiver").as_str() >= segment
         });
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::certificates::{Certificates, Identity};
-use super::{Config, Output, Process, SOON, STANZA, Workspace, free_port, peer, wait_until};
+use super::{Config, LIMIT, Output, Process, SOON, STANZA, Workspace, free_port, peer, wait_until};
 
 /// Whether the original server runs instead of ours.
 fn original() -> bool {
@@ -88,7 +88,9 @@ impl Server {
 
     /// The lock file of the stanza and the first repository.
     pub(crate) fn lock(&self, kind: &str) -> PathBuf {
-        self.path("lock").join(format!("{STANZA}-{kind}-1.lock"))
+        // a lock was the whole stanza's once
+        let repository = if self.release == "2.45" { "" } else { "-1" };
+        self.path("lock").join(format!("{STANZA}-{kind}{repository}.lock"))
     }
 
     /// A path of this host.
@@ -138,8 +140,8 @@ impl Server {
 
     /// Writes `pgbackrest.conf` and `repohostd.conf`.
     pub(crate) fn write_config(&self) {
-        self.workspace.file("server/pgbackrest.conf", 0o640, &self.config.text());
-        self.workspace.file("server/repohostd.conf", 0o640, &self.own_config.text());
+        self.workspace.update("server/pgbackrest.conf", 0o640, &self.config.text());
+        self.workspace.update("server/repohostd.conf", 0o640, &self.own_config.text());
     }
 
     /// Writes the configuration and has the server read it again; returns when it says that it has.
@@ -203,18 +205,27 @@ impl Server {
         self.workspace.run(&format!("own-{}", arguments[0]), command)
     }
 
-    /// Runs the real pgbackrest on the repository host, for the stanza.
-    pub(crate) fn local(&self, arguments: &[&str]) -> Output {
+    /// Starts the real pgbackrest on the repository host, for the stanza.
+    pub(crate) fn start_local(&self, arguments: &[&str]) -> Process {
         let mut all = vec![arguments[0], "--stanza", STANZA];
         all.extend(&arguments[1..]);
-        self.local_exactly(&all)
+        self.start_local_exactly(&all)
+    }
+
+    /// Runs the real pgbackrest on the repository host, for the stanza.
+    pub(crate) fn local(&self, arguments: &[&str]) -> Output {
+        self.start_local(arguments).output(LIMIT)
     }
 
     /// Runs the real pgbackrest on the repository host with these arguments and the configuration only.
     pub(crate) fn local_exactly(&self, arguments: &[&str]) -> Output {
+        self.start_local_exactly(arguments).output(LIMIT)
+    }
+
+    fn start_local_exactly(&self, arguments: &[&str]) -> Process {
         let mut command = self.workspace.command(peer(&self.release));
         command.arg(format!("--config={}", self.path("pgbackrest.conf").display())).args(arguments);
-        self.workspace.run(&format!("local-{}", arguments[0]), command)
+        self.workspace.spawn(&format!("local-{}", arguments[0]), command)
     }
 
     /// Writes the CA file that clients are checked with.
