@@ -31,15 +31,16 @@ _repohostd() {
     --port | --release | --tls-server-*) return ;;
     esac
     if [[ $cur != -* ]] && ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W 'serve check systemd-drop-in quickstart ping version help' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'serve check status learn systemd-drop-in quickstart ping version help' -- "$cur")
         return
     fi
     local options
     case "$command" in
-    serve | server | check | systemd-drop-in)
+    serve | server | check | status | learn | systemd-drop-in)
         options='--config= --tls-server-address= --tls-server-port= --tls-server-cert-file= --tls-server-key-file=
             --tls-server-ca-file= --tls-server-auth= --log-level-console= --log-level-file= --log-path= --release=
             --repohostd-config= --help'
+        [[ $command != status ]] || options+=' --json'
         ;;
     quickstart) options='--directory --port --release --pg-path --help' ;;
     ping) options='--port --help' ;;
