@@ -195,7 +195,8 @@ mod tests {
             let words: Vec<_> = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').collect();
             for command in COMMANDS {
                 assert!(words.contains(&command), "{shell} does not complete {command}");
-                for option in options(command) {
+                // the unit alone calls with that one
+                for option in options(command).iter().filter(|option| *option != "systemd") {
                     let known = if shell == "fish" { option.clone() } else { format!("--{option}") };
                     assert!(words.contains(&known.as_str()), "{shell} does not complete --{option} of {command}");
                 }

@@ -75,6 +75,24 @@ pub(super) fn check_reach(arguments: &[String], environment: &Environment) -> Re
     ))
 }
 
+/// The user who is going to serve, where root asks on their behalf.
+///
+/// # Errors
+///
+/// Those of reading the configuration.
+pub(super) fn other_user(arguments: &[String], environment: &Environment) -> Result<Option<u32>> {
+    if !rustix::process::getuid().is_root() {
+        return Ok(None);
+    }
+    let described = config::describe(arguments, environment, &Search::default())?;
+    let mut user = None;
+    Needs::by(&described, &mut |path| {
+        user = owning_user(path);
+        owner(path)
+    });
+    Ok(user)
+}
+
 /// What the unit needs on this host.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
@@ -220,11 +238,15 @@ fn is_missing(path: &Path) -> bool {
     accessat(CWD, path, Access::EXISTS, AtFlags::EACCESS) == Err(rustix::io::Errno::NOENT)
 }
 
-/// The owner of the path, or of the nearest directory above it that belongs to somebody but root.
+/// The owner of the path, or of the nearest directory above it that is there; none if that is root.
 fn owner(path: &Path) -> Option<String> {
     let mut names = Names::new(PathBuf::from("/etc/passwd"), PathBuf::from("/etc/group"));
+    owning_user(path).map(|user| names.user(user).map_or_else(|| user.to_string(), |name| name.to_string()))
+}
+
+fn owning_user(path: &Path) -> Option<u32> {
     let data = path.ancestors().find_map(|ancestor| fs::metadata(ancestor).ok())?;
-    (data.uid() != 0).then(|| names.user(data.uid()).map_or_else(|| data.uid().to_string(), |name| name.to_string()))
+    (data.uid() != 0).then(|| data.uid())
 }
 
 /// A word as unit files want it.
