@@ -7,8 +7,8 @@ set -l server "not __fish_seen_subcommand_from quickstart ping version help"
 complete -c repohostd -f
 complete -c repohostd -n $first -a serve -d 'Serve the repository until a signal ends it'
 complete -c repohostd -n $first -a check -d 'Say what the configuration comes to'
-complete -c repohostd -n $first -a status -d 'Show sessions, and the release of each client'
-complete -c repohostd -n $first -a learn -d 'Print what was learned as lines for repohostd.conf'
+complete -c repohostd -n $first -a status -d 'Show sessions and clients of the running server'
+complete -c repohostd -n $first -a learn -d 'Print what was learned about clients'
 complete -c repohostd -n $first -a systemd-drop-in -d 'Print what the systemd unit must be told'
 complete -c repohostd -n $first -a quickstart -d 'Make a throw-away set-up and serve it'
 complete -c repohostd -n $first -a ping -d 'Ask a server whether it is alive'
@@ -28,7 +28,7 @@ complete -c repohostd -n $server -l log-path -x -a '(__fish_complete_directories
 complete -c repohostd -n $server -l release -x -d 'Release to announce'
 complete -c repohostd -n $server -l repohostd-config -r -F -d 'File of its own settings'
 
-complete -c repohostd -n '__fish_seen_subcommand_from status' -l json -d 'Print JSON'
+complete -c repohostd -n '__fish_seen_subcommand_from status' -l json -d 'Print what the server said'
 complete -c repohostd -n '__fish_seen_subcommand_from quickstart' -l directory -x -a '(__fish_complete_directories)' -d 'Where to make it'
 complete -c repohostd -n '__fish_seen_subcommand_from quickstart' -l pg-path -x -a '(__fish_complete_directories)' -d 'Data directory'
 complete -c repohostd -n '__fish_seen_subcommand_from quickstart' -l release -x -d 'Release to announce'

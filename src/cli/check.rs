@@ -53,7 +53,7 @@ pub(super) fn before_service(arguments: &[String], environment: &Environment) ->
 /// As [`check`] inside of the service: what it reaches counts as well, and settings are not shown.
 fn check_service(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
     systemd_drop_in::check_reach(arguments, environment)?;
-    usable(arguments, environment)
+    usable(arguments, environment, None)
 }
 
 fn unusable(error: &Error) -> u8 {
@@ -69,16 +69,17 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
         let _ = writeln!(text, "{name}={value}  ({source})");
     }
     super::say(&text);
-    usable(arguments, environment)
+    usable(arguments, environment, systemd_drop_in::other_user(arguments, environment)?)
 }
 
-/// Reads everything as the server does at its start; returns the warnings.
-fn usable(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
+/// Reads everything as the server does at its start, as that user if not this process's; returns the
+/// warnings.
+fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<Vec<String>> {
     let (_, loaded) = config::load_server(arguments, environment)?;
     let mut warnings = loaded.warnings;
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
-    let (_, further) = reload::tls_of(&loaded.server)?;
+    let (_, further) = reload::tls_of(&loaded.server, user)?;
     warnings.extend(further);
     Ok(warnings)
 }

@@ -154,33 +154,67 @@ mod tests {
 
     #[test]
     fn every_command_has_a_help_text() {
-        for word in ["help", "server"].into_iter().chain(COMMANDS) {
-            let arguments = help_for(word);
-            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-            let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
-            assert!(exit.status.is_ok() && exit.output.contains("Usage: repohostd"), "{word}: {}", exit.output);
+        for word in ["help", "server"].iter().chain(&COMMANDS) {
+            let output = help(word);
+            assert!(output.contains("Usage: repohostd"), "{word}: {output}");
         }
+        let all = help("help");
+        let listed = all.split("Commands:").nth(1).expect("a list of the commands");
+        let listed: Vec<_> = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+        let mut listed: Vec<_> = listed.into_iter().filter(|word| !word.is_empty()).collect();
+        let mut known = COMMANDS.to_vec();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known, "a command is not tested");
     }
 
     #[test]
     fn every_command_and_option_is_in_the_manual() {
         let manual = include_str!("../../packaging/repohostd.1");
-        let completions = [
-            include_str!("../../packaging/completions/repohostd.bash"),
-            include_str!("../../packaging/completions/_repohostd"),
-            include_str!("../../packaging/completions/repohostd.fish"),
-        ];
+        let synopsis = manual.split(".Sh ").find(|text| text.starts_with("SYNOPSIS\n")).expect("a synopsis");
         for word in COMMANDS {
+            let in_synopsis = synopsis.lines().any(|line| line.ends_with(&format!("Cm {word}")));
+            assert!(in_synopsis, "{word} is not in the synopsis of repohostd(1)");
             assert!(manual.contains(&format!("\n.It Cm {word}\n")), "{word} is not in repohostd(1)");
-            assert!(completions.iter().all(|text| text.contains(word)), "{word} is not completed by every shell");
-            let arguments = help_for(word);
-            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-            let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
-            let words = exit.output.split_whitespace().filter_map(|word| word.strip_prefix("--"));
-            for option in words.filter_map(|option| option.split(['=', ',', '.']).next()) {
+            for option in options(word) {
                 assert!(manual.contains(&format!("Fl -{option}")), "--{option} of {word} is not in repohostd(1)");
             }
         }
+    }
+
+    #[test]
+    fn shells_complete_every_command_and_option() {
+        let completions = [
+            ("bash", include_str!("../../packaging/completions/repohostd.bash")),
+            ("zsh", include_str!("../../packaging/completions/_repohostd")),
+            ("fish", include_str!("../../packaging/completions/repohostd.fish")),
+        ];
+        for (shell, text) in completions {
+            let words: Vec<_> = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').collect();
+            for command in COMMANDS {
+                assert!(words.contains(&command), "{shell} does not complete {command}");
+                // the unit alone calls with that one
+                for option in options(command).iter().filter(|option| *option != "systemd") {
+                    let known = if shell == "fish" { option.clone() } else { format!("--{option}") };
+                    assert!(words.contains(&known.as_str()), "{shell} does not complete --{option} of {command}");
+                }
+            }
+        }
+    }
+
+    fn help(word: &str) -> String {
+        let arguments = help_for(word);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let Err(exit) = Arguments::from_args(&[PROGRAM], &arguments) else { panic!("no help for {word}") };
+        assert!(exit.status.is_ok(), "{word}: {}", exit.output);
+        exit.output
+    }
+
+    /// The options that the help of a command names.
+    fn options(word: &str) -> Vec<String> {
+        let output = help(word);
+        let words = output.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+        words.filter_map(|option| option.split(['=', ',', '.']).next()).map(str::to_owned).collect()
     }
 
     #[test]

@@ -20,8 +20,15 @@ use crate::protocol::error::{Code, Error, Result};
 
 /// `User=` of the shipped unit.
 const USER: &str = "repohostd";
-/// `ReadWritePaths=` of the shipped unit.
-const WRITABLE: [&str; 4] = ["/tmp", "/var/lib/pgbackrest", "/var/log/pgbackrest", "/var/spool/pgbackrest"];
+/// `ReadWritePaths=`, `StateDirectory=` and `RuntimeDirectory=` of the shipped unit.
+const WRITABLE: [&str; 6] = [
+    "/tmp",
+    "/var/lib/pgbackrest",
+    "/var/log/pgbackrest",
+    "/var/spool/pgbackrest",
+    "/var/lib/repohostd",
+    "/run/repohostd",
+];
 /// pgBackRest's default of `repo1-path`, which only sessions know.
 const REPOSITORY: &str = "/var/lib/pgbackrest";
 /// The same for `lock-path`.
@@ -68,6 +75,24 @@ pub(super) fn check_reach(arguments: &[String], environment: &Environment) -> Re
     ))
 }
 
+/// The user who is going to serve, where root asks on their behalf.
+///
+/// # Errors
+///
+/// Those of reading the configuration.
+pub(super) fn other_user(arguments: &[String], environment: &Environment) -> Result<Option<u32>> {
+    if !rustix::process::getuid().is_root() {
+        return Ok(None);
+    }
+    let described = config::describe(arguments, environment, &Search::default())?;
+    let mut user = None;
+    Needs::by(&described, &mut |path| {
+        user = owning_user(path);
+        owner(path)
+    });
+    Ok(user)
+}
+
 /// What the unit needs on this host.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
@@ -107,10 +132,15 @@ impl Needs {
             repositories.insert(0, PathBuf::from(REPOSITORY));
         }
         let mut write: Vec<_> = repositories.iter().flat_map(|path| with_links(path)).collect();
+        let allowed = values(&|name| name == "allow-client-repository").into_iter();
+        write.extend(allowed.flat_map(|list| list.split(',')).map(|path| PathBuf::from(path.trim())));
+        write.retain(|path| !path.as_os_str().is_empty());
         write.push(PathBuf::from(one("lock-path").unwrap_or(LOCK_PATH)));
         if one("log-level-file") != Some("off") {
             write.extend(paths(values(&|name| name == "log-path")));
         }
+        write.extend(one("state-path").map(PathBuf::from));
+        write.extend(one("status-socket").and_then(|path| Some(Path::new(path).parent()?.to_owned())));
         let read = paths(values(&|name| {
             ["tls-server-cert-file", "tls-server-key-file", "tls-server-ca-file", "crl-file"].contains(&name)
         }));
@@ -208,11 +238,15 @@ fn is_missing(path: &Path) -> bool {
     accessat(CWD, path, Access::EXISTS, AtFlags::EACCESS) == Err(rustix::io::Errno::NOENT)
 }
 
-/// The owner of the path, or of the nearest directory above it that belongs to somebody but root.
+/// The owner of the path, or of the nearest directory above it that is there; none if that is root.
 fn owner(path: &Path) -> Option<String> {
     let mut names = Names::new(PathBuf::from("/etc/passwd"), PathBuf::from("/etc/group"));
+    owning_user(path).map(|user| names.user(user).map_or_else(|| user.to_string(), |name| name.to_string()))
+}
+
+fn owning_user(path: &Path) -> Option<u32> {
     let data = path.ancestors().find_map(|ancestor| fs::metadata(ancestor).ok())?;
-    (data.uid() != 0).then(|| names.user(data.uid()).map_or_else(|| data.uid().to_string(), |name| name.to_string()))
+    (data.uid() != 0).then(|| data.uid())
 }
 
 /// A word as unit files want it.
@@ -259,6 +293,30 @@ mod tests {
         let expected = "[Service]\nReadWritePaths=\"/srv/back up/100%%\"\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
                         AmbientCapabilities=CAP_NET_BIND_SERVICE\nSystemCallFilter=setpriority\n";
         assert_eq!(text, format!("{INTRODUCTION}{expected}"));
+    }
+
+    #[test]
+    fn paths_of_its_own_settings_are_allowed() {
+        let mut settings = USUAL.to_vec();
+        settings.extend([
+            ("state-path", "/srv/state"),
+            ("status-socket", "/run/repohostd/other.sock"),
+            ("allow-client-repository", "/srv/old, /srv/older"),
+        ]);
+        let needs = Needs::by(&rows(&settings), &mut |_| None);
+        let expected = "ReadWritePaths=/srv/old\nReadWritePaths=/srv/older\nReadWritePaths=/srv/state\n";
+        assert_eq!(needs.text(), format!("{INTRODUCTION}[Service]\n{expected}"));
+    }
+
+    #[test]
+    fn what_the_shipped_unit_may_write_is_known() {
+        let unit = include_str!("../../systemd/repohostd.service");
+        let line = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        let shipped = line("ReadWritePaths=").split(' ').map(|path| path.trim_start_matches('-').to_owned());
+        let own = [("/var/lib/", line("StateDirectory=")), ("/run/", line("RuntimeDirectory="))];
+        let shipped: Vec<_> = shipped.chain(own.map(|(parent, name)| format!("{parent}{name}"))).collect();
+        assert_eq!(shipped, WRITABLE);
+        assert_eq!(line("User="), USER);
     }
 
     #[test]

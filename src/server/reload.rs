@@ -67,7 +67,7 @@ impl Configuration {
     ///
     /// Those of [`tls::server_config`].
     pub(super) fn service(&mut self, descriptors: Option<u64>) -> Result<Service> {
-        let (tls, warnings) = tls_of(self.server())?;
+        let (tls, warnings) = tls_of(self.server(), None)?;
         self.warnings.extend(warnings);
         let server = self.server();
         let own = &server.own;
@@ -178,7 +178,7 @@ fn is_writable_directory(path: &Path) -> bool {
 /// # Errors
 ///
 /// Those of [`tls::server_config`].
-pub fn tls_of(server: &ServerSettings) -> Result<(Tls, Vec<String>)> {
+pub fn tls_of(server: &ServerSettings, user: Option<u32>) -> Result<(Tls, Vec<String>)> {
     tls::server_config(&TlsFiles {
         cert: &server.cert_file,
         key: &server.key_file,
@@ -186,6 +186,7 @@ pub fn tls_of(server: &ServerSettings) -> Result<(Tls, Vec<String>)> {
         crl: server.own.crl_file.as_deref(),
         cipher_12: server.tls_cipher_12.as_deref(),
         cipher_13: server.tls_cipher_13.as_deref(),
+        user,
     })
 }
 

@@ -85,7 +85,7 @@ CONF
 make_client() {
     getent passwd postgres >/dev/null || useradd --system --user-group postgres
     rm -rf /client
-    mkdir -p /client/{log,lock,spool}
+    mkdir -p /client/{log,lock,spool,wal}
     cp /material/{ca.crt,client.crt,client.key} /client/
     chmod 0600 /client/client.key
     cat >/client/pgbackrest.conf <<CONF
@@ -103,11 +103,34 @@ log-level-console=info
 
 [main]
 pg1-path=/cluster
+pg1-socket-path=/client
 CONF
     cp -a /material/cluster /cluster
     chmod -R u=rwX,go= /cluster
     chown -R postgres: /client /cluster
-    segment=0
+    echo 0 >/client/segment
+}
+
+# A program of PostgreSQL, as postgres.
+postgresql() {
+    (cd /client && setpriv --reuid postgres --regid postgres --clear-groups \
+        env LD_LIBRARY_PATH=/material/lib "$POSTGRESQL/bin/$1" "${@:2}")
+}
+
+# Starts a cluster of the client, which archives by the server; its data directory is the argument.
+start_cluster() {
+    cat >>"$1/postgresql.auto.conf" <<CONF
+archive_mode=on
+archive_command='env -u LD_LIBRARY_PATH $PGBACKREST --config=/client/pgbackrest.conf --stanza=main --pg1-path=$1 archive-push %p'
+listen_addresses=''
+unix_socket_directories='/client'
+jit=off
+CONF
+    postgresql pg_ctl --silent --wait --pgdata="$1" --log=/client/log/postgresql.log start
+}
+
+sql() {
+    postgresql psql --no-psqlrc --tuples-only --no-align --host=/client --dbname=postgres --command="$1"
 }
 
 client() {
@@ -115,14 +138,16 @@ client() {
     setpriv --reuid postgres --regid postgres --clear-groups "$PGBACKREST" --config=/client/pgbackrest.conf --stanza=main "$@"
 }
 
-# Pushes one more WAL segment.
+# Pushes one more WAL segment, none that a cluster will come to. Their number is in a file, because this is
+# called in subshells.
 push() {
-    segment=$((segment + 1))
-    local name
-    name=$(printf '0000000100000000%08X' "$segment")
-    local first=/cluster/pg_wal/000000010000000000000001
-    [[ -e /cluster/pg_wal/$name ]] || cp -a "$first" "/cluster/pg_wal/$name"
-    client archive-push "pg_wal/$name"
+    local number name
+    number=$(($(cat /client/segment) + 1))
+    echo "$number" >/client/segment
+    name=$(printf '00000001000000FF%08X' "$number")
+    install -o postgres -m 0600 /material/cluster/pg_wal/000000010000000000000001 "/client/wal/$name"
+    client archive-push "/client/wal/$name" || return
+    test -s "$(sed -n 's/^repo1-path=//p' $config)/archive/main/15-1/00000001000000FF/$name"*
 }
 
 # A pgbackrest command on the repository host, which shares the lock directory with the server.
@@ -139,6 +164,6 @@ make_host() {
     cp -a /material/cluster /host-cluster
     chown -R "$owner:" /host-cluster
     chmod -R u=rwX,go= /host-cluster
-    sed 's|^pg1-path=.*|pg1-path=/host-cluster|' $config | grep -v '^tls-server' >/host.conf
+    sed '/^pg1-/d; /^tls-server/d; s|^\[main\]$|&\npg1-path=/host-cluster|' $config >/host.conf
     chmod 0644 /host.conf
 }

@@ -53,6 +53,7 @@ fn its_client_and_server_shake_hands_and_verify_each_other() {
         crl: None,
         cipher_12: None,
         cipher_13: None,
+        user: None,
     })
     .unwrap();
     assert_eq!(warnings, Vec::<String>::new());

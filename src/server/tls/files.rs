@@ -48,10 +48,11 @@ pub(super) fn certificate_chain(path: &Path) -> Result<Vec<CertificateDer<'stati
     certificates("cert", path)
 }
 
-/// Refuses a key file that others could read or replace. A missing file passes: loading reports it.
-pub(super) fn check_key_file(path: &Path) -> Result<()> {
+/// Refuses a key file that others than the user, by default this process's, could read or replace. A
+/// missing file passes: loading reports it.
+pub(super) fn check_key_file(path: &Path, user: Option<u32>) -> Result<()> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
-    let uid = rustix::process::getuid().as_raw();
+    let uid = user.unwrap_or_else(|| rustix::process::getuid().as_raw());
     check_key_owner(path, metadata.uid(), metadata.mode(), uid, &user_name(uid))
 }
 

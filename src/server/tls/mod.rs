@@ -58,6 +58,8 @@ pub struct TlsFiles<'a> {
     pub cipher_12: Option<&'a str>,
     /// `tls-cipher-13`: OpenSSL cipher suites.
     pub cipher_13: Option<&'a str>,
+    /// The user who will serve, where that is not the one of this process.
+    pub user: Option<u32>,
 }
 
 /// What all connections share.
@@ -90,7 +92,7 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     let provider = Arc::new(provider(files, &mut warnings)?);
 
     let chain = files::certificate_chain(files.cert)?;
-    files::check_key_file(files.key)?;
+    files::check_key_file(files.key, files.user)?;
     let key = files::private_key(files.key, &provider)?;
     let leaf = chain.first().and_then(certificate::Certificate::parse).ok_or_else(|| {
         files::unusable("cert", files.cert, "the first certificate is malformed; make it anew with 'openssl x509'")

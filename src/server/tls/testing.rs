@@ -143,6 +143,7 @@ impl Pki {
             crl: crl.map(|name| self.path(name)).as_deref(),
             cipher_12: None,
             cipher_13: None,
+            user: None,
         })
     }
 

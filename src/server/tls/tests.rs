@@ -481,6 +481,7 @@ fn ciphers_of_the_configuration_are_the_ones_negotiated() {
         crl: None,
         cipher_12: Some("ECDHE-RSA-CHACHA20-POLY1305:NO-SUCH"),
         cipher_13: Some("TLS_CHACHA20_POLY1305_SHA256"),
+        user: None,
     })
     .unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("'NO-SUCH'")), "{warnings:?}");
