@@ -321,13 +321,17 @@ impl Server {
         let authority = &self.configuration.authority;
         let tls = self.event_loop.service().tls.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let revoked = |client: &ClientView<'_>| {
+        let stranger = |client: &ClientView<'_>| {
             // a certificate that was valid when the session began may expire while it lasts
             let begun = UnixTime::since_unix_epoch(now.saturating_sub(client.age));
-            client.authorized
-                && (client.names.is_none_or(|names| !authority.grants(names, client.stanza))
-                    || !tls.trusts(client.certificates, begun))
+            client.authorized && !tls.trusts(client.certificates, begun)
         };
+        let revoked = |client: &ClientView<'_>| {
+            client.authorized && client.names.is_none_or(|names| !authority.grants(names, client.stanza))
+        };
+        // who may have stolen a key gets no more of what is in transfer
+        let error = || Error::access("access denied\nHINT: the client's certificate is no longer accepted.");
+        self.event_loop.end(Ending::Abort, |client| stranger(client).then(error));
         let error = || Error::access("access denied\nHINT: the server's configuration no longer grants it.");
         self.event_loop.end(Ending::Drain, |client| revoked(client).then(error));
     }

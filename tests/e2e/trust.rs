@@ -1,6 +1,10 @@
 //! Certificates as administrators have them: chains, several authorities, every kind of key, revoked
 //! ones, and those that must not get in.
 
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+
 use crate::for_each_release;
 use crate::harness::certificates::{Authority, Certificates, Identity, Kind, Wish};
 use crate::harness::{Bench, SOON, wait_until};
@@ -162,11 +166,31 @@ fn a_revoked_client_is_refused_and_the_server_says_so(release: &str) {
         bench.client.ok(&["repo-ls"]);
     }
 
+    bench.workspace.directory("server/repository/archive/demo");
+    let large = bench.workspace.file("server/repository/archive/demo/large", 0o640, &"much ".repeat(5 << 20));
+    let reading = [&stolen, &kept].map(|identity| {
+        bench.client.write_identity(identity);
+        // nobody reads what the client prints, so that it cannot go on
+        let (mut reader, writer) = io::pipe().expect("a pipe can be made");
+        let command = ["repo-get", "--log-level-console=error", "archive/demo/large"];
+        let client = bench.client.start_into(File::from(OwnedFd::from(writer)), &command);
+        reader.read_exact(&mut [0]).expect("the first byte of the file");
+        (client, reader)
+    });
+
     let revoked = bench.workspace.file("server/list.crl", 0o644, &root.revokes(&[&stolen]));
     bench.server.own_config.set("global", "crl-file", &revoked.display().to_string());
     bench.server.reload();
     bench.client.write_identity(&stolen);
     is_refused(&bench, &[CLIENT, "revoked"]);
+    // what was open with the revoked certificate ends, and nothing else does
+    let [stopped, complete] = reading.map(|(client, mut reader)| {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("the rest of the file");
+        (client.output(SOON).code, 1 + rest.len() as u64 == fs::metadata(&large).expect("it is there").len())
+    });
+    assert!(stopped.0 != 0 && !stopped.1, "the revoked client got its file: {stopped:?}");
+    assert_eq!(complete, (0, true));
     for identity in [&kept, &below] {
         bench.client.write_identity(identity);
         bench.client.ok(&["repo-ls"]);
