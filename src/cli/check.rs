@@ -77,6 +77,8 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<Vec<String>> {
     let (_, loaded) = config::load_server(arguments, environment)?;
     let mut warnings = loaded.warnings;
+    // whoever serves is somebody else
+    warnings.retain(|warning| user.is_none() || !warning.starts_with(config::AS_ROOT));
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
     let (_, further) = reload::tls_of(&loaded.server, user)?;

@@ -34,7 +34,7 @@ pub use files::{Files, Search};
 pub use grants::{Grant, Grants};
 pub use own::OwnSettings;
 pub use pins::{ListenerPin, Pin};
-pub use server::{Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
+pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
 pub use session::{CipherType, RemoteType, Repository, RepositoryKind, SessionSettings, parse_session};
 
 /// The process's environment, captured by the caller so that tests can pass their own; only

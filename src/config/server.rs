@@ -15,6 +15,8 @@ use super::value;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
+/// How the warning begins that root runs the server.
+pub const AS_ROOT: &str = "the 'server' command is run as the root user";
 pub(super) const COMMAND: &str = "server";
 const KEEP_ALIVE: [&str; 3] = ["tcp-keep-alive-count", "tcp-keep-alive-idle", "tcp-keep-alive-interval"];
 const COMMANDS_BEFORE_SERVER: [&str; 1] = ["serve"];
@@ -153,13 +155,12 @@ pub fn load_from(arguments: &[String], environment: &Environment, defaults: &Sea
 
     let server = resolve(&sources, own)?;
     if is_root() && !server.allow_root {
-        sources.warnings.push(
-            "the 'server' command is run as the root user\n\
+        sources.warnings.push(format!(
+            "{AS_ROOT}\n\
              HINT: running as root can create files that the regular user cannot access, causing later commands to \
              fail.\n\
              HINT: set the 'allow-root' option to silence this warning."
-                .to_owned(),
-        );
+        ));
     }
     sources.settings.insert("exec-id", 1, given(&server.exec_id));
     let begin = begin_text(&sources.settings);
