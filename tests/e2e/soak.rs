@@ -71,7 +71,7 @@ fn mixed_commands_leave_a_clean_repository(release: &str) {
         let local = chance.of(&[&["info"][..], &["verify"], &["expire"], &["stop"], &["stop", "--force"], &["check"]]);
         let third = bench.server.local(local);
         for (index, output) in [first.output(LIMIT), second.output(LIMIT), third].into_iter().enumerate() {
-            succeeded[index] += u32::from(tolerable(&output, local[0] == "stop"));
+            succeeded[index] += u32::from(tolerable(&output, local));
         }
         if local[0] == "stop" {
             bench.server.local(&["start"]).ok();
@@ -105,13 +105,19 @@ fn mixed_commands_leave_a_clean_repository(release: &str) {
 
 /// Whether a command succeeded. It may fail for what others do at the same time, and for nothing else.
 #[track_caller]
-fn tolerable(output: &Output, stopped: bool) -> bool {
+fn tolerable(output: &Output, local: &[&str]) -> bool {
+    let stopped = local[0] == "stop";
     // somebody else's lock, a stop file (103 where several repositories could have answered), a
     // segment that is not there yet, a backup that expired meanwhile or one that changed while it was read
     let mut allowed = vec![50, 1, 75, 82];
     if stopped {
         // a session that was ended, in the words of each command
         allowed.extend([62, 103, 63, 101, 102, 55, 39, 42]);
+    }
+    if local.contains(&"--force") {
+        // a real backup that is terminated in its first moments crashes now and then, by SIGABRT or SIGSEGV;
+        // 2.45's too, which no server takes part in
+        allowed.extend([134, 139]);
     }
     // annotate counts its errors and ends with a code of its own
     let counted = output.code == 104 && (stopped || output.text().contains("ERROR: [050]"));
