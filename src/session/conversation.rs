@@ -11,14 +11,13 @@ use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
 use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
-use crate::repository::listing_memory;
 use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
 use crate::repository::read::ReadStream;
 use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
-use super::memory::Share;
+use super::memory::{SMALL, Share};
 use super::output::Output;
 use super::upload::Upload;
 use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, Refusal, State, buffers};
@@ -120,8 +119,6 @@ pub struct Session {
     /// Whether the active request waits for what other sessions hold, and tries again at the deadline.
     pub(super) waiting: bool,
     memory: Share,
-    /// What the list takes that is being sent.
-    list: Option<listing_memory::Share>,
     /// Bits that the modes of new files and directories lose.
     pub(super) umask: u32,
     pub(super) locks: Vec<HeldLock>,
@@ -173,7 +170,6 @@ impl Session {
             parked: false,
             waiting: false,
             memory: Share::default(),
-            list: None,
             umask: 0,
             locks: Vec::new(),
             locked: false,
@@ -307,28 +303,15 @@ impl Session {
         self.weigh();
     }
 
-    /// Gives back what open files took, once they are closed.
-    pub(super) fn release_memory(&mut self) {
-        self.memory = Share::default();
-    }
-
-    /// Drops what would still be sent.
-    pub(super) fn clear_output(&mut self) {
-        self.output.clear();
-        self.list = None;
-    }
-
     /// Counts what the client makes the server hold, and ends the session when that is too much.
-    fn weigh(&mut self) {
-        if self.phase == Phase::Closing {
-            return;
-        }
+    pub(super) fn weigh(&mut self) {
         let streams = self.streams.iter().map(|(_, stream)| match stream {
             Stream::Read(read) => read.memory(),
             Stream::Write(write) => write.memory(),
         });
-        let bytes = streams.sum::<usize>() + self.framer.held();
-        if !self.memory.set(bytes, self.limits.memory) {
+        let partial = Some(self.framer.held()).filter(|held| *held > SMALL).unwrap_or(0);
+        let bytes = streams.sum::<usize>() + self.output.memory() + partial;
+        if !self.memory.set(bytes, self.limits.memory) && self.phase != Phase::Closing {
             let message = format!(
                 "open files of all clients would take more than {} bytes of memory on the repository host\n\
                  HINT: see memory-max in repohostd.conf of the repository host.",
@@ -375,11 +358,9 @@ impl Session {
     /// `count` bytes of [`Session::poll_output`] were sent.
     pub fn consume_output(&mut self, now: Instant, count: usize) {
         self.output.consume(count);
-        if self.output.is_empty() {
-            self.list = None;
-        }
+        self.weigh();
         self.unpark();
-        if !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
+        if !self.waiting && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
             self.deadline = now + self.limits.idle;
         }
     }
@@ -479,7 +460,6 @@ impl Session {
             return self.begin_upload();
         }
         self.counters.requests += 1;
-        self.list = answer.share;
         if let Some(lead) = answer.lead {
             self.push_part(lead);
         }
@@ -490,7 +470,7 @@ impl Session {
             }
             None => response::null(framing, envelope.session, answer.close),
         };
-        self.output.push(payload);
+        self.output.push_list(payload, answer.share);
         if answer.close {
             self.drop_stream(envelope.session);
         }

@@ -22,7 +22,7 @@ impl Session {
             self.events.push_back(Event::Refused(Error::new(Code::Service, reason).into()));
         }
         self.disconnected = true;
-        self.clear_output();
+        self.output.clear();
         self.close();
     }
 
@@ -48,7 +48,7 @@ impl Session {
     pub(super) fn fail_timeout(&mut self, limit: Duration) {
         if self.phase == Phase::Closing || !self.output.is_empty() {
             // It does not read what is there already; more words would not reach it.
-            self.clear_output();
+            self.output.clear();
             self.disconnected = true;
             let message = format!("timeout after {}ms waiting for write to the client", limit.as_millis());
             self.events.push_back(Event::Refused(Error::new(Code::FileWrite, message).into()));
@@ -104,7 +104,7 @@ impl Session {
             }
             self.drop_stream(number);
         }
-        self.release_memory();
+        self.weigh();
         for lock in std::mem::take(&mut self.locks) {
             self.submit(Operation::Unlock { lock });
         }

@@ -5,6 +5,10 @@
 
 use std::cell::Cell;
 
+/// Buffers of so many bytes are not counted: connections are bounded too, and a client that asks for
+/// nothing large must not pay for those that do.
+pub(super) const SMALL: usize = 64 << 10;
+
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
 }

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 
 use crate::protocol::response::Payload;
+use crate::repository::listing_memory::Share;
 
 use super::buffers;
+use super::memory::SMALL;
 
 /// A session takes the next request while at most so many bytes wait to be sent: the next block is
 /// read while the end of the one before is on its way, and a client that does not read gets no more
@@ -14,25 +16,36 @@ const BACKLOG_MAXIMUM: usize = 64 << 10;
 /// A queue of answers, of which the first may be sent in part.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    queue: VecDeque<Payload>,
+    queue: VecDeque<Answer>,
     sent: usize,
+}
+
+#[derive(Debug)]
+struct Answer {
+    payload: Payload,
+    /// What a list takes; it is given back with the payload.
+    share: Option<Share>,
 }
 
 impl Output {
     pub(super) fn push(&mut self, payload: Payload) {
-        self.queue.push_back(payload);
+        self.push_list(payload, None);
+    }
+
+    pub(super) fn push_list(&mut self, payload: Payload, share: Option<Share>) {
+        self.queue.push_back(Answer { payload, share });
     }
 
     pub(super) fn front(&self) -> &[u8] {
-        self.queue.front().map_or(&[], |payload| &payload.as_slice()[self.sent..])
+        self.queue.front().map_or(&[], |answer| &answer.payload.as_slice()[self.sent..])
     }
 
     pub(super) fn consume(&mut self, count: usize) {
         self.sent += count;
-        if self.queue.front().is_some_and(|payload| self.sent >= payload.len()) {
+        if self.queue.front().is_some_and(|answer| self.sent >= answer.payload.len()) {
             self.sent = 0;
-            if let Some(payload) = self.queue.pop_front() {
-                buffers::give(payload.into_buffer());
+            if let Some(answer) = self.queue.pop_front() {
+                buffers::give(answer.payload.into_buffer());
             }
         }
     }
@@ -48,7 +61,14 @@ impl Output {
 
     /// Whether so little waits that the next request may be taken.
     pub(super) fn has_room(&self) -> bool {
-        let waiting: usize = self.queue.iter().map(Payload::len).sum();
+        let waiting: usize = self.queue.iter().map(|answer| answer.payload.len()).sum();
         waiting - self.sent <= BACKLOG_MAXIMUM
+    }
+
+    /// Bytes of the buffers of blocks in it. One is held whole until its last byte is sent; lists are
+    /// counted elsewhere.
+    pub(super) fn memory(&self) -> usize {
+        let blocks = self.queue.iter().filter(|answer| answer.share.is_none()).map(|answer| answer.payload.capacity());
+        blocks.filter(|capacity| *capacity > SMALL).sum()
     }
 }

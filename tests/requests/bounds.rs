@@ -7,7 +7,7 @@ use std::time::Duration;
 use repohostd::protocol::string_id::StringId;
 use repohostd::session::Limits;
 
-use crate::talk::{LIMITS, Talk, request, settings};
+use crate::talk::{LIMITS, Talk, reply, request, settings};
 
 /// Longer than a session that waits for others waits before it tries again.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -62,7 +62,7 @@ fn a_client_that_opens_files_without_measure_is_sent_away_and_others_are_served(
     // a file that is read to its end is closed, so these stay open in the middle
     fs::write(&file, vec![1; 9 << 20]).unwrap();
     let file = file.display().to_string();
-    let limits = Limits { memory: 10 << 20, ..LIMITS };
+    let limits = Limits { memory: 14 << 20, ..LIMITS };
     let mut large = settings(directory.path());
     large.buffer_size = 4 << 20;
     let mut greedy = Talk::within(limits, large);
@@ -71,12 +71,62 @@ fn a_client_that_opens_files_without_measure_is_sent_away_and_others_are_served(
     for _ in 0..2 {
         assert_eq!(open(&mut greedy).error, None);
     }
-    let reply = open(&mut greedy);
-    let (code, text) = reply.failed();
-    assert_eq!(code, 94);
-    assert!(text.contains("more than 10485760 bytes") && text.contains("memory-max"), "{text}");
+    // its file is open and its first block is read before it is found to be too much
+    let answers = greedy.exchange(&request(99, "s-rd", "opn", false, |pack| _ = pack.str(&file)));
+    let error = answers.windows(4).position(|bytes| bytes == b"open").expect("an error follows the block");
+    let text = String::from_utf8_lossy(&answers[error..]);
+    assert!(text.contains("more than 14680064 bytes") && text.contains("memory-max"), "{text}");
     assert!(!greedy.is_open());
     assert_eq!(open(&mut modest).error, None);
+}
+
+#[test]
+fn what_a_client_has_not_read_yet_counts_until_its_last_byte_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let many = directory.path().join("archive/demo");
+    fs::create_dir_all(&many).unwrap();
+    for number in 0..3000 {
+        File::create(many.join(format!("{number:0>100}"))).unwrap();
+    }
+    let block = directory.path().join("archive/demo/block");
+    fs::write(&block, vec![1; 1 << 20]).unwrap();
+    let list = request(7, "s-l", "prc", false, |pack| _ = pack.str(&many.display().to_string()).u32(1));
+    let read = request(8, "s-rd", "opn", false, |pack| _ = pack.str(&block.display().to_string()));
+    let noop = request(9, "noop", "prc", false, |_| {});
+    let exit = request(10, "exit", "cmd", false, |_| {});
+    let mut large = settings(directory.path());
+    large.buffer_size = 4 << 20;
+
+    // the end of the answer is left, so that further requests are taken while its buffer is still held
+    let limits = Limits { listing: 900 << 10, ..LIMITS };
+    let mut lists = [(); 2].map(|()| Talk::within(limits, settings(directory.path())));
+    for talk in &mut lists {
+        talk.send(&list);
+        talk.take_all_but(100);
+        talk.send(&noop);
+    }
+    let mut waits = Talk::within(limits, settings(directory.path()));
+    waits.send(&list);
+    assert!(waits.session.poll_output().is_empty(), "the lists before are still held");
+    lists[0].exchange(&[]);
+    waits.wait(MOMENT);
+    assert!(waits.exchange(&[]).len() > 300_000);
+
+    let limits = Limits { memory: 10 << 20, ..LIMITS };
+    let mut blocks = [(); 2].map(|()| Talk::within(limits, large.clone()));
+    for talk in &mut blocks {
+        talk.send(&read);
+        talk.take_all_but(100);
+        talk.send(&exit);
+    }
+    let mut next = Talk::within(limits, large);
+    assert_eq!(reply(&next.exchange(&read)).failed().0, 94, "the blocks before are still held");
+    let mut next = Talk::within(limits, settings(directory.path()));
+    assert_eq!(reply(&next.exchange(&noop)).error, None, "whoever asks for nothing large is served");
+    for talk in &mut blocks {
+        talk.exchange(&[]);
+    }
+    assert_eq!(reply(&next.exchange(&read)).error, None);
 }
 
 #[test]

@@ -163,6 +163,13 @@ impl Talk {
         while self.advance(&mut bytes) {}
     }
 
+    /// Takes what waits, but for so many bytes at the end.
+    pub(crate) fn take_all_but(&mut self, left: usize) {
+        let count = self.session.poll_output().len();
+        assert!(count > left, "only {count} bytes wait");
+        self.session.consume_output(self.now, count - left);
+    }
+
     /// Lets time pass.
     pub(crate) fn wait(&mut self, time: Duration) {
         self.now += time;

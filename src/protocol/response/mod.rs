@@ -59,6 +59,12 @@ impl Payload {
         HEADROOM + capacity
     }
 
+    /// How many bytes its buffer takes.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// How many bytes there are so far.
     #[must_use]
     pub const fn len(&self) -> usize {
