@@ -21,6 +21,7 @@ mod ini;
 mod own;
 mod pins;
 mod query;
+mod role;
 mod server;
 mod session;
 mod settings;
@@ -34,6 +35,7 @@ pub use files::{Files, Search};
 pub use grants::{Grant, Grants};
 pub use own::OwnSettings;
 pub use pins::{ListenerPin, Pin};
+pub use role::{NamedRights, Protection, Rights, Role};
 pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
 pub use session::{CipherType, RemoteType, Repository, RepositoryKind, SessionSettings, parse_session};
 

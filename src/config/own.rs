@@ -4,19 +4,21 @@
 //! `pgbackrest.conf` stays free of options that pgBackRest would warn of. This file is ours alone:
 //! whatever it says that is not known here is an error, so that a typo cannot pass unseen.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::files::Files;
 use super::ini::{Value, place};
 use super::pins::{self, ListenerPin, Pin};
+use super::role::{NamedRights, Protection, Role};
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 19] = [
     "allow-client-config",
     "allow-client-repository",
     "connection-max",
@@ -25,14 +27,21 @@ const KNOWN: [&str; 14] = [
     "drain-timeout",
     "end-revoked-sessions",
     "handshake-timeout",
+    "history-path",
+    "info-history",
     "listing-memory-max",
     "memory-max",
+    "min-age",
+    "opaque-info",
     "release",
     "releases",
+    "role",
     "state-path",
     "status-socket",
 ];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
+const AGE_MAXIMUM: i64 = 10 * 366 * 86_400_000;
+const VERSIONS_MAXIMUM: i64 = 10_000;
 const CONNECTION_MAXIMUM: i64 = 1_000_000;
 const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
 
@@ -47,6 +56,16 @@ pub struct OwnSettings {
     pub releases: Vec<String>,
     /// `[client:NAME] release=`: the releases of clients, by any name of their certificate.
     pub clients: Vec<Pin>,
+    /// `role=`: what a client may do for whom no `[client:NAME]` says so. Default: `admin`, as with
+    /// pgBackRest.
+    pub role: Role,
+    /// `[client:NAME] role=` and `stanza=`: what clients may do, by any name of their certificate.
+    pub rights: Vec<NamedRights>,
+    /// `min-age=`, `opaque-info=` and `info-history=`.
+    pub protection: Protection,
+    /// `history-path=`: where earlier versions of info files are kept. Default: `history` in the
+    /// state directory, if there is one.
+    pub history_path: Option<PathBuf>,
     /// `[listener:ADDRESS] release=`: the releases of those who connect to an address.
     pub listeners: Vec<ListenerPin>,
     /// `[release:VERSION] like=`: releases that are spoken like known ones.
@@ -92,6 +111,10 @@ impl Default for OwnSettings {
             release: None,
             releases: vec![],
             clients: vec![],
+            role: Role::default(),
+            rights: vec![],
+            protection: Protection::default(),
+            history_path: None,
             listeners: vec![],
             declared: vec![],
             state_path: None,
@@ -167,10 +190,17 @@ impl OwnSettings {
                     return Err(one.invalid(bad));
                 }
             }
-            "drain-timeout" => self.drain_timeout = value::duration(one.time(0)?),
-            "handshake-timeout" => self.handshake_timeout = value::duration(one.time(100)?),
-            "connection-max" => self.connection_max = one.count()?,
-            "connection-max-per-address" => self.connection_max_per_address = Some(one.count()?),
+            "drain-timeout" => self.drain_timeout = value::duration(one.time(0, TIMEOUT_MAXIMUM)?),
+            "handshake-timeout" => self.handshake_timeout = value::duration(one.time(100, TIMEOUT_MAXIMUM)?),
+            "connection-max" => self.connection_max = one.count(1, CONNECTION_MAXIMUM)?,
+            "connection-max-per-address" => {
+                self.connection_max_per_address = Some(one.count(1, CONNECTION_MAXIMUM)?);
+            }
+            "role" => self.role = one.role()?,
+            "min-age" => self.protection.min_age = value::duration(one.time(0, AGE_MAXIMUM)?),
+            "opaque-info" => self.protection.opaque_info = one.boolean()?,
+            "info-history" => self.protection.info_history = one.count(0, VERSIONS_MAXIMUM)?,
+            "history-path" => self.history_path = Some(PathBuf::from(one.path()?)),
             "allow-client-config" => self.allow_client_config = list(),
             "allow-client-repository" => self.allow_client_repository = list(),
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
@@ -244,13 +274,13 @@ impl Single<'_> {
         Err(self.error(Code::OptionInvalidValue, format!("'{text}' is out of range for '{}' option", self.key)))
     }
 
-    fn time(&self, minimum: i64) -> Result<i64> {
-        self.number(value::time(self.text()?, false), minimum, TIMEOUT_MAXIMUM)
+    fn time(&self, minimum: i64, maximum: i64) -> Result<i64> {
+        self.number(value::time(self.text()?, false), minimum, maximum)
     }
 
-    fn count(&self) -> Result<usize> {
-        let number = self.number(self.text()?.parse().ok(), 1, CONNECTION_MAXIMUM)?;
-        Ok(usize::try_from(number).unwrap_or(1))
+    fn count(&self, minimum: i64, maximum: i64) -> Result<usize> {
+        let number = self.number(self.text()?.parse().ok(), minimum, maximum)?;
+        Ok(usize::try_from(number).unwrap_or(0))
     }
 
     fn memory(&self) -> Result<usize> {
@@ -271,6 +301,25 @@ impl Single<'_> {
 
     fn path(&self) -> Result<String> {
         value::path(self.key, self.text()?).map_err(|error| self.error(error.code, error.message))
+    }
+
+    /// A list with at least one entry.
+    pub(super) fn list(&self) -> Result<Vec<String>> {
+        let texts = self.values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
+        let list: Vec<_> = texts.filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        if list.is_empty() {
+            return Err(self.error(Code::OptionInvalidValue, format!("option '{}' must have a value", self.key)));
+        }
+        Ok(list)
+    }
+
+    pub(super) fn role(&self) -> Result<Role> {
+        let text = self.text()?;
+        Role::from_name(text).ok_or_else(|| {
+            let mut error = self.invalid(text);
+            let _ = write!(error.message, "\nHINT: roles are {}.", Role::ALL.map(Role::name).join(", "));
+            error
+        })
     }
 
     /// Where it stands.

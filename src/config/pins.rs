@@ -1,4 +1,4 @@
-//! The sections of `repohostd.conf` that say which release is for whom.
+//! The sections of `repohostd.conf` that say which release is for whom, and what a client may do.
 //!
 //! Owns their names and grammar; whether a release is known is not decided here.
 
@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::ini::{Entry, place};
 use super::own::{OwnSettings, Single};
+use super::role::NamedRights;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
@@ -71,30 +72,48 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
         };
         return Err(Error::new(Code::Config, format!("section '[{section}]' must name {wanted}{hint}")));
     };
-    let option = if matches!(about, About::Release(_)) { "like" } else { "release" };
-    let mut given = None;
+    let known: &[&str] = match about {
+        About::Clients(_) => &["release", "role", "stanza"],
+        About::Listener(..) => &["release"],
+        About::Release(_) => &["like"],
+    };
+    let (mut given, mut role, mut stanzas) = (None, None, None);
     for entry in entries {
         let one = Single { key: &entry.key, values: &entry.values };
-        if entry.key != option {
-            let message = format!("unknown option '{}' in section '[{section}]'", entry.key);
-            return Err(Error::new(Code::Config, format!("{message}{hint}\nHINT: the only option is {option}.")));
+        match entry.key.as_str() {
+            key if !known.contains(&key) => {
+                let message = format!("unknown option '{key}' in section '[{section}]'");
+                let hint = format!("{hint}\nHINT: known options are {}.", known.join(", "));
+                return Err(Error::new(Code::Config, message + &hint));
+            }
+            "role" => role = Some(one.role()?),
+            "stanza" => stanzas = Some(one.list()?),
+            _ => given = Some((one.release()?, one.place())),
         }
-        given = Some((one.release()?, one.place()));
     }
-    let Some((release, place)) = given else {
-        return Err(Error::new(Code::Config, format!("section '[{section}]' has no option '{option}'")));
-    };
-    match about {
-        About::Clients(names) => {
+    if given.is_none() && role.is_none() && stanzas.is_none() {
+        let message = format!("section '[{section}]' has none of the options {}", known.join(", "));
+        return Err(Error::new(Code::Config, message));
+    }
+    match (about, given) {
+        (About::Clients(names), given) => {
             for name in names {
-                add(
-                    &mut own.clients,
-                    Pin { subject: name.to_owned(), release: release.clone(), place: place.clone() },
-                )?;
+                let name = name.to_owned();
+                if role.is_some() || stanzas.is_some() {
+                    own.rights.push(NamedRights { name: name.clone(), role, stanzas: stanzas.clone() });
+                }
+                if let Some((release, place)) = given.clone() {
+                    add(&mut own.clients, Pin { subject: name, release, place })?;
+                }
             }
         }
-        About::Listener(address, port) => own.listeners.push(ListenerPin { address, port, release, place }),
-        About::Release(version) => add(&mut own.declared, Pin { subject: version.to_owned(), release, place })?,
+        (About::Listener(address, port), Some((release, place))) => {
+            own.listeners.push(ListenerPin { address, port, release, place });
+        }
+        (About::Release(version), Some((release, place))) => {
+            add(&mut own.declared, Pin { subject: version.to_owned(), release, place })?;
+        }
+        (About::Listener(..) | About::Release(_), None) => {}
     }
     Ok(true)
 }

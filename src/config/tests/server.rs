@@ -2,7 +2,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, Site, assert_error, environment, strings};
-use crate::config::{Files, ListenerPin, LogLevel, OwnSettings, Pin, ServerSettings, describe, load_from};
+use crate::config::{
+    Files, ListenerPin, LogLevel, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, describe, load_from,
+};
 use crate::protocol::error::{Code, Error};
 
 fn settings(main: &str, arguments: &[&str]) -> ServerSettings {
@@ -180,7 +182,8 @@ fn our_own_settings_arrive() {
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
-         status-socket=/run/x.sock\n[client:db1.example, db2.example]\nrelease=2.45\n\
+         status-socket=/run/x.sock\nrole=reader\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
+         [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
     let own = site.load(&[], &[]).unwrap().1.server.own;
@@ -205,14 +208,24 @@ fn our_own_settings_arrive() {
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 18), pin("db2.example", "2.45", 18)],
+        clients: vec![pin("db1.example", "2.45", 23), pin("db2.example", "2.45", 23)],
+        role: Role::Reader,
+        rights: ["db1.example", "db2.example"]
+            .map(|name| NamedRights {
+                name: name.to_owned(),
+                role: Some(Role::Backup),
+                stanzas: Some(strings(&["demo", "other"])),
+            })
+            .to_vec(),
+        protection: Protection { min_age: Duration::from_secs(7 * 86_400), opaque_info: false, info_history: 3 },
+        history_path: Some("/history".into()),
         listeners: vec![ListenerPin {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(20),
+            place: place(27),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 22)],
+        declared: vec![pin("2.61.0", "2.60.0", 29)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -227,8 +240,8 @@ fn a_typo_in_our_own_file_is_found() {
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
-             end-revoked-sessions, handshake-timeout, listing-memory-max, memory-max, release, releases, state-path, \
-             status-socket.",
+             end-revoked-sessions, handshake-timeout, history-path, info-history, listing-memory-max, memory-max, \
+             min-age, opaque-info, release, releases, role, state-path, status-socket.",
         ),
         (
             "[server]\nrelease=2.45",
@@ -261,10 +274,19 @@ fn a_typo_in_our_own_file_is_found() {
         (
             "[client:a]\nlike=2.45",
             Code::Config,
-            "unknown option 'like' in section '[client:a]'\nHINT: see '$/repohostd.conf:2'.\nHINT: the only option \
-             is release.",
+            "unknown option 'like' in section '[client:a]'\nHINT: see '$/repohostd.conf:2'.\nHINT: known options \
+             are release, role, stanza.",
         ),
-        ("[release:2.61.0]", Code::Config, "section '[release:2.61.0]' has no option 'like'"),
+        (
+            "[client:a]\nrole=owner",
+            Code::OptionInvalidValue,
+            "'owner' is not valid for 'role' option\nHINT: see '$/repohostd.conf:2'.\nHINT: roles are reader, archiver, \
+             backup, admin.",
+        ),
+        ("[client:a]\nstanza= , ", Code::OptionInvalidValue, "option 'stanza' must have a value"),
+        ("[global]\nmin-age=11000d", Code::OptionInvalidValue, "'11000d' is out of range for 'min-age' option"),
+        ("[listener:::1]\nrole=reader", Code::Config, "unknown option 'role' in section '[listener:::1]'"),
+        ("[release:2.61.0]", Code::Config, "section '[release:2.61.0]' has none of the options like"),
         ("[global]\nrelease=", Code::OptionInvalidValue, "option 'release' must have a value"),
         ("[global]\nrelease=2.x", Code::OptionInvalidValue, "'2.x' is not valid for 'release' option"),
         ("[global]\nreleases=2.45,x", Code::OptionInvalidValue, "'x' is not valid for 'releases' option"),
