@@ -6,6 +6,7 @@
 //! places; no request reaches the disk but through it.
 
 pub mod change;
+pub mod info_file;
 pub mod listing;
 pub mod listing_memory;
 pub mod locks;
