@@ -10,7 +10,7 @@
 //! [`Keep`] is durable before the file is replaced, so that whatever the new one says, the old one can be
 //! put back by `repohostd history`. Nothing here does I/O or reads a clock.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -175,7 +175,9 @@ impl Keep {
     pub fn resume(&mut self, completion: Completion) -> Result<Option<Operation>> {
         self.advance(completion).map_err(|mut error| {
             let path = self.versions.root.path().display();
-            error.message += &format!(
+            // Writing to a string does not fail.
+            let _ = write!(
+                error.message,
                 "\nHINT: the present version is kept in history-path '{path}' of the repository host before it is \
                  replaced; see to its space and permissions, or keep none with info-history=0 in repohostd.conf."
             );
@@ -187,7 +189,9 @@ impl Keep {
         match &mut self.phase {
             Phase::Listing => match completion {
                 Ok(Outcome::Entries(entries, rest)) => {
-                    entries.into_iter().for_each(|entry| self.found(&entry));
+                    for entry in entries {
+                        self.found(&entry);
+                    }
                     match rest {
                         Some(listing) => Ok(Some(Operation::ListMore { listing })),
                         None => self.compare().map(Some),

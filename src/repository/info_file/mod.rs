@@ -118,6 +118,7 @@ impl InfoFile {
     }
 
     /// The labels of all backups that it lists, the oldest first.
+    #[must_use]
     pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.section(CURRENT).into_iter().flatten().map(|(label, _)| label.as_str())
     }

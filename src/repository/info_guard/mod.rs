@@ -7,6 +7,7 @@
 //! drop what `min-age` protects.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
@@ -284,7 +285,8 @@ impl InfoGuard {
             self.present.reverse();
             let mut names = self.present.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
             if let Some(more) = self.present.len().checked_sub(NAMED + 1) {
-                names += &format!(" and {} more", more + 1);
+                // Writing to a string does not fail.
+                let _ = write!(names, " and {} more", more + 1);
             }
             let plural = if self.present.len() > 1 { "s" } else { "" };
             return Err(self.denied(&format!("backup{plural} {names} would be gone")));
