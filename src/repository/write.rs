@@ -133,8 +133,7 @@ impl WriteStream {
             buffers,
         };
         let operation = match check {
-            Some(check) => {
-                let operation = check.begin();
+            Some((check, operation)) => {
                 stream.phase = Phase::Checking(check);
                 operation
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Role, SessionSettings};
+use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Protection, Role, SessionSettings};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -48,7 +48,7 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
             path: base.to_owned(),
             kind: RepositoryKind::Posix,
             cipher: CipherType::None,
-            cipher_pass: None,
+            cipher_pass: None, own_pass: None,
         },
         process: 1,
         exec_id: Some("1-test".to_owned()),
