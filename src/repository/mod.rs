@@ -7,6 +7,7 @@
 //! with what it can reach.
 
 pub mod change;
+pub mod info_file;
 pub mod listing;
 pub mod listing_memory;
 pub mod locks;
