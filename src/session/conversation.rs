@@ -594,7 +594,8 @@ impl Session {
             Ok(Authorized { settings, whole_repository, role, protection, umask }) => {
                 self.umask = if settings.neutral_umask { 0 } else { umask };
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza).restricted(role, !protection.min_age.is_zero());
+                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza)
+                    .restricted(role, !protection.min_age.is_zero());
                 let keys = settings.repository.own_pass.iter().chain(&settings.repository.cipher_pass).cloned();
                 self.guard = Guard::new(Measures { role, min_age: protection.min_age, keys: keys.collect() });
                 self.events.push_back(Event::Opened(Opened {

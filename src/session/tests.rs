@@ -38,7 +38,8 @@ impl Authority for Grant {
                 path: self.repository.clone(),
                 kind: RepositoryKind::Posix,
                 cipher: CipherType::None,
-                cipher_pass: None, own_pass: None,
+                cipher_pass: None,
+                own_pass: None,
             },
             process: 1,
             exec_id: None,
@@ -49,7 +50,13 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: true, role: Role::Admin, protection: Protection::default(), umask: 0 })
+        Ok(Authorized {
+            settings,
+            whole_repository: true,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: 0,
+        })
     }
 }
 

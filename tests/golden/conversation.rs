@@ -47,7 +47,13 @@ impl Authority for Anybody {
 
     fn authorize(&self, _names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         let settings = parse_session(&self.files, &Environment::default(), &self.server, self.release, parameters)?;
-        Ok(Authorized { settings, whole_repository: true, role: Role::Admin, protection: Protection::default(), umask: 0 })
+        Ok(Authorized {
+            settings,
+            whole_repository: true,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: 0,
+        })
     }
 }
 

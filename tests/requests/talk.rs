@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Protection, Role, SessionSettings};
+use repohostd::config::{
+    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
+};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -32,6 +34,7 @@ impl Authority for Granted {
             settings: settings.clone(),
             whole_repository: *whole_repository,
             role: Role::Admin,
+            protection: Protection::default(),
             umask: UMASK,
         })
     }
@@ -48,7 +51,8 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
             path: base.to_owned(),
             kind: RepositoryKind::Posix,
             cipher: CipherType::None,
-            cipher_pass: None, own_pass: None,
+            cipher_pass: None,
+            own_pass: None,
         },
         process: 1,
         exec_id: Some("1-test".to_owned()),

@@ -116,7 +116,7 @@ impl Search {
                     Ok(Outcome::Entries(entries, rest)) => (entries, rest),
                     Ok(_) => return Err(unexpected_outcome()),
                     Err(failure) if failure.errno == ENOENT => return Ok(Progress::Found(Protected::default())),
-                    Err(failure) => return Err(self.failed("list backups in", &self.backups, failure.errno.0)),
+                    Err(failure) => return Err(failed("list backups in", &self.backups, failure.errno.0)),
                 };
                 let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
                 self.finished.extend(backups.map(|entry| entry.name).filter(|name| is_label(name)));
@@ -138,7 +138,7 @@ impl Search {
                     }
                     Ok(_) => return Err(unexpected_outcome()),
                     Err(failure) if failure.errno == ENOENT => {}
-                    Err(failure) => return Err(self.failed("look at backup", last, failure.errno.0)),
+                    Err(failure) => return Err(failed("look at backup", last, failure.errno.0)),
                 }
                 self.look(labels)
             }
@@ -183,16 +183,13 @@ impl Search {
         let mut protected = Protected::default();
         let mut pending: Vec<String> = self.young.iter().cloned().collect();
         while let Some(label) = pending.pop() {
-            match info.and_then(|info| info.backup(&label)) {
-                Some(backup) => {
-                    protected.wal.extend(backup.wal);
-                    pending.extend(backup.references.into_iter().chain(backup.prior));
-                }
-                None => {
-                    let set = label.split('_').next().unwrap_or_default();
-                    let needed = |other: &&String| other.starts_with(set) && **other <= label;
-                    pending.extend(self.finished.iter().filter(needed).cloned());
-                }
+            if let Some(backup) = info.and_then(|info| info.backup(&label)) {
+                protected.wal.extend(backup.wal);
+                pending.extend(backup.references.into_iter().chain(backup.prior));
+            } else {
+                let set = label.split('_').next().unwrap_or_default();
+                let needed = |other: &&String| other.starts_with(set) && **other <= label;
+                pending.extend(self.finished.iter().filter(needed).cloned());
             }
             pending.retain(|other| *other != label && !protected.labels.contains(other));
             protected.labels.insert(label);
@@ -204,9 +201,9 @@ impl Search {
         let path = RelativePath::new(path).ok_or_else(unexpected_outcome)?;
         Ok(Location::new(Rc::clone(&self.backups.root), path).without_links())
     }
+}
 
-    fn failed(&self, what: &str, which: impl std::fmt::Display, errno: i32) -> Error {
-        let message = format_args!("unable to {what} '{which}', so that nothing is removed before its min-age");
-        Error::system(Code::FileOpen, message, errno)
-    }
+fn failed(what: &str, which: impl std::fmt::Display, errno: i32) -> Error {
+    let message = format_args!("unable to {what} '{which}', so that nothing is removed before its min-age");
+    Error::system(Code::FileOpen, message, errno)
 }

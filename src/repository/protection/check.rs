@@ -171,9 +171,8 @@ impl Check {
                 Ok(Outcome::Metadata(metadata)) if is_young(metadata.changed, self.shared.min_age) => {
                     Err(self.refused("it is younger"))
                 }
-                Ok(Outcome::Metadata(_)) => Ok(Progress::Passed),
-                // The request says what is wrong with it.
-                Err(_) => Ok(Progress::Passed),
+                // What is wrong with it the request says.
+                Ok(Outcome::Metadata(_)) | Err(_) => Ok(Progress::Passed),
                 Ok(_) => Err(unexpected_outcome()),
             },
             Phase::Ages(mut directories) => {

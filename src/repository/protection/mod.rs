@@ -103,8 +103,12 @@ struct Shared {
     min_age: Duration,
     keys: Rc<[Secret]>,
     unfinished: RefCell<Option<Known<u32>>>,
-    protected: RefCell<Option<Known<(Instant, Rc<Protected>)>>>,
+    protected: RefCell<Option<Known<Found>>>,
 }
+
+/// What was found to be protected, and when.
+#[derive(Debug)]
+struct Found(Instant, Rc<Protected>);
 
 /// Something that was found out about a directory.
 #[derive(Debug)]
@@ -139,12 +143,12 @@ impl Shared {
     /// What is protected in the stanza whose backups are in `directory`, if that is known.
     fn protected(&self, directory: &str) -> Option<Rc<Protected>> {
         let known = self.protected.borrow();
-        let (found, protected) = &known.as_ref().filter(|known| known.is_of(directory))?.what;
+        let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory))?.what;
         (found.elapsed() < FOUND_LASTS).then(|| Rc::clone(protected))
     }
 
     fn note_protected(&self, directory: String, protected: &Rc<Protected>) {
-        self.protected.swap(&Known::new(directory, (Instant::now(), Rc::clone(protected))));
+        self.protected.swap(&Known::new(directory, Found(Instant::now(), Rc::clone(protected))));
     }
 }
 
@@ -169,13 +173,7 @@ impl Guard {
     /// # Errors
     ///
     /// What the client is told.
-    pub fn check(
-        &self,
-        view: &View,
-        place: &Place,
-        path: &str,
-        access: Access,
-    ) -> Result<Option<(Check, Operation)>> {
+    pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<(Check, Operation)>> {
         let part = place.part();
         let unfinished = match part {
             Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(Unfinished {
