@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, SessionSettings};
+use repohostd::config::{
+    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
+};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -28,7 +30,13 @@ impl Authority for Granted {
 
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         let Self { settings, whole_repository } = self;
-        Ok(Authorized { settings: settings.clone(), whole_repository: *whole_repository, umask: UMASK })
+        Ok(Authorized {
+            settings: settings.clone(),
+            whole_repository: *whole_repository,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: UMASK,
+        })
     }
 }
 
@@ -44,6 +52,7 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
             kind: RepositoryKind::Posix,
             cipher: CipherType::None,
             cipher_pass: None,
+            own_pass: None,
         },
         process: 1,
         exec_id: Some("1-test".to_owned()),
