@@ -15,7 +15,6 @@ pub mod locks;
 pub mod make_path;
 pub mod protection;
 pub mod read;
-pub mod read_whole;
 pub mod versions;
 pub mod view;
 pub mod whole_file;

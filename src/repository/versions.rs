@@ -18,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::errno::ENOENT;
 use super::make_path::{self, MakePath};
-use super::read_whole::{self, ReadWhole};
 use super::unexpected_outcome;
+use super::whole_file::{self, WholeFile};
 use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, RelativePath, Root};
 use crate::protocol::error::{Code, Error, Result};
 
@@ -115,7 +115,7 @@ impl fmt::Display for VersionName {
 enum Phase {
     Listing,
     /// Reading the newest version, since the same need not be kept twice.
-    Comparing(ReadWhole),
+    Comparing(WholeFile),
     MakingPath(MakePath),
     Opening,
     Writing(File),
@@ -208,10 +208,11 @@ impl Keep {
                     Err(failed(Code::PathOpen, "unable to list file info for path", &self.directory, failure.errno))
                 }
             },
-            Phase::Comparing(read) => match read.resume(completion)? {
-                read_whole::Progress::Disk(operation) => Ok(Some(operation)),
-                read_whole::Progress::Done(Some(whole)) if whole.bytes == self.bytes => Ok(None),
-                read_whole::Progress::Done(_) => self.open().map(Some),
+            Phase::Comparing(file) => match file.resume(completion)? {
+                whole_file::Progress::Disk(operation) => Ok(Some(operation)),
+                whole_file::Progress::Read(bytes) if bytes == self.bytes => Ok(None),
+                // Whatever is the matter with it, one more does no harm.
+                _ => self.open().map(Some),
             },
             Phase::MakingPath(path) => match path.resume(completion) {
                 make_path::Progress::Disk(operation) => Ok(Some(operation)),
@@ -256,7 +257,7 @@ impl Keep {
                 self.check(completion, Code::FileClose, "unable to close file")?;
                 self.phase = Phase::Renaming;
                 let (from, to) = (self.temporary()?, self.place(&self.name.to_string())?);
-                Ok(Some(Operation::Rename { file: Some(file), from, to }))
+                Ok(Some(Operation::Rename { new: true, file: Some(file), from, to }))
             }
             Phase::Renaming => {
                 self.check(completion, Code::FileMove, "unable to move to its name")?;
@@ -306,8 +307,9 @@ impl Keep {
         if size != self.bytes.len() as u64 {
             return self.open();
         }
-        let (read, operation) = ReadWhole::begin(self.place(&newest.to_string())?, self.bytes.len());
-        self.phase = Phase::Comparing(read);
+        let file = WholeFile::new(self.place(&newest.to_string())?, self.bytes.len());
+        let operation = file.begin();
+        self.phase = Phase::Comparing(file);
         Ok(operation)
     }
 

@@ -13,14 +13,14 @@ use jiff::Timestamp;
 
 use super::errno::{ENOENT, EXDEV};
 use super::info_file::{InfoFile, MAXIMUM, Reading};
-use super::read_whole::{self, ReadWhole, Whole};
 use super::versions::{Keep, Versions};
 use super::view::leads_out;
+use super::whole_file::{self, WholeFile};
 use super::{errno, unexpected_outcome};
 use crate::config::Role;
 use crate::disk::{Completion, File, Level, Location, Operation, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::filter::{CipherMode, FilterSpec, Secret};
+use crate::protocol::filter::Secret;
 
 /// The files with a guard; each has a copy.
 const NAMES: [&str; 2] = [BACKUP, "archive.info"];
@@ -40,7 +40,7 @@ pub struct InfoRules {
     pub protected: BTreeSet<String>,
     /// `opaque-info`.
     pub opaque_info: bool,
-    /// Passphrases to try: the repository's, and [those](keys_of) that the client encrypts with.
+    /// Passphrases to try: the repository's, and what the client encrypts with.
     pub keys: Vec<Secret>,
     /// Where to keep what is replaced.
     pub versions: Option<Versions>,
@@ -67,10 +67,33 @@ pub struct Verdict {
     pub replaced: Option<File>,
 }
 
+/// What was found under a name.
+#[derive(Debug, PartialEq, Eq, Default)]
+enum Found {
+    #[default]
+    Nothing,
+    Bytes(Vec<u8>),
+    TooLarge,
+}
+
+impl Found {
+    fn memory(&self) -> usize {
+        if let Self::Bytes(bytes) = self { bytes.capacity() } else { 0 }
+    }
+
+    fn understand(&self, keys: &[&[u8]]) -> Option<Reading> {
+        match self {
+            Self::Nothing => None,
+            Self::Bytes(bytes) => Some(InfoFile::read(bytes, keys)),
+            Self::TooLarge => Some(Reading::Damaged(format!("it is larger than {} MiB", MAXIMUM >> 20))),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Phase {
     /// The file that is replaced, then its copy or what it is a copy of, then the new one.
-    Reading(ReadWhole),
+    Reading(WholeFile),
     /// Looking whether lost backups are there.
     Looking,
     Keeping(Keep),
@@ -83,23 +106,15 @@ pub struct InfoGuard {
     target: Location,
     /// What is still to be read after the present one.
     unread: VecDeque<Location>,
-    /// What was read of the replaced file, its sibling and the new one.
-    read: Vec<Option<Vec<u8>>>,
+    /// What was read of the present file, its sibling and the new one.
+    read: Vec<Found>,
+    /// The present file, if the new one differs.
+    replaced: Found,
     /// Labels that are not in the new file, and which of them are still there.
     lost: Vec<String>,
     present: Vec<String>,
     verdict: Verdict,
     phase: Phase,
-}
-
-/// The passphrases that these filters of a write encrypt with.
-#[must_use]
-pub fn keys_of(filters: &[FilterSpec]) -> Vec<Secret> {
-    let key = |filter: &FilterSpec| match filter {
-        FilterSpec::CipherBlock { mode: CipherMode::Encrypt, pass, .. } => Some(pass.clone()),
-        _ => None,
-    };
-    filters.iter().filter_map(key).collect()
 }
 
 /// Whether a file of this name is an info file; `None` for other names. Its copy counts too.
@@ -128,17 +143,21 @@ impl InfoGuard {
     pub fn begin(rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
         let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
         unread.push_back(written);
-        let (read, operation) = ReadWhole::begin(target.clone(), MAXIMUM);
-        let phase = Phase::Reading(read);
+        let file = WholeFile::new(target.clone(), MAXIMUM);
+        let operation = file.begin();
+        let phase = Phase::Reading(file);
         let (verdict, lost, present) = (Verdict::default(), vec![], vec![]);
-        (Self { rules, target, unread, read: vec![], lost, present, verdict, phase }, operation)
+        (
+            Self { rules, target, unread, read: vec![], replaced: Found::Nothing, lost, present, verdict, phase },
+            operation,
+        )
     }
 
     /// About how many bytes it holds.
     #[must_use]
     pub fn memory(&self) -> usize {
         let keeping = if let Phase::Keeping(keep) = &self.phase { keep.memory() } else { 0 };
-        self.read.iter().flatten().map(Vec::capacity).sum::<usize>() + keeping
+        self.read.iter().chain([&self.replaced]).map(Found::memory).sum::<usize>() + keeping
     }
 
     /// Goes on after `completion`.
@@ -149,9 +168,16 @@ impl InfoGuard {
     /// kept. The file must not be replaced then.
     pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
         match &mut self.phase {
-            Phase::Reading(read) => match read.resume(completion)? {
-                read_whole::Progress::Disk(operation) => Ok(Progress::Disk(operation)),
-                read_whole::Progress::Done(whole) => self.was_read(whole),
+            Phase::Reading(file) => match file.resume(completion)? {
+                whole_file::Progress::Disk(operation) => Ok(Progress::Disk(operation)),
+                whole_file::Progress::Read(bytes) => self.was_read(Found::Bytes(bytes)),
+                whole_file::Progress::TooLarge => self.was_read(Found::TooLarge),
+                whole_file::Progress::Missing => self.was_read(Found::Nothing),
+                whole_file::Progress::Failed(failure) if failure.errno == EXDEV => Err(leads_out(&self.target)),
+                whole_file::Progress::Failed(failure) => {
+                    let text = format_args!("unable to read '{}' before it is replaced", self.target);
+                    Err(Error::system(Code::FileRead, text, failure.errno.0))
+                }
             },
             Phase::Looking => {
                 let label = self.lost.pop().ok_or_else(unexpected_outcome)?;
@@ -173,53 +199,51 @@ impl InfoGuard {
         }
     }
 
-    fn was_read(&mut self, whole: Option<Whole>) -> Result<Progress> {
-        let is_target = self.read.is_empty();
-        let (file, bytes) = whole.map(|whole| (whole.file, whole.bytes)).unzip();
-        if is_target {
-            self.verdict.replaced = file;
+    fn was_read(&mut self, found: Found) -> Result<Progress> {
+        if let (Phase::Reading(file), true) = (&self.phase, self.read.is_empty()) {
+            self.verdict.replaced = file.file().cloned();
         }
-        self.read.push(bytes);
+        self.read.push(found);
         if let Some(next) = self.unread.pop_front() {
-            let (read, operation) = ReadWhole::begin(next, MAXIMUM);
-            self.phase = Phase::Reading(read);
+            let file = WholeFile::new(next, MAXIMUM);
+            let operation = file.begin();
+            self.phase = Phase::Reading(file);
             return Ok(Progress::Disk(operation));
         }
-        let new = self.read.pop().flatten().ok_or_else(|| {
+        let new = self.read.pop().unwrap_or(Found::Nothing);
+        if let Found::Nothing = new {
             let message = format!("'{}' is gone before it has its name: another client writes it too", self.target);
-            Error::new(Code::FileMissing, message)
-        })?;
-        self.judge(&new)?;
-        let replaced = self.read.first_mut().and_then(Option::take).filter(|old| *old != new);
+            return Err(Error::new(Code::FileMissing, message));
+        }
+        if self.read.first() != Some(&new) {
+            self.judge(&new)?;
+            self.replaced = self.read.drain(..).next().unwrap_or(Found::Nothing);
+        }
         self.read.clear();
-        self.read.push(replaced);
         self.phase = Phase::Looking;
         self.look()
     }
 
     /// Whether the client may do that, as far as the files tell.
-    fn judge(&mut self, new: &[u8]) -> Result<()> {
+    fn judge(&mut self, new: &Found) -> Result<()> {
         let keys: Vec<_> = self.rules.keys.iter().map(|key| key.0.as_slice()).collect();
-        let mut old: Vec<_> = self.read.iter().flatten().collect();
-        // Both are usually alike.
-        old.dedup();
-        if self.read.first().is_some_and(|replaced| replaced.as_deref() == Some(new)) {
-            return Ok(());
-        }
         let admin = self.rules.role == Role::Admin;
         if admin && self.rules.protected.is_empty() {
             return Ok(());
         }
         let mut opaque = false;
         let mut known = Vec::new();
-        for bytes in old {
-            match InfoFile::read(bytes, &keys) {
-                Reading::Known(file) => known.push(file),
-                Reading::Opaque => opaque = true,
-                Reading::Damaged(_) => {}
+        // Both are usually alike.
+        self.read.dedup();
+        for old in &self.read {
+            match old.understand(&keys) {
+                Some(Reading::Known(file)) => known.push(file),
+                Some(Reading::Opaque) => opaque = true,
+                Some(Reading::Damaged(_)) | None => {}
             }
         }
-        match InfoFile::read(new, &keys) {
+        let Some(new) = new.understand(&keys) else { return Err(unexpected_outcome()) };
+        match new {
             Reading::Known(new) if !known.is_empty() => {
                 let mut lost = BTreeSet::new();
                 for old in &known {
@@ -295,14 +319,17 @@ impl InfoGuard {
     }
 
     fn keep(&mut self) -> Result<Progress> {
-        let replaced = self.read.pop().flatten();
-        let (Some(versions), Some(bytes)) = (self.rules.versions.take(), replaced) else { return Ok(self.done()) };
-        if bytes.len() > MAXIMUM {
-            let target = &self.target;
-            self.verdict.unverified =
-                Some(format!("'{target}' is larger than {} MiB, so no version of it is kept", MAXIMUM >> 20));
-            return Ok(self.done());
-        }
+        let Some(versions) = self.rules.versions.take() else { return Ok(self.done()) };
+        let bytes = match std::mem::take(&mut self.replaced) {
+            Found::Bytes(bytes) => bytes,
+            Found::Nothing => return Ok(self.done()),
+            Found::TooLarge => {
+                let target = &self.target;
+                self.verdict.unverified =
+                    Some(format!("'{target}' is larger than {} MiB, so no version of it is kept", MAXIMUM >> 20));
+                return Ok(self.done());
+            }
+        };
         let (keep, operation) = Keep::begin(versions, &self.target, bytes, self.rules.now)?;
         self.phase = Phase::Keeping(keep);
         Ok(Progress::Disk(operation))

@@ -246,12 +246,3 @@ fn what_is_replaced_is_kept_first_and_nothing_is_replaced_that_cannot_be_kept() 
     bench.allows(SECOND);
     assert!(bench.versions().is_empty(), "there was nothing to replace");
 }
-
-#[test]
-fn the_passphrase_of_a_write_is_known_to_its_guard() {
-    use crate::protocol::filter::Digest;
-    let cipher =
-        |mode| FilterSpec::CipherBlock { mode, pass: Secret(b"x".to_vec()), digest: Digest::Sha1, magic: true };
-    let filters = [FilterSpec::Size, cipher(CipherMode::Encrypt), cipher(CipherMode::Decrypt)];
-    assert_eq!(keys_of(&filters), [Secret(b"x".to_vec())]);
-}
