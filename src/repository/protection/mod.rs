@@ -235,3 +235,6 @@ impl Guard {
         Ok(Safeguard { check, replace, separate: view.is_guarded() })
     }
 }
+
+#[cfg(test)]
+mod tests;
