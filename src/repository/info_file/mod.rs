@@ -14,16 +14,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::filter::{Chain, Progress};
-use crate::protocol::filter::{CipherKey, FilterSpec, Secret};
+use crate::filter::whole;
+use crate::protocol::filter::Secret;
 
 /// Bytes of the largest info file that is read. A backup takes about a thousand.
 pub const MAXIMUM: usize = 64 << 20;
 
-/// How files of encrypted repositories begin: as those of `openssl enc`, or in repository format 6.
-const ENCRYPTED: [&[u8]; 2] = [b"Salted__", b"PGBR"];
-/// The id of the only key that info files are encrypted with.
-const KEY_ID: &str = "0";
 /// How every info file begins, since pgBackRest sorts sections. Data that the wrong key decrypts does not.
 const BEGINNING: &[u8] = b"[backrest]\n";
 
@@ -87,7 +83,7 @@ impl InfoFile {
         if bytes.len() > MAXIMUM {
             return Reading::Damaged(format!("it is larger than {} MiB", MAXIMUM >> 20));
         }
-        if !ENCRYPTED.iter().any(|beginning| bytes.starts_with(beginning)) {
+        if !whole::is_encrypted(bytes) {
             return Self::parse(bytes, None);
         }
         for (index, key) in keys.iter().enumerate() {
@@ -118,6 +114,7 @@ impl InfoFile {
     }
 
     /// The labels of all backups that it lists, the oldest first.
+    #[must_use]
     pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.section(CURRENT).into_iter().flatten().map(|(label, _)| label.as_str())
     }
@@ -175,13 +172,7 @@ fn object(text: &str) -> Option<Map<String, Value>> {
 
 /// The plain text of `bytes`, if the passphrase `key` fits.
 fn decrypt(bytes: &[u8], key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let key = CipherKey { id: KEY_ID.to_owned(), digest: None, pass: Secret(key.to_vec()) };
-    let filter = FilterSpec::CipherFormat { keys: vec![key], expected: None };
-    let mut chain = Chain::new(vec![filter]).ok()?;
-    let mut plain = Zeroizing::new(Vec::with_capacity(bytes.len()));
-    let mut input = bytes;
-    // Each round makes progress, so this ends.
-    while chain.process(&mut input, true, &mut plain, bytes.len(), usize::MAX).ok()? != Progress::Finished {}
+    let plain = Zeroizing::new(whole::decrypt(bytes, &Secret(key.to_vec()))?);
     plain.starts_with(BEGINNING).then_some(plain)
 }
 

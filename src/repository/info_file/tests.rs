@@ -233,9 +233,9 @@ fn ten_thousand_mutations_neither_panic_nor_pass_unless_nothing_of_weight_change
         // A good checksum lets the mutation reach everything behind it.
         if round % 2 == 0
             && let Ok(text) = std::str::from_utf8(&bytes)
-            && text.contains("[backrest]")
+            && let Some(end) = text.rfind("[backrest]")
         {
-            bytes = text[..text.rfind("[backrest]").unwrap()].as_bytes().to_vec();
+            bytes.truncate(end);
             let sum = parse::checksum(std::str::from_utf8(&bytes).unwrap()).unwrap_or_default();
             bytes.extend_from_slice(format!("[backrest]\nbackrest-checksum=\"{sum}\"\n").as_bytes());
         }
