@@ -35,6 +35,7 @@ impl Authority for Granted {
             whole_repository: *whole_repository,
             role: Role::Admin,
             protection: Protection::default(),
+            versions: None,
             umask: UMASK,
         })
     }
