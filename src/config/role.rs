@@ -150,26 +150,20 @@ impl Rights {
 mod tests {
     use super::*;
 
-    fn own(role: Role, rights: &[(&str, Option<Role>, Option<&[&str]>)]) -> OwnSettings {
-        let rights = rights.iter().map(|(name, role, stanzas)| NamedRights {
-            name: (*name).to_owned(),
-            role: *role,
-            stanzas: stanzas.map(|stanzas| stanzas.iter().map(|stanza| (*stanza).to_owned()).collect()),
-        });
-        OwnSettings { role, rights: rights.collect(), ..OwnSettings::default() }
+    fn named(name: &str, role: Option<Role>, stanzas: Option<&[&str]>) -> NamedRights {
+        let stanzas = stanzas.map(|stanzas| stanzas.iter().map(|stanza| (*stanza).to_owned()).collect());
+        NamedRights { name: name.to_owned(), role, stanzas }
     }
 
     #[test]
     fn a_client_may_do_the_least_that_any_section_for_it_says() {
-        let own = own(
-            Role::Archiver,
-            &[
-                ("host", Some(Role::Backup), Some(&["a", "b"])),
-                ("host.example.org", Some(Role::Reader), Some(&["b", "c"])),
-                ("release only", None, None),
-                ("admin", Some(Role::Admin), None),
-            ],
-        );
+        let rights = vec![
+            named("host", Some(Role::Backup), Some(&["a", "b"])),
+            named("host.example.org", Some(Role::Reader), Some(&["b", "c"])),
+            named("release only", None, None),
+            named("admin", Some(Role::Admin), None),
+        ];
+        let own = OwnSettings { role: Role::Archiver, rights, ..OwnSettings::default() };
         let rights = |names: &[&str]| own.rights(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let both = rights(&["host", "host.example.org"]);
         assert_eq!((both.role, both.stanzas.as_deref()), (Role::Reader, Some(&["b".to_owned()][..])));

@@ -27,7 +27,18 @@ impl From<FileType> for Kind {
 
 /// An entry of which only the kind is known.
 pub(super) const fn of_kind(kind: Kind) -> Metadata {
-    Metadata { kind, modified: 0, size: 0, mode: 0, uid: 0, user: None, gid: 0, group: None, link_destination: None }
+    Metadata {
+        kind,
+        modified: 0,
+        size: 0,
+        mode: 0,
+        changed: 0,
+        uid: 0,
+        user: None,
+        gid: 0,
+        group: None,
+        link_destination: None,
+    }
 }
 
 /// Looks at a place.
@@ -82,6 +93,7 @@ pub(super) fn describe(
     }
     if level >= Level::Detail {
         metadata.mode = stat.st_mode & PERMISSIONS;
+        metadata.changed = stat.st_ctime;
         (metadata.uid, metadata.gid) = (stat.st_uid, stat.st_gid);
         (metadata.user, metadata.group) = (names.user(stat.st_uid), names.group(stat.st_gid));
         if kind == Kind::Link {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
 
 use super::location::Location;
@@ -97,10 +97,13 @@ impl Inline {
             Operation::SetOwner { file, user, group } => {
                 set_owner(&mut self.names, file.0.as_fd(), user.as_deref(), group.as_deref())
             }
-            Operation::Rename { file, from, to } => {
+            Operation::Rename { file, from, to, new: is_new } => {
                 done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
                     if file.as_ref().is_some_and(|file| !is_place_of(file, old, old_name)) {
                         return Err(Errno::STALE);
+                    }
+                    if is_new {
+                        return rename_new(old, old_name, new, new_name);
                     }
                     rustix::fs::renameat(old, old_name, new, new_name)
                 }))
@@ -250,6 +253,21 @@ fn close(file: File) -> Result<()> {
         // The others keep the file open. Closing any of its descriptors tells what closing tells.
         Err(shared) => close_descriptor(rustix::io::fcntl_dupfd_cloexec(&shared, 0)?),
     }
+}
+
+/// Renames to a name that nothing has, also where the file system does not know how to.
+fn rename_new(old: BorrowedFd<'_>, old_name: &str, new: BorrowedFd<'_>, new_name: &str) -> Result<()> {
+    match rustix::fs::renameat_with(old, old_name, new, new_name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_new(old, old_name, new, new_name),
+        result => result,
+    }
+}
+
+/// As [`rename_new`], in two steps: a crash in between leaves both names, of which the old one is known
+/// to be temporary.
+fn link_new(old: BorrowedFd<'_>, old_name: &str, new: BorrowedFd<'_>, new_name: &str) -> Result<()> {
+    rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())?;
+    rustix::fs::unlinkat(old, old_name, AtFlags::empty())
 }
 
 /// Whether `name` in `directory` is still the name of `file`. Its inode cannot have been given to

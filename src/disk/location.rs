@@ -93,20 +93,28 @@ pub struct Location {
     pub root: Rc<Root>,
     /// Where below it.
     pub path: RelativePath,
+    /// Whether no link is followed on the way there, also not one that stays below the root.
+    pub without_links: bool,
 }
 
 impl Location {
     /// The place `path` below `root`.
     #[must_use]
     pub const fn new(root: Rc<Root>, path: RelativePath) -> Self {
-        Self { root, path }
+        Self { root, path, without_links: false }
+    }
+
+    /// The same place, but only if it is reached without a link.
+    #[must_use]
+    pub fn without_links(self) -> Self {
+        Self { without_links: true, ..self }
     }
 
     /// The directory that this place is in, if that is still within the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (parent, _) = self.path.split_last()?;
-        Some(Self { root: Rc::clone(&self.root), path: RelativePath(parent.to_owned()) })
+        Some(Self { root: Rc::clone(&self.root), path: RelativePath(parent.to_owned()), ..*self })
     }
 
     /// The place whose last name has `suffix` added, if such a name is allowed.
@@ -116,7 +124,7 @@ impl Location {
             return None;
         }
         let path = RelativePath::new(&format!("{}{suffix}", self.path.0))?;
-        Some(Self { root: Rc::clone(&self.root), path })
+        Some(Self { root: Rc::clone(&self.root), path, ..*self })
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Metadata {
     pub size: u64,
     /// Permission bits, `0o777` at most.
     pub mode: u32,
+    /// When the entry was last changed in any way, seconds since 1970. Nobody can set this time.
+    pub changed: i64,
     /// Numeric owner.
     pub uid: u32,
     /// Owner's name, if it has one.
@@ -178,8 +180,10 @@ pub enum Operation {
         /// New group, if any.
         group: Option<String>,
     },
-    /// Renames within one root, over what is there. Outcome: [`Outcome::Done`].
+    /// Renames within one root. Outcome: [`Outcome::Done`].
     Rename {
+        /// Fail with EEXIST if there is something at the new place, instead of replacing it.
+        new: bool,
         /// Fail with ESTALE unless the old place is the place of this file: another writer may have
         /// made it anew.
         file: Option<File>,

@@ -8,7 +8,8 @@
 //! `openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)`. Older kernels, and sandboxes that forbid the
 //! call, get a walk that opens one component at a time without following links and interprets the
 //! text of each link itself. A link inside a root may point inside it (`latest` names a backup);
-//! whatever would leave it, an absolute link included, fails with EXDEV, as `openat2` has it.
+//! whatever would leave it, an absolute link included, fails with EXDEV, as `openat2` has it. So does
+//! any link on the way to a place [without links](Location::without_links).
 //!
 //! What each operation costs in system calls, for a root that is open:
 //!
@@ -83,7 +84,7 @@ impl Resolver {
             }
             return retry_on_intr(|| open(at.root.path(), flags.difference(OFlags::NOFOLLOW), mode));
         }
-        below(&at.root, |root| self.open_below(root, at.path.as_str(), flags, mode))
+        below(&at.root, |root| self.open_below(root, at.path.as_str(), at.without_links, flags, mode))
     }
 
     /// Runs `act` on the directory that a place is in and the place's last name.
@@ -105,7 +106,7 @@ impl Resolver {
             if parent.is_empty() {
                 return act(root, name);
             }
-            let directory = self.open_below(root, parent, DIRECTORY_HANDLE, Mode::empty())?;
+            let directory = self.open_below(root, parent, at.without_links, DIRECTORY_HANDLE, Mode::empty())?;
             act(directory.as_fd(), name)
         })
     }
@@ -131,16 +132,25 @@ impl Resolver {
         })
     }
 
-    fn open_below(&self, root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    fn open_below(
+        &self,
+        root: BorrowedFd<'_>,
+        path: &str,
+        without_links: bool,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
         if !self.by_component {
+            let how = if without_links { CONFINED.union(ResolveFlags::NO_SYMLINKS) } else { CONFINED };
             for _ in 0..ATTEMPTS {
-                match retry_on_intr(|| openat2(root, path, flags, mode, CONFINED)) {
+                match retry_on_intr(|| openat2(root, path, flags, mode, how)) {
                     Err(Errno::AGAIN) => {}
+                    Err(Errno::LOOP) if without_links => return Err(Errno::XDEV),
                     result => return result,
                 }
             }
         }
-        walk(root, path, flags, mode)
+        walk(root, path, without_links, flags, mode)
     }
 }
 
@@ -175,7 +185,7 @@ pub(super) fn below<T>(root: &Root, mut act: impl FnMut(BorrowedFd<'_>) -> Resul
 /// directory that the walk came through, wherever it has been moved meanwhile, and never above the
 /// root. Nothing is ever opened by more than one name and nothing follows a link, so there is no
 /// moment in which a directory swapped for a link could lead elsewhere.
-fn walk(root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+fn walk(root: BorrowedFd<'_>, path: &str, without_links: bool, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     let mut above: Vec<OwnedFd> = Vec::new();
     let mut pending: Vec<Vec<u8>> = Vec::new();
     push_components(&mut pending, path.as_bytes());
@@ -200,6 +210,9 @@ fn walk(root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<O
         };
         let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
         let follow = !last || !flags.contains(OFlags::NOFOLLOW);
+        if kind == FileType::Symlink && without_links {
+            return Err(Errno::XDEV);
+        }
         if kind == FileType::Symlink && follow {
             links = count_link(links)?;
             let target = readlinkat(&found, "", Vec::new())?.into_bytes();

@@ -18,6 +18,7 @@ mod gz;
 mod hash;
 mod lz4;
 mod simple;
+pub mod whole;
 mod zst;
 
 pub use chain::{Chain, Progress};

@@ -3,15 +3,18 @@
 //!
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
 //! with its completion. Nothing here does I/O. [`view::View`] is where a client's paths become
-//! places; no request reaches the disk but through it.
+//! places; no request reaches the disk but through it. [`protection`] is what a client may not do
+//! with what it can reach.
 
 pub mod change;
 pub mod listing;
 pub mod listing_memory;
 pub mod locks;
 pub mod make_path;
+pub mod protection;
 pub mod read;
 pub mod view;
+pub mod whole_file;
 pub mod write;
 
 use crate::disk::{Completion, Operation};

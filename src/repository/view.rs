@@ -3,7 +3,8 @@
 //! Clients send absolute paths that they computed from the repository's path. A session of a stanza
 //! reaches `archive/STANZA` and `backup/STANZA` and sees of the directories above only what a real
 //! client looks at; an identity that is granted `*` reaches the whole repository. Everything else
-//! is refused, whatever the request.
+//! is refused, whatever the request. What the client's role leaves of that is decided by
+//! [`Rule`].
 //!
 //! The repository, `archive`, `backup` and each stanza's two directories are roots: they may be links
 //! that the administrator made. Below them nothing leads out. Hence no client may make a link where
@@ -13,8 +14,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::config::Role;
 use crate::disk::{Location, RelativePath, Root};
 use crate::protocol::error::{Code, Error, Result};
+
+use super::protection::layout::{self, Area, Part};
+use super::protection::rules::Rule;
 
 /// Roots that a session keeps open at most; a repository with more stanzas opens some again.
 const ROOTS_MAXIMUM: usize = 16;
@@ -31,10 +36,35 @@ pub enum Access {
     Read,
     /// Make a directory or put it on stable storage.
     Directory,
-    /// Write, replace or remove a file, or remove a directory.
-    Change,
-    /// Make a link.
+    /// Write or replace a file.
+    Write,
+    /// Remove a file or an empty directory.
+    Remove,
+    /// Remove a directory with all that is in it.
+    RemoveTree,
+    /// Make a symbolic link.
     Link,
+    /// Make a second name of a file.
+    HardLink,
+}
+
+impl Access {
+    /// Whether anything is other than before afterwards.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        !matches!(self, Self::Look | Self::Read)
+    }
+
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Look => "look at",
+            Self::Read => "read",
+            Self::Directory => "make or sync",
+            Self::Write => "write",
+            Self::Remove | Self::RemoveTree => "remove",
+            Self::Link | Self::HardLink => "link",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +88,18 @@ pub struct Place {
     pub location: Location,
     /// Names that the session may see in it, if not all.
     pub visible: Option<Vec<String>>,
+    /// Which of a stanza's directories it is in, if in any.
+    pub area: Option<Area>,
+    /// What is still to be seen to, by [`super::protection::Guard`]; never [`Rule::Needs`].
+    pub rule: Rule,
+}
+
+impl Place {
+    /// What it is in its stanza.
+    #[must_use]
+    pub fn part(&self) -> Option<Part<'_>> {
+        Some(layout::part(self.area?, self.location.path.as_str()))
+    }
 }
 
 /// The part of a repository that a session can reach.
@@ -65,6 +107,8 @@ pub struct Place {
 pub struct View {
     base: String,
     stanza: Option<String>,
+    role: Role,
+    aged: bool,
     roots: RefCell<Vec<Rc<Root>>>,
 }
 
@@ -73,7 +117,14 @@ impl View {
     #[must_use]
     pub fn new(base: &str, stanza: Option<&str>) -> Self {
         let base = base.trim_end_matches('/').to_owned();
-        Self { base, stanza: stanza.map(str::to_owned), roots: RefCell::default() }
+        let stanza = stanza.map(str::to_owned);
+        Self { base, stanza, role: Role::Admin, aged: false, roots: RefCell::default() }
+    }
+
+    /// The same for a client of `role`; `aged` says whether backups are protected by their age.
+    #[must_use]
+    pub fn restricted(self, role: Role, aged: bool) -> Self {
+        Self { role, aged, ..self }
     }
 
     /// The repository's path, as the feature request answers it.
@@ -95,9 +146,46 @@ impl View {
         if !self.allows(kind, below.as_str(), access) {
             return Err(denied());
         }
+        let (area, rule) = self.rule(kind, below.as_str(), rest, access);
+        if let Rule::Needs(needed) = rule {
+            return Err(self.lacks(needed, path, access));
+        }
         let path = RelativePath::new(rest).ok_or_else(denied)?;
         let location = Location::new(self.root(root), path);
-        Ok(Place { location, visible: self.visible(kind) })
+        // What is allowed by its name is not changed by another one.
+        let location = if self.is_guarded() && access.changes() { location.without_links() } else { location };
+        Ok(Place { location, visible: self.visible(kind), area, rule })
+    }
+
+    /// Whether not everything that the session can reach may also be changed.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.role != Role::Admin || self.aged
+    }
+
+    fn rule(&self, kind: Kind, below: &str, rest: &str, access: Access) -> (Option<Area>, Rule) {
+        let area = match kind {
+            Kind::Stanza | Kind::Below if below.starts_with(AREAS[0]) => Area::Archive,
+            Kind::Stanza | Kind::Below => Area::Backup,
+            Kind::Base | Kind::Area | Kind::Other => {
+                let allowed = !access.changes() || self.role == Role::Admin;
+                return (None, if allowed { Rule::Allowed } else { Rule::Needs(Role::Admin) });
+            }
+        };
+        (Some(area), Rule::of(self.role, area, layout::part(area, rest), access))
+    }
+
+    /// The error of a request that the client's role does not allow.
+    #[must_use]
+    pub fn lacks(&self, needed: Role, path: &str, access: Access) -> Error {
+        let shown: String = path.chars().take(200).collect();
+        Error::access(format!(
+            "access denied: role '{}' may not {} '{shown}'\nHINT: this needs role '{}', which repohostd.conf of the \
+             repository host gives to clients.",
+            self.role.name(),
+            access.verb(),
+            needed.name()
+        ))
     }
 
     /// The place of a new link at `link` that points to the relative `target`.
@@ -107,7 +195,7 @@ impl View {
     /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
     pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
         if self.is_beside_areas(link, target) {
-            return self.locate(link, Access::Change);
+            return self.locate(link, Access::Write);
         }
         let place = self.locate(link, Access::Link)?;
         let mut depth = place.location.path.as_str().matches('/').count();
@@ -128,6 +216,22 @@ impl View {
         Err(Error::access(format!(
             "access denied: link '{link}' to '{target}' would lead out of its stanza's directory"
         )))
+    }
+
+    /// The place of a file that gets a second name.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
+    pub fn locate_source(&self, path: &str) -> Result<Location> {
+        let place = self.locate(path, Access::Read)?;
+        if self.is_guarded() {
+            return match place.part() {
+                Some(Part::Backup { .. }) => Ok(place.location.without_links()),
+                _ => Err(self.lacks(Role::Admin, path, Access::HardLink)),
+            };
+        }
+        Ok(place.location)
     }
 
     /// Whether it is a link from one name directly in the repository to another, neither of which can
@@ -161,7 +265,7 @@ impl View {
 
     fn allows(&self, kind: Kind, below: &str, access: Access) -> bool {
         // A link in the repository may lead to `archive`, so what is made through it may become a root.
-        if access == Access::Link && kind != Kind::Below {
+        if matches!(access, Access::Link | Access::HardLink) && kind != Kind::Below {
             return false;
         }
         match kind {
@@ -227,10 +331,10 @@ mod tests {
     fn a_stanza_reaches_its_own_two_directories_and_nothing_else() {
         let view = View::new("/srv/repo", Some("demo"));
         assert_eq!(
-            reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Change).unwrap(),
+            reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Write).unwrap(),
             "/srv/repo/archive/demo + 15-1/a"
         );
-        assert_eq!(reach(&view, "/srv/repo/backup/demo", Access::Change).unwrap(), "/srv/repo/backup/demo + ");
+        assert_eq!(reach(&view, "/srv/repo/backup/demo", Access::Write).unwrap(), "/srv/repo/backup/demo + ");
         for path in [
             "/srv/repo/archive/demo2/x",
             "/srv/repo/archive/dem",
@@ -246,7 +350,7 @@ mod tests {
             "archive/demo/x",
             "",
         ] {
-            for access in [Access::Look, Access::Read, Access::Directory, Access::Change, Access::Link] {
+            for access in [Access::Look, Access::Read, Access::Directory, Access::Write, Access::Remove, Access::Link] {
                 assert_eq!(reach(&view, path, access), None, "{path:?} {access:?}");
             }
         }
@@ -260,7 +364,7 @@ mod tests {
         assert_eq!(view.locate("/srv/repo/backup/demo", Access::Look).unwrap().visible, None);
         assert!(view.locate("/srv/repo/backup", Access::Directory).is_ok());
         for path in ["/srv/repo", "/srv/repo/backup"] {
-            assert!(view.locate(path, Access::Change).is_err());
+            assert!(view.locate(path, Access::Write).is_err());
             assert!(view.locate(path, Access::Read).is_err());
         }
     }
@@ -269,7 +373,7 @@ mod tests {
     fn the_whole_repository_is_reached_without_a_stanza() {
         let view = View::new("/srv/repo/", None);
         assert_eq!(view.base(), "/srv/repo");
-        assert_eq!(reach(&view, "/srv/repo/any/file", Access::Change).unwrap(), "/srv/repo + any/file");
+        assert_eq!(reach(&view, "/srv/repo/any/file", Access::Write).unwrap(), "/srv/repo + any/file");
         assert_eq!(reach(&view, "/srv/repo/archive/x/y", Access::Read).unwrap(), "/srv/repo/archive/x + y");
         assert_eq!(reach(&view, "/srv/other", Access::Look), None);
         assert_eq!(reach(&View::new("/", None), "/archive/x/y", Access::Read).unwrap(), "/archive/x + y");

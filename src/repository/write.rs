@@ -10,8 +10,11 @@ use crate::protocol::request::WriteRequest;
 use crate::protocol::response::Payload;
 
 use super::change::sync_failure;
-use super::errno::{ENOENT, ESTALE, EXDEV};
+use super::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use super::make_path::{self, MakePath};
+use super::protection::check::{Check, Progress as CheckProgress};
+use super::protection::same::{Comparison, Progress as ComparisonProgress};
+use super::protection::{self, Replace, Safeguard};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
 
@@ -27,6 +30,8 @@ const SLICE: usize = 256 << 10;
 
 #[derive(Debug)]
 enum Phase {
+    /// Looking whether it may be written.
+    Checking(Check),
     /// Opening the file; missing directories may have to be made.
     Opening,
     MakingPath(MakePath),
@@ -42,6 +47,10 @@ enum Phase {
     Closing,
     SettingTimes,
     Renaming,
+    /// Looking whether the file that has the name already is the same.
+    Comparing(Comparison),
+    /// Removing what was written, since the file is there already.
+    Leaving,
     /// Syncing directories; so many are left.
     SyncingPath(Vec<Location>),
     /// Dropping what was written.
@@ -53,6 +62,8 @@ enum Phase {
 pub struct WriteStream {
     release: &'static Release,
     request: WriteRequest,
+    replace: Replace,
+    separate: bool,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
     place: Location,
@@ -91,18 +102,24 @@ impl WriteStream {
     pub fn begin(
         mut request: WriteRequest,
         target: Location,
+        safeguard: Safeguard,
         release: &'static Release,
         buffers: fn(usize) -> Vec<u8>,
     ) -> Result<(Self, Step)> {
+        let Safeguard { check, replace, separate } = safeguard;
+        // What may not be replaced gets its name in one step.
+        request.atomic |= !matches!(replace, Replace::Always);
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
         let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
         let place = place.ok_or_else(|| {
             const ENAMETOOLONG: i32 = 36;
             Error::system(Code::FileOpen, format_args!("unable to open file '{target}' for write"), ENAMETOOLONG)
         })?;
-        let stream = Self {
+        let mut stream = Self {
             release,
             request,
+            replace,
+            separate,
             target,
             place,
             file: None,
@@ -115,8 +132,15 @@ impl WriteStream {
             phase: Phase::Opening,
             buffers,
         };
-        let step = Step::Disk(stream.open());
-        Ok((stream, step))
+        let operation = match check {
+            Some(check) => {
+                let operation = check.begin();
+                stream.phase = Phase::Checking(check);
+                operation
+            }
+            None => stream.open(),
+        };
+        Ok((stream, Step::Disk(operation)))
     }
 
     /// Gives the buffer back.
@@ -206,6 +230,13 @@ impl WriteStream {
     /// What the client is told; the session waits for its cancellation then.
     pub fn resume(&mut self, completion: Completion) -> Result<Step> {
         match &mut self.phase {
+            Phase::Checking(check) => Ok(Step::Disk(match check.resume(completion)? {
+                CheckProgress::Disk(operation) => operation,
+                CheckProgress::Passed => {
+                    self.phase = Phase::Opening;
+                    self.open()
+                }
+            })),
             Phase::Opening => self.opened(completion),
             Phase::MakingPath(path) => match path.resume(completion) {
                 make_path::Progress::Disk(operation) => Ok(Step::Disk(operation)),
@@ -246,6 +277,9 @@ impl WriteStream {
             }
             Phase::Renaming => {
                 if let Err(failure) = completion {
+                    if failure.errno == EEXIST {
+                        return self.meet();
+                    }
                     if failure.errno == ESTALE {
                         let message = format!(
                             "unable to move '{}' to '{}': another client has begun to write the same file",
@@ -256,8 +290,20 @@ impl WriteStream {
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
                 }
+                if self.target.path.as_str().ends_with(protection::MANIFEST) {
+                    protection::note_finished();
+                }
                 self.left_behind = false;
                 self.file = None;
+                Ok(self.sync_path())
+            }
+            Phase::Comparing(comparison) => match comparison.resume(completion)? {
+                ComparisonProgress::Disk(operation) => Ok(Step::Disk(operation)),
+                ComparisonProgress::Same(true) => self.leave(),
+                ComparisonProgress::Same(false) => Err(self.refusal()),
+            },
+            Phase::Leaving => {
+                self.check(completion, Code::FileRemove, "unable to remove file", "")?;
                 Ok(self.sync_path())
             }
             Phase::SyncingPath(left) => match completion {
@@ -270,7 +316,34 @@ impl WriteStream {
     }
 
     fn open(&self) -> Operation {
-        Operation::OpenWrite { at: self.place.clone(), mode: self.request.file_mode, fresh: self.request.atomic }
+        let fresh = self.request.atomic || self.separate;
+        Operation::OpenWrite { at: self.place.clone(), mode: self.request.file_mode, fresh }
+    }
+
+    /// Another file has the name already, and is not replaced.
+    fn meet(&mut self) -> Result<Step> {
+        match &self.replace {
+            Replace::Never { named_by_content: true, .. } => self.leave(),
+            Replace::Never { key, .. } => {
+                let comparison = Comparison::new(self.target.clone(), self.place.clone(), key.clone());
+                let step = Step::Disk(comparison.begin());
+                self.phase = Phase::Comparing(comparison);
+                Ok(step)
+            }
+            Replace::Always => Err(unexpected_outcome()),
+        }
+    }
+
+    /// Removes what was written: the file that is there is the same.
+    fn leave(&mut self) -> Result<Step> {
+        let removal = self.discard().ok_or_else(unexpected_outcome)?;
+        self.phase = Phase::Leaving;
+        Ok(Step::Disk(removal))
+    }
+
+    fn refusal(&self) -> Error {
+        let Replace::Never { refusal, .. } = &self.replace else { return unexpected_outcome() };
+        refusal.clone()
     }
 
     fn opened(&mut self, completion: Completion) -> Result<Step> {
@@ -418,7 +491,8 @@ impl WriteStream {
         }
         self.phase = Phase::Renaming;
         let (file, from, to) = (self.file.clone(), self.place.clone(), self.target.clone());
-        Step::Disk(Operation::Rename { file, from, to })
+        let new = matches!(self.replace, Replace::Never { .. });
+        Step::Disk(Operation::Rename { new, file, from, to })
     }
 
     /// The file's directory, and those above directories that were made for it: without them the
@@ -492,9 +566,14 @@ mod tests {
         let at = Location::new(Root::new(directory.path()), RelativePath::new("file").unwrap());
         let mut disk = Inline::new(Options::default());
         let filters = vec![FilterSpec::ZstDecompress, FilterSpec::Sink];
-        let (mut stream, step) =
-            WriteStream::begin(WriteRequest { filters, ..request() }, at, Release::newest(), Vec::with_capacity)
-                .unwrap();
+        let (mut stream, step) = WriteStream::begin(
+            WriteRequest { filters, ..request() },
+            at,
+            Safeguard::default(),
+            Release::newest(),
+            Vec::with_capacity,
+        )
+        .unwrap();
         run(&mut disk, &mut stream, step).unwrap();
         let length = 64 << 20;
         let bomb = zstd::bulk::compress(&vec![0; length], 1).unwrap();
@@ -520,7 +599,8 @@ mod tests {
         let mut disk = Inline::new(Options::default());
         let begin = |disk: &mut Inline| {
             let (mut stream, step) =
-                WriteStream::begin(request(), at.clone(), Release::newest(), Vec::with_capacity).unwrap();
+                WriteStream::begin(request(), at.clone(), Safeguard::default(), Release::newest(), Vec::with_capacity)
+                    .unwrap();
             run(disk, &mut stream, step).unwrap();
             stream
         };

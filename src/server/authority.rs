@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::releases::policy::Policy;
 use super::umask;
-use crate::config::{Environment, Files, Grant, ServerSettings, parse_session};
+use crate::config::{Command, Environment, Files, Grant, Role, ServerSettings, SessionSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
@@ -58,10 +58,12 @@ impl Configured {
         grant.ok_or_else(|| denied(format!("no tls-server-auth entry is for '{}'", names.join("' or '"))))
     }
 
-    /// Whether a client may have a session of this stanza.
+    /// Whether a client may have a session of this stanza in which it may do as much as `role`.
     #[must_use]
-    pub fn grants(&self, names: &[String], stanza: Option<&str>) -> bool {
-        self.server.grants.lookup(names).is_some_and(|grant| grant.allows(stanza).unwrap_or(false))
+    pub fn grants(&self, names: &[String], stanza: Option<&str>, role: Role) -> bool {
+        let rights = self.server.own.rights(names);
+        let granted = self.server.grants.lookup(names).is_some_and(|grant| grant.allows(stanza).unwrap_or(false));
+        granted && rights.role >= role && rights.reaches(stanza)
     }
 }
 
@@ -112,7 +114,45 @@ impl Configured {
                 .map_or("sessions without a stanza".to_owned(), |stanza| format!("stanza '{stanza}'"));
             return Err(denied(format!("tls-server-auth does not grant {stanza} to '{}'", names.join("' or '"))));
         }
-        Ok(Authorized { settings, whole_repository: grant.is_for_all(), umask: umask::inherited() })
+        let rights = self.server.own.rights(names);
+        if !rights.reaches(settings.stanza.as_deref()) {
+            let reason = format!("repohostd.conf does not leave the stanza to '{}'", names.join("' or '"));
+            return Err(denied(reason));
+        }
+        check_role(rights.role, &settings)?;
+        let whole_repository = grant.is_for_all() && rights.stanzas.is_none();
+        Ok(Authorized { settings, whole_repository, role: rights.role, umask: umask::inherited() })
+    }
+}
+
+/// Whether the command, and the locks that it asks for, are for this role.
+fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
+    let (command, needed) = (settings.command, Role::for_command(settings.command));
+    if role < needed {
+        let expire = if command == Command::Expire {
+            "\nHINT: set expire-auto=n where backups are made, and expire where that role is."
+        } else {
+            ""
+        };
+        return Err(Error::access(format!(
+            "access denied: role '{}' may not run '{}'\nHINT: this needs role '{}', which repohostd.conf of the \
+             repository host gives to clients.{expire}",
+            role.name(),
+            command.name(),
+            needed.name()
+        )));
+    }
+    let may_take = |name: &String| {
+        let kind = settings.stanza.as_ref().and_then(|stanza| name.strip_prefix(stanza.as_str())?.strip_prefix('-'));
+        kind.is_some_and(|kind| role.lock_types().iter().any(|allowed| kind.starts_with(allowed)))
+    };
+    match settings.locks.iter().find(|name| !may_take(name)) {
+        Some(name) => Err(Error::access(format!(
+            "access denied: role '{}' may not take lock '{name}'\nHINT: repohostd.conf of the repository host gives \
+             roles to clients.",
+            role.name()
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -154,7 +194,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Search, SessionSettings, load_from};
+    use crate::config::{Search, load_from};
     use crate::protocol::error::Code;
 
     fn configured(directory: &Path, stanzas: &str) -> Configured {
@@ -191,8 +231,10 @@ mod tests {
             assert_eq!((error.code, error.message.as_str()), (Code::Access, "access denied"));
         }
         let names = ["client".to_owned()];
-        assert!(authority.grants(&names, Some("demo")));
-        assert!(!authority.grants(&names, Some("third")) && !authority.grants(&names, None));
+        assert!(authority.grants(&names, Some("demo"), Role::Admin));
+        for stanza in [Some("third"), None] {
+            assert!(!authority.grants(&names, stanza, Role::Reader));
+        }
     }
 
     #[test]

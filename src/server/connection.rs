@@ -35,6 +35,7 @@ use super::releases::learner::Learner;
 use super::releases::policy::Policy;
 use super::status::SessionView;
 use super::tls::{Tls, describe_handshake_error, identity};
+use crate::config::Role;
 use crate::disk::{Completion, Disk, Ticket};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
@@ -241,6 +242,7 @@ impl Connection {
             certificates: self.tls.peer_certificates().unwrap_or_default(),
             age: self.record.age(),
             stanza: self.stanza(),
+            role: self.session.as_ref().map_or(Role::Reader, Session::role),
             authorized: self.record.is_opened(),
             locks: self.session.as_ref().map(Session::locks).unwrap_or_default(),
         }

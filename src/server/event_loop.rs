@@ -23,6 +23,7 @@ use super::listen::Listener;
 use super::releases::learner::Learner;
 use super::signals::{Meaning, Signals};
 use super::status::{self, Status, StatusSocket, View};
+use crate::config::Role;
 use crate::disk::{Disk, HeldLock};
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
@@ -568,6 +569,8 @@ pub struct ClientView<'a> {
     pub age: Duration,
     /// The stanza of its session.
     pub stanza: Option<&'a str>,
+    /// What it may do there.
+    pub role: Role,
     /// Whether it was authorized; before that it has no stanza.
     pub authorized: bool,
     /// The locks that its session holds.

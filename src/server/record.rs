@@ -137,9 +137,10 @@ impl Record {
         }
         let _ = write!(
             line,
-            " requests={} errors={} read={}B written={}B duration={}ms end={}",
+            " requests={} errors={} denied={} read={}B written={}B duration={}ms end={}",
             counters.requests,
             counters.errors,
+            counters.denied,
             counters.read,
             counters.written,
             self.since.elapsed().as_millis(),

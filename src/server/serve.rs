@@ -327,7 +327,7 @@ impl Server {
             client.authorized && !tls.trusts(client.certificates, begun)
         };
         let revoked = |client: &ClientView<'_>| {
-            client.authorized && client.names.is_none_or(|names| !authority.grants(names, client.stanza))
+            client.authorized && client.names.is_none_or(|names| !authority.grants(names, client.stanza, client.role))
         };
         // who may have stolen a key gets no more of what is in transfer
         let error = || Error::access("access denied\nHINT: the client's certificate is no longer accepted.");

@@ -3,6 +3,7 @@
 use super::super::tests::{Client, Closed, NOOP, YES, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
+use crate::config::Role;
 use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
@@ -145,11 +146,11 @@ fn a_reload_with_a_bad_option_changes_nothing_and_a_good_one_takes_effect() {
     let text = pki.read("pgbackrest.conf");
     pki.write("pgbackrest.conf", &text.replace("tls-server-port=", "tls-server-port=x"));
     assert_eq!(server.replace().unwrap_err().code, Code::OptionInvalidValue);
-    assert!(server.configuration.authority.grants(&names, Some("demo")));
+    assert!(server.configuration.authority.grants(&names, Some("demo"), Role::Admin));
     pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
     server.replace().unwrap();
-    assert!(!server.configuration.authority.grants(&names, Some("demo")));
-    assert!(server.configuration.authority.grants(&names, Some("other")));
+    assert!(!server.configuration.authority.grants(&names, Some("demo"), Role::Admin));
+    assert!(server.configuration.authority.grants(&names, Some("other"), Role::Admin));
     assert!(is_greeted(&mut server));
 }
 

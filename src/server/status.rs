@@ -156,6 +156,7 @@ fn session_json(session: &SessionView<'_>) -> Value {
         "seconds": session.age.as_secs(),
         "requests": session.counters.requests,
         "errors": session.counters.errors,
+        "denied": session.counters.denied,
         "read": session.counters.read,
         "written": session.counters.written,
     })

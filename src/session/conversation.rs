@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::SessionSettings;
+use crate::config::{Role, SessionSettings};
 use crate::disk::{Completion, HeldLock, Operation};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
@@ -12,6 +12,7 @@ use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
 use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
+use crate::repository::protection::Guard;
 use crate::repository::read::ReadStream;
 use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
@@ -107,6 +108,7 @@ pub struct Session {
     pub(super) output: Output,
     pub(super) settings: Option<SessionSettings>,
     pub(super) view: View,
+    pub(super) guard: Guard,
     pub(super) streams: Vec<(u64, Stream)>,
     pub(super) active: Option<(Envelope, Active)>,
     pub(super) block: Option<Block>,
@@ -162,6 +164,7 @@ impl Session {
             output,
             settings: None,
             view: View::new("", None),
+            guard: Guard::new(Role::Reader),
             streams: Vec::new(),
             active: None,
             block: None,
@@ -405,6 +408,12 @@ impl Session {
         self.settings.as_ref()?.stanza.as_deref()
     }
 
+    /// What the client may do, once it is authorized.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.guard.role()
+    }
+
     /// The locks that this session holds.
     #[must_use]
     pub fn locks(&self) -> &[HeldLock] {
@@ -446,6 +455,7 @@ impl Session {
         }
         self.counters.requests += 1;
         self.counters.errors += 1;
+        self.counters.denied += u64::from(error.code == Code::Access);
         self.output.push(response::error(self.release.framing, envelope.session, &error));
         self.events.push_back(Event::Failed { request: envelope.command.to_string(), error });
         match self.release.framing {
@@ -581,10 +591,11 @@ impl Session {
         let authorized = self.authority.authorize(&names, &parameters);
         self.names = Some(names);
         match authorized {
-            Ok(Authorized { settings, whole_repository, umask }) => {
+            Ok(Authorized { settings, whole_repository, role, umask }) => {
                 self.umask = if settings.neutral_umask { 0 } else { umask };
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza);
+                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza).restricted(role, false);
+                self.guard = Guard::new(role);
                 self.events.push_back(Event::Opened(Opened {
                     command: settings.command.name().to_owned(),
                     stanza: settings.stanza.clone(),

@@ -14,7 +14,7 @@ mod upload;
 
 use std::time::Duration;
 
-use crate::config::SessionSettings;
+use crate::config::{Role, SessionSettings};
 use crate::protocol::error::Error;
 
 pub use buffers::release as release_buffers;
@@ -68,6 +68,8 @@ pub struct Authorized {
     pub settings: SessionSettings,
     /// Whether the client is granted every stanza, and so the whole repository.
     pub whole_repository: bool,
+    /// What it may do there.
+    pub role: Role,
     /// Bits that the modes of new files and directories lose, unless the client wants them as it says.
     pub umask: u32,
 }
@@ -121,6 +123,8 @@ pub struct Counters {
     pub requests: u64,
     /// Requests that were answered with an error.
     pub errors: u64,
+    /// Those of them that the client was not allowed to make.
+    pub denied: u64,
     /// Bytes of files sent to the client.
     pub read: u64,
     /// Bytes of files taken from the client.

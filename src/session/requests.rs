@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::config::RepositoryKind;
+use crate::disk::Location;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
 use crate::protocol::release::Release;
@@ -10,8 +11,9 @@ use crate::protocol::request::{ReadRequest, Request, WriteRequest};
 use crate::protocol::response::Payload;
 use crate::repository::change::{Change, PathCreate, PathRemove};
 use crate::repository::listing::{Info, List, decode_level};
+use crate::repository::protection::check::Checked;
 use crate::repository::read::{ReadOptions, ReadRange, ReadStream};
-use crate::repository::view::Access;
+use crate::repository::view::{Access, Place};
 use crate::repository::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
@@ -49,24 +51,27 @@ impl Session {
                 task(List::begin(place, decode_level(level)?, self.limits.listing, self.release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
-                let at = self.view.locate(&path, Access::Directory)?.location;
-                task(PathCreate::begin(at, error_on_exists, no_parent_create, mode & !self.umask))
+                let mode = mode & !self.umask;
+                self.change(&path, Access::Directory, move |at| {
+                    PathCreate::begin(at, error_on_exists, no_parent_create, mode)
+                })?
             }
             Request::PathRemove { path, recurse } => {
-                task(PathRemove::begin(self.view.locate(&path, Access::Change)?.location, recurse))
+                let access = if recurse { Access::RemoveTree } else { Access::Remove };
+                self.change(&path, access, move |at| PathRemove::begin(at, recurse))?
             }
-            Request::PathSync { path } => task(Change::sync(self.view.locate(&path, Access::Directory)?.location)),
+            Request::PathSync { path } => self.change(&path, Access::Directory, Change::sync)?,
             Request::Remove { file, error_on_missing } => {
-                let at = self.view.locate(&file, Access::Change)?.location;
-                task(Change::remove(at, error_on_missing, self.release.remove_error))
+                let text = self.release.remove_error;
+                self.change(&file, Access::Remove, move |at| Change::remove(at, error_on_missing, text))?
             }
             Request::LinkCreate { target, link, hard: false } => {
-                let at = self.view.locate_link(&link, &target)?.location;
-                task(Change::symbolic_link(at, target))
+                let place = self.view.locate_link(&link, &target)?;
+                self.change_place(&place, &link, Access::Link, |at| Change::symbolic_link(at, target))?
             }
             Request::LinkCreate { target, link, hard: true } => {
-                let at = self.view.locate(&link, Access::Link)?.location;
-                task(Change::hard_link(at, self.view.locate(&target, Access::Read)?.location))
+                let target = self.view.locate_source(&target)?;
+                self.change(&link, Access::HardLink, |at| Change::hard_link(at, target))?
             }
             Request::Read(request) => self.open_read(envelope, request)?,
             Request::Write(request) => self.open_write(envelope, *request)?,
@@ -76,6 +81,36 @@ impl Session {
             Request::Config(_) | Request::Exit => {
                 return Err(Error::protocol(format!("request '{}' is out of order", envelope.command)));
             }
+        })
+    }
+
+    /// Starts a request that changes what is at `path`, once it is clear that it may.
+    fn change<T: Task + 'static>(
+        &self,
+        path: &str,
+        access: Access,
+        start: impl FnOnce(Location) -> (T, Step) + 'static,
+    ) -> Result<(Step, Active)> {
+        self.change_place(&self.view.locate(path, access)?, path, access, start)
+    }
+
+    fn change_place<T: Task + 'static>(
+        &self,
+        place: &Place,
+        path: &str,
+        access: Access,
+        start: impl FnOnce(Location) -> (T, Step) + 'static,
+    ) -> Result<(Step, Active)> {
+        let at = place.location.clone();
+        Ok(match self.guard.check(&self.view, place, path, access)? {
+            None => task(start(at)),
+            Some(check) => task(Checked::begin(
+                check,
+                Box::new(|| {
+                    let (begun, step) = start(at);
+                    (Box::new(begun), step)
+                }),
+            )),
         })
     }
 
@@ -142,8 +177,9 @@ impl Session {
         request.path_mode &= !self.umask;
         // Directories of such a file system cannot be synced, whatever the client asks.
         request.sync_path &= !self.is_cifs();
-        let target = self.view.locate(&request.file, Access::Change)?.location;
-        let (stream, step) = WriteStream::begin(request, target, self.release, buffers::take)?;
+        let place = self.view.locate(&request.file, Access::Write)?;
+        let safeguard = self.guard.safeguard(&self.view, &place, &request.file, &request.filters)?;
+        let (stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, buffers::take)?;
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
         Ok((step, Active::Stream))
     }

@@ -49,7 +49,7 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: true, umask: 0 })
+        Ok(Authorized { settings, whole_repository: true, role: Role::Admin, umask: 0 })
     }
 }
 

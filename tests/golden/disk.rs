@@ -68,6 +68,7 @@ impl ScriptedDisk {
         let node = self.entries.get(path)?;
         Some(Metadata {
             kind: node.kind,
+            changed: 0,
             modified: node.modified,
             size: node.data.len() as u64,
             mode: node.mode,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, SessionSettings};
+use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Role, SessionSettings};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -28,7 +28,12 @@ impl Authority for Granted {
 
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
         let Self { settings, whole_repository } = self;
-        Ok(Authorized { settings: settings.clone(), whole_repository: *whole_repository, umask: UMASK })
+        Ok(Authorized {
+            settings: settings.clone(),
+            whole_repository: *whole_repository,
+            role: Role::Admin,
+            umask: UMASK,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, SessionSettings};
+use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Role, SessionSettings};
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::disk::{Disk, Ticket};
@@ -78,7 +78,7 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: false, umask: 0 })
+        Ok(Authorized { settings, whole_repository: false, role: Role::Admin, umask: 0 })
     }
 }
 

@@ -149,8 +149,9 @@ fn renames_replace_what_is_there() {
             write(base.path().join(path), path);
         }
         let root = Root::new(base.path());
-        let mut rename =
-            |from, to| run(&mut disk, Operation::Rename { file: None, from: place(&root, from), to: place(&root, to) });
+        let mut rename = |from, to| {
+            run(&mut disk, Operation::Rename { new: false, file: None, from: place(&root, from), to: place(&root, to) })
+        };
         done(rename("file.tmp", "file"));
         assert_eq!(std::fs::read_to_string(base.path().join("file")).unwrap(), "file.tmp");
         done(rename("dir/file.tmp", "dir/file"));
