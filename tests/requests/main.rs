@@ -4,5 +4,10 @@
 mod bounds;
 mod errors;
 mod reach;
+mod roles;
 mod sessions;
 mod talk;
+#[path = "../shared/victim.rs"]
+mod victim;
+#[path = "../shared/wire.rs"]
+mod wire;
