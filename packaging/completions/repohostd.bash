@@ -28,7 +28,7 @@ _repohostd() {
         mapfile -t COMPREPLY < <(compgen -W 'off error warn info detail debug trace' -- "$cur")
         return
         ;;
-    --port | --release | --tls-server-*) return ;;
+    --client | --port | --release | --tls-server-*) return ;;
     esac
     if [[ $cur != -* ]] && ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W 'serve check status learn systemd-drop-in quickstart ping version help' -- "$cur")
@@ -41,6 +41,7 @@ _repohostd() {
             --tls-server-ca-file= --tls-server-auth= --log-level-console= --log-level-file= --log-path= --release=
             --repohostd-config= --help'
         [[ $command != status ]] || options+=' --json'
+        [[ $command != check ]] || options+=' --client='
         ;;
     quickstart) options='--directory --port --release --pg-path --help' ;;
     ping) options='--port --help' ;;

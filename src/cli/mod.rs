@@ -9,6 +9,7 @@ pub mod check;
 pub mod learn;
 pub mod ping;
 pub mod quickstart;
+mod rights;
 pub mod serve;
 pub mod status;
 pub mod systemd_drop_in;

@@ -139,7 +139,7 @@ impl Needs {
         if one("log-level-file") != Some("off") {
             write.extend(paths(values(&|name| name == "log-path")));
         }
-        write.extend(one("state-path").map(PathBuf::from));
+        write.extend(["state-path", "history-path"].into_iter().filter_map(one).map(PathBuf::from));
         write.extend(one("status-socket").and_then(|path| Some(Path::new(path).parent()?.to_owned())));
         let read = paths(values(&|name| {
             ["tls-server-cert-file", "tls-server-key-file", "tls-server-ca-file", "crl-file"].contains(&name)
@@ -300,11 +300,12 @@ mod tests {
         let mut settings = USUAL.to_vec();
         settings.extend([
             ("state-path", "/srv/state"),
+            ("history-path", "/srv/history"),
             ("status-socket", "/run/repohostd/other.sock"),
             ("allow-client-repository", "/srv/old, /srv/older"),
         ]);
         let needs = Needs::by(&rows(&settings), &mut |_| None);
-        let expected = "ReadWritePaths=/srv/old\nReadWritePaths=/srv/older\nReadWritePaths=/srv/state\n";
+        let expected = "ReadWritePaths=/srv/old\nReadWritePaths=/srv/older\nReadWritePaths=/srv/state\nReadWritePaths=/srv/history\n";
         assert_eq!(needs.text(), format!("{INTRODUCTION}[Service]\n{expected}"));
     }
 

@@ -69,6 +69,8 @@ pub struct Repository {
     pub cipher: CipherType,
     /// `repoN-cipher-pass`; there whenever a cipher is.
     pub cipher_pass: Option<Secret>,
+    /// `repoN-cipher-pass` of the server's own configuration, which no client can override.
+    pub own_pass: Option<Secret>,
 }
 
 /// What a session was told by its client, and what the server's configuration adds.
@@ -245,6 +247,7 @@ impl Parts<'_> {
             kind,
             cipher: if encrypted { CipherType::Aes256Cbc } else { CipherType::None },
             cipher_pass: pass.map(|text| Secret(text.into_bytes())),
+            own_pass: self.configured.text("repo-cipher-pass", key)?.map(|text| Secret(text.into_bytes())),
         })
     }
 

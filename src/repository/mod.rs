@@ -7,12 +7,15 @@
 //! with what it can reach.
 
 pub mod change;
+pub mod info_file;
+pub mod info_guard;
 pub mod listing;
 pub mod listing_memory;
 pub mod locks;
 pub mod make_path;
 pub mod protection;
 pub mod read;
+pub mod versions;
 pub mod view;
 pub mod whole_file;
 pub mod write;
@@ -101,6 +104,8 @@ pub(crate) mod errno {
 
     /// No such file or directory.
     pub(crate) const ENOENT: Errno = Errno(2);
+    /// Something on the way is no directory.
+    pub(crate) const ENOTDIR: Errno = Errno(20);
     /// It exists already.
     pub(crate) const EEXIST: Errno = Errno(17);
     /// A name that has become that of another file.

@@ -157,6 +157,14 @@ impl View {
         Ok(Place { location, visible: self.visible(kind), area, rule })
     }
 
+    /// The directory of the backups of the stanza that `location` belongs to.
+    #[must_use]
+    pub fn backups_of(&self, location: &Location) -> Option<Location> {
+        let stanza = location.root.path().file_name()?.to_str()?;
+        let root = self.root(format!("{}/{}/{stanza}", self.base, AREAS[1]));
+        Some(Location::new(root, RelativePath::default()))
+    }
+
     /// Whether not everything that the session can reach may also be changed.
     #[must_use]
     pub fn is_guarded(&self) -> bool {

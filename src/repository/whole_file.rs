@@ -41,6 +41,12 @@ impl WholeFile {
         Self { at, maximum, file: None, length: 0 }
     }
 
+    /// The file, once it is open.
+    #[must_use]
+    pub const fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// The first operation.
     #[must_use]
     pub fn begin(&self) -> Operation {

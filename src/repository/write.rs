@@ -31,7 +31,7 @@ const SLICE: usize = 256 << 10;
 #[derive(Debug)]
 enum Phase {
     /// Looking whether it may be written.
-    Checking(Check),
+    Checking(Box<Check>),
     /// Opening the file; missing directories may have to be made.
     Opening,
     MakingPath(MakePath),
@@ -133,9 +133,8 @@ impl WriteStream {
             buffers,
         };
         let operation = match check {
-            Some(check) => {
-                let operation = check.begin();
-                stream.phase = Phase::Checking(check);
+            Some((check, operation)) => {
+                stream.phase = Phase::Checking(Box::new(check));
                 operation
             }
             None => stream.open(),

@@ -121,7 +121,8 @@ impl Configured {
         }
         check_role(rights.role, &settings)?;
         let whole_repository = grant.is_for_all() && rights.stanzas.is_none();
-        Ok(Authorized { settings, whole_repository, role: rights.role, umask: umask::inherited() })
+        let protection = self.server.own.protection;
+        Ok(Authorized { settings, whole_repository, role: rights.role, protection, umask: umask::inherited() })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
 use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
-use crate::repository::protection::Guard;
+use crate::repository::protection::{Guard, Measures};
 use crate::repository::read::ReadStream;
 use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
@@ -164,7 +164,7 @@ impl Session {
             output,
             settings: None,
             view: View::new("", None),
-            guard: Guard::new(Role::Reader),
+            guard: Guard::new(Measures::of_nobody()),
             streams: Vec::new(),
             active: None,
             block: None,
@@ -410,7 +410,7 @@ impl Session {
 
     /// What the client may do, once it is authorized.
     #[must_use]
-    pub const fn role(&self) -> Role {
+    pub fn role(&self) -> Role {
         self.guard.role()
     }
 
@@ -591,11 +591,13 @@ impl Session {
         let authorized = self.authority.authorize(&names, &parameters);
         self.names = Some(names);
         match authorized {
-            Ok(Authorized { settings, whole_repository, role, umask }) => {
+            Ok(Authorized { settings, whole_repository, role, protection, umask }) => {
                 self.umask = if settings.neutral_umask { 0 } else { umask };
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza).restricted(role, false);
-                self.guard = Guard::new(role);
+                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza)
+                    .restricted(role, !protection.min_age.is_zero());
+                let keys = settings.repository.own_pass.iter().chain(&settings.repository.cipher_pass).cloned();
+                self.guard = Guard::new(Measures { role, min_age: protection.min_age, keys: keys.collect() });
                 self.events.push_back(Event::Opened(Opened {
                     command: settings.command.name().to_owned(),
                     stanza: settings.stanza.clone(),

@@ -14,7 +14,7 @@ mod upload;
 
 use std::time::Duration;
 
-use crate::config::{Role, SessionSettings};
+use crate::config::{Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
 
 pub use buffers::release as release_buffers;
@@ -70,6 +70,8 @@ pub struct Authorized {
     pub whole_repository: bool,
     /// What it may do there.
     pub role: Role,
+    /// What the repository is protected with whatever the role.
+    pub protection: Protection,
     /// Bits that the modes of new files and directories lose, unless the client wants them as it says.
     pub umask: u32,
 }

@@ -104,8 +104,9 @@ impl Session {
         let at = place.location.clone();
         Ok(match self.guard.check(&self.view, place, path, access)? {
             None => task(start(at)),
-            Some(check) => task(Checked::begin(
+            Some((check, operation)) => task(Checked::begin(
                 check,
+                operation,
                 Box::new(|| {
                     let (begun, step) = start(at);
                     (Box::new(begun), step)

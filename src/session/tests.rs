@@ -39,6 +39,7 @@ impl Authority for Grant {
                 kind: RepositoryKind::Posix,
                 cipher: CipherType::None,
                 cipher_pass: None,
+                own_pass: None,
             },
             process: 1,
             exec_id: None,
@@ -49,7 +50,13 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: true, role: Role::Admin, umask: 0 })
+        Ok(Authorized {
+            settings,
+            whole_repository: true,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: 0,
+        })
     }
 }
 

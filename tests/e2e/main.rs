@@ -36,6 +36,8 @@ mod strangers;
 mod stress;
 mod transfer;
 mod trust;
+#[path = "../shared/victim.rs"]
+mod victim;
 #[path = "../shared/wire.rs"]
 mod wire;
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::archiving::archived_segments;
 use crate::for_each_release;
 use crate::harness::client::Client;
-use crate::harness::postgres::Cluster;
 use crate::harness::roles::{Role, assert_needs};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::{Bench, STANZA, own, temporary_files, wait_until_unlocked};

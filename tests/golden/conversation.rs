@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{Environment, Files, Role, Search, ServerSettings, load_from, parse_session};
+use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
 use repohostd::protocol::release::Release;
@@ -47,7 +47,13 @@ impl Authority for Anybody {
 
     fn authorize(&self, _names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         let settings = parse_session(&self.files, &Environment::default(), &self.server, self.release, parameters)?;
-        Ok(Authorized { settings, whole_repository: true, role: Role::Admin, umask: 0 })
+        Ok(Authorized {
+            settings,
+            whole_repository: true,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: 0,
+        })
     }
 }
 

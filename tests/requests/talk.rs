@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Role, SessionSettings};
+use repohostd::config::{
+    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
+};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -35,6 +37,7 @@ impl Authority for Granted {
             settings: settings.clone(),
             whole_repository: *whole_repository,
             role: *role,
+            protection: Protection::default(),
             umask: UMASK,
         })
     }
@@ -52,6 +55,7 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
             kind: RepositoryKind::Posix,
             cipher: CipherType::None,
             cipher_pass: None,
+            own_pass: None,
         },
         process: 1,
         exec_id: Some("1-test".to_owned()),

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, RemoteType, Repository, RepositoryKind, Role, SessionSettings};
+use repohostd::config::{
+    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
+};
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::disk::{Disk, Ticket};
@@ -68,6 +70,7 @@ impl Authority for Grant {
                 kind: RepositoryKind::Posix,
                 cipher: CipherType::None,
                 cipher_pass: None,
+                own_pass: None,
             },
             process: 0,
             exec_id: Some("1-simulation".to_owned()),
@@ -78,7 +81,13 @@ impl Authority for Grant {
             protocol_timeout: Duration::from_secs(60),
             db_timeout: Duration::from_secs(60),
         };
-        Ok(Authorized { settings, whole_repository: false, role: Role::Admin, umask: 0 })
+        Ok(Authorized {
+            settings,
+            whole_repository: false,
+            role: Role::Admin,
+            protection: Protection::default(),
+            umask: 0,
+        })
     }
 }
 

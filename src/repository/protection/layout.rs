@@ -20,7 +20,10 @@ pub enum Part<'a> {
     /// `archive.info` or `backup.info`, or the copy of it.
     Info,
     /// A directory of the archive, such as `15-1`.
-    Archive,
+    Archive {
+        /// Its name.
+        name: &'a str,
+    },
     /// A directory of WAL segments, such as `15-1/0000000100000000`.
     WalDirectory(Wal<'a>),
     /// A WAL segment, with the checksum of its content in its name.
@@ -76,7 +79,7 @@ fn archive_part(path: &str) -> Part<'_> {
     if !is_archive(archive) {
         return Part::Other;
     }
-    let Some(rest) = rest else { return Part::Archive };
+    let Some(rest) = rest else { return Part::Archive { name: archive } };
     match rest.split_once('/') {
         None if is_hex(rest, 16) => Part::WalDirectory(Wal { archive, name: rest }),
         None if rest.strip_suffix(".history").is_some_and(|timeline| is_hex(timeline, 8)) => Part::Record,
@@ -180,8 +183,8 @@ mod tests {
             (String::new(), Part::Stanza),
             ("archive.info".into(), Part::Info),
             ("archive.info.copy".into(), Part::Info),
-            ("15-1".into(), Part::Archive),
-            ("9.6-12".into(), Part::Archive),
+            ("15-1".into(), Part::Archive { name: "15-1" }),
+            ("9.6-12".into(), Part::Archive { name: "9.6-12" }),
             (format!("15-1/{directory}"), Part::WalDirectory(wal(directory))),
             ("15-1/00000002.history".into(), Part::Record),
             (format!("15-1/{directory}/{segment}.00000028.backup"), Part::Record),

@@ -1,8 +1,9 @@
-//! What protects a stanza from its own clients: their roles.
+//! What protects a stanza from its own clients: their roles, and the age of its backups.
 //!
 //! [`view`](super::view) finds by a path's name which [`rules::Rule`] is for a request; what the name
 //! does not tell is looked at here before the request begins.
 
+pub mod aged;
 pub mod check;
 pub mod layout;
 pub mod rules;
@@ -10,13 +11,16 @@ pub mod same;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::config::Role;
+use crate::disk::Operation;
 use crate::filter::whole;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{FilterSpec, Secret};
 
-use self::check::Check;
+use self::aged::Protected;
+use self::check::{Aged, Check, Matter, Unfinished, with_reason};
 use self::layout::Part;
 use self::rules::Rule;
 use super::view::{Access, Place, View};
@@ -27,6 +31,9 @@ pub(super) const MANIFEST: &str = "backup.manifest";
 /// How many requests in a row may rely on a backup that was seen to be unfinished. Other servers and
 /// pgbackrest itself may finish it, which nobody tells.
 const RELIED_MAXIMUM: u32 = 256;
+
+/// How long what was found to be protected is relied on.
+const FOUND_LASTS: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// Counts backups that were finished through this server.
@@ -42,7 +49,7 @@ pub(super) fn note_finished() {
 #[derive(Debug, Default)]
 pub struct Safeguard {
     /// What has to be looked at before.
-    pub check: Option<Check>,
+    pub check: Option<(Check, Operation)>,
     /// What may have the name before.
     pub replace: Replace,
     /// The file is made anew rather than opened, since another name of it may be protected.
@@ -66,42 +73,135 @@ pub enum Replace {
     },
 }
 
-/// The protection that a session is under.
+/// What a session is protected with.
 #[derive(Debug)]
-pub struct Guard {
-    role: Role,
-    unfinished: Rc<RefCell<Option<Unfinished>>>,
+pub struct Measures {
+    /// What the client may do.
+    pub role: Role,
+    /// `min-age`: how long backups and their WAL are not removed.
+    pub min_age: Duration,
+    /// What info files may be encrypted with.
+    pub keys: Rc<[Secret]>,
 }
 
-/// A backup that was seen without a manifest.
+impl Measures {
+    /// For whom is not authorized yet.
+    #[must_use]
+    pub fn of_nobody() -> Self {
+        Self { role: Role::Reader, min_age: Duration::ZERO, keys: Rc::default() }
+    }
+}
+
+/// The protection that a session is under.
 #[derive(Debug)]
-pub(super) struct Unfinished {
-    /// The directory of the backup.
+pub struct Guard(Rc<Shared>);
+
+/// What checks share with each other.
+#[derive(Debug)]
+struct Shared {
+    role: Role,
+    min_age: Duration,
+    keys: Rc<[Secret]>,
+    unfinished: RefCell<Option<Known<u32>>>,
+    protected: RefCell<Option<Known<Found>>>,
+}
+
+/// What was found to be protected, and when.
+#[derive(Debug)]
+struct Found(Instant, Rc<Protected>);
+
+/// Something that was found out about a directory.
+#[derive(Debug)]
+struct Known<T> {
     directory: String,
     finished_before: u64,
-    relied: u32,
+    what: T,
+}
+
+impl<T> Known<T> {
+    fn new(directory: String, what: T) -> RefCell<Option<Self>> {
+        RefCell::new(Some(Self { directory, finished_before: FINISHED.get(), what }))
+    }
+
+    fn is_of(&self, directory: &str) -> bool {
+        self.directory == directory && self.finished_before == FINISHED.get()
+    }
+}
+
+impl Shared {
+    fn is_known_unfinished(&self, directory: &str) -> bool {
+        let mut known = self.unfinished.borrow_mut();
+        let Some(known) = known.as_mut().filter(|known| known.is_of(directory)) else { return false };
+        known.what += 1;
+        known.what <= RELIED_MAXIMUM
+    }
+
+    fn note_unfinished(&self, directory: String) {
+        self.unfinished.swap(&Known::new(directory, 0));
+    }
+
+    /// What is protected in the stanza whose backups are in `directory`, if that is known.
+    fn protected(&self, directory: &str) -> Option<Rc<Protected>> {
+        let known = self.protected.borrow();
+        let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory))?.what;
+        (found.elapsed() < FOUND_LASTS).then(|| Rc::clone(protected))
+    }
+
+    fn note_protected(&self, directory: String, protected: &Rc<Protected>) {
+        self.protected.swap(&Known::new(directory, Found(Instant::now(), Rc::clone(protected))));
+    }
 }
 
 impl Guard {
-    /// The guard for a client of `role`.
+    /// The guard for a session.
     #[must_use]
-    pub fn new(role: Role) -> Self {
-        Self { role, unfinished: Rc::default() }
+    pub fn new(measures: Measures) -> Self {
+        let Measures { role, min_age, keys } = measures;
+        let (unfinished, protected) = (RefCell::default(), RefCell::default());
+        Self(Rc::new(Shared { role, min_age, keys, unfinished, protected }))
     }
 
-    /// What has to be looked at before `access` to `place` begins, if anything.
+    /// What the client may do.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.0.role
+    }
+
+    /// What has to be looked at before `access` to `place`, which the client calls `path`, begins, and
+    /// the first operation for it.
     ///
     /// # Errors
     ///
     /// What the client is told.
-    pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<Check>> {
-        let (Rule::Unfinished, Some(Part::Backup { label, .. })) = (place.rule, place.part()) else { return Ok(None) };
-        let directory = format!("{}/{label}", place.location.root.path().display());
-        if self.is_known_unfinished(&directory) {
+    pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<(Check, Operation)>> {
+        let part = place.part();
+        let unfinished = match part {
+            Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(Unfinished {
+                directory: format!("{}/{label}", place.location.root.path().display()),
+                label: label.to_owned(),
+                refusal: view.lacks(Role::Admin, path, access),
+            }),
+            _ => None,
+        };
+        let aged = match (place.area, part) {
+            _ if self.0.min_age.is_zero() => None,
+            (Some(area), Some(part)) => Matter::of(area, part, access).and_then(|matter| {
+                let backups = view.backups_of(&place.location)?;
+                Some(Aged { matter, backups, path: path.to_owned() })
+            }),
+            // All of the repository, or of its backups or archives.
+            _ if access == Access::RemoveTree && place.location.path.is_root() => {
+                return Err(Error::access(format!(
+                    "access denied: '{path}' cannot be removed while backups are protected by their age\nHINT: see \
+                     min-age in repohostd.conf of the repository host, and remove what is older by stanza."
+                )));
+            }
+            _ => None,
+        };
+        if unfinished.is_none() && aged.is_none() {
             return Ok(None);
         }
-        let refusal = view.lacks(Role::Admin, path, access);
-        Ok(Some(Check::unfinished(place, label, directory, refusal, Rc::clone(&self.unfinished))))
+        Check::begin(Rc::clone(&self.0), place.location.clone(), unfinished, aged)
     }
 
     /// What is seen to while `place` is written through `filters`.
@@ -111,11 +211,19 @@ impl Guard {
     /// As for [`Guard::check`].
     pub fn safeguard(&self, view: &View, place: &Place, path: &str, filters: &[FilterSpec]) -> Result<Safeguard> {
         let check = self.check(view, place, path, Access::Write)?;
-        let (part, is_new) = (place.part(), place.rule == Rule::New);
+        let part = place.part();
+        // What no client may remove, none may replace either.
+        let is_kept = !self.0.min_age.is_zero() && matches!(part, Some(Part::Segment(_) | Part::Record));
+        let is_new = place.rule == Rule::New || is_kept;
         let finishes = matches!(part, Some(Part::Backup { rest: MANIFEST, .. })) && place.rule == Rule::Unfinished;
         let replace = if is_new || finishes {
-            let mut refusal = view.lacks(Role::Admin, path, Access::Write);
-            refusal.message = refusal.message.replacen('\n', ", which is there already with other content\n", 1);
+            let refusal = match self.role() {
+                Role::Admin => Error::access(format!(
+                    "access denied: '{path}' is there with other content and is not replaced while files are protected \
+                     by their age\nHINT: see min-age in repohostd.conf of the repository host."
+                )),
+                _ => with_reason(view.lacks(Role::Admin, path, Access::Write), "which is there with other content"),
+            };
             Replace::Never {
                 named_by_content: matches!(part, Some(Part::Segment(_))),
                 key: whole::encryption_key(filters).cloned(),
@@ -126,17 +234,7 @@ impl Guard {
         };
         Ok(Safeguard { check, replace, separate: view.is_guarded() })
     }
-
-    /// What the client may do.
-    #[must_use]
-    pub const fn role(&self) -> Role {
-        self.role
-    }
-
-    fn is_known_unfinished(&self, directory: &str) -> bool {
-        let mut known = self.unfinished.borrow_mut();
-        let Some(known) = known.as_mut().filter(|known| known.directory == directory) else { return false };
-        known.relied += 1;
-        known.finished_before == FINISHED.get() && known.relied <= RELIED_MAXIMUM
-    }
 }
+
+#[cfg(test)]
+mod tests;

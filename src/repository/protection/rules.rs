@@ -30,7 +30,7 @@ impl Rule {
             return Self::Allowed;
         }
         match (area, part, access) {
-            (Area::Archive, Part::Archive | Part::WalDirectory(_), Access::Directory) => {
+            (Area::Archive, Part::Archive { .. } | Part::WalDirectory(_), Access::Directory) => {
                 least(Role::Archiver, Self::Allowed)
             }
             (Area::Archive, Part::Segment(_) | Part::Record, Access::Write) => least(Role::Archiver, Self::New),

@@ -1,0 +1,209 @@
+//! Which backups are too young to be removed, whoever wants to: `min-age`.
+//!
+//! A backup's age is that of its manifest by the file system's own clock, which no client can set. What
+//! a young backup depends on is protected with it: the backups that hold files of it and the WAL that
+//! makes it consistent, as `backup.info` tells. Where that cannot be read, every backup of the same
+//! set that is not younger counts as needed.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::MANIFEST;
+use super::layout::{Wal, is_label};
+use crate::disk::{Completion, Kind, Level, Location, Operation, Outcome, RelativePath};
+use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::filter::Secret;
+use crate::repository::errno::ENOENT;
+use crate::repository::info_file::{self, InfoFile, Reading, WalRange};
+use crate::repository::unexpected_outcome;
+use crate::repository::whole_file::{Progress as FileProgress, WholeFile};
+
+/// The two info files of a stanza's backups, in the order in which they are tried.
+const INFO: [&str; 2] = ["backup.info", "backup.info.copy"];
+
+/// Backups of a stanza that no client may remove, and the WAL that they need.
+#[derive(Debug, Default)]
+pub struct Protected {
+    labels: BTreeSet<String>,
+    wal: Vec<WalRange>,
+}
+
+impl Protected {
+    /// Labels of the backups.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeSet<String> {
+        &self.labels
+    }
+
+    /// Whether a segment, or anything in a directory of segments, is needed.
+    #[must_use]
+    pub fn needs(&self, wal: Wal<'_>) -> bool {
+        let from = |name: &str| name.get(..wal.name.len()).unwrap_or_default().to_owned();
+        self.wal.iter().any(|range| {
+            range.archive_id == wal.archive && (from(&range.start)..=from(&range.stop)).contains(&wal.name.to_owned())
+        })
+    }
+
+    /// Whether anything in an archive is needed.
+    #[must_use]
+    pub fn needs_archive(&self, archive: &str) -> bool {
+        self.wal.iter().any(|range| range.archive_id == archive)
+    }
+}
+
+/// Whether something that was last changed at `changed`, in seconds since 1970, is younger than `age`.
+#[must_use]
+pub fn is_young(changed: i64, age: Duration) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
+    // what comes from the future is as young as can be
+    now.saturating_sub(changed) < age
+}
+
+/// How finding out goes on.
+#[derive(Debug)]
+pub enum Progress {
+    /// With this operation.
+    Disk(Operation),
+    /// Not at all: these are they.
+    Found(Protected),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Listing,
+    /// Looking at the manifest of the last of these labels.
+    Ages(Vec<String>),
+    Info(WholeFile, usize),
+}
+
+/// Finds out what is protected in one stanza.
+#[derive(Debug)]
+pub struct Search {
+    /// `backup/STANZA`.
+    backups: Location,
+    min_age: Duration,
+    keys: Rc<[Secret]>,
+    phase: Phase,
+    finished: BTreeSet<String>,
+    young: BTreeSet<String>,
+}
+
+impl Search {
+    /// Looks through `backups`, whose info files may be encrypted with one of `keys`.
+    #[must_use]
+    pub fn new(backups: Location, min_age: Duration, keys: Rc<[Secret]>) -> Self {
+        let (finished, young) = (BTreeSet::new(), BTreeSet::new());
+        Self { backups, min_age, keys, phase: Phase::Listing, finished, young }
+    }
+
+    /// The first operation.
+    #[must_use]
+    pub fn begin(&self) -> Operation {
+        Operation::List { at: self.backups.clone(), level: Level::Type }
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told when it cannot be found out.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        match &mut self.phase {
+            Phase::Listing => {
+                let (entries, rest) = match completion {
+                    Ok(Outcome::Entries(entries, rest)) => (entries, rest),
+                    Ok(_) => return Err(unexpected_outcome()),
+                    Err(failure) if failure.errno == ENOENT => return Ok(Progress::Found(Protected::default())),
+                    Err(failure) => return Err(failed("list backups in", &self.backups, failure.errno.0)),
+                };
+                let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
+                self.finished.extend(backups.map(|entry| entry.name).filter(|name| is_label(name)));
+                if let Some(listing) = rest {
+                    return Ok(Progress::Disk(Operation::ListMore { listing }));
+                }
+                let labels: Vec<_> = std::mem::take(&mut self.finished).into_iter().collect();
+                self.look(labels)
+            }
+            Phase::Ages(labels) => {
+                let (mut labels, label) = (std::mem::take(labels), completion);
+                let Some(last) = labels.pop() else { return Err(unexpected_outcome()) };
+                match label {
+                    Ok(Outcome::Metadata(metadata)) => {
+                        if is_young(metadata.changed, self.min_age) {
+                            self.young.insert(last.clone());
+                        }
+                        self.finished.insert(last);
+                    }
+                    Ok(_) => return Err(unexpected_outcome()),
+                    Err(failure) if failure.errno == ENOENT => {}
+                    Err(failure) => return Err(failed("look at backup", last, failure.errno.0)),
+                }
+                self.look(labels)
+            }
+            Phase::Info(file, index) => {
+                let index = *index;
+                let bytes = match file.resume(completion)? {
+                    FileProgress::Disk(operation) => return Ok(Progress::Disk(operation)),
+                    FileProgress::Read(bytes) => bytes,
+                    FileProgress::Missing | FileProgress::TooLarge | FileProgress::Failed(_) => Vec::new(),
+                };
+                let keys: Vec<&[u8]> = self.keys.iter().map(|key| key.0.as_slice()).collect();
+                match InfoFile::read(&bytes, &keys) {
+                    Reading::Known(info) => Ok(Progress::Found(self.protected(Some(&info)))),
+                    Reading::Opaque | Reading::Damaged(_) => Ok(self.read_info(index + 1)),
+                }
+            }
+        }
+    }
+
+    /// Looks at the last of `labels`; once there are none, goes on.
+    fn look(&mut self, labels: Vec<String>) -> Result<Progress> {
+        let Some(last) = labels.last() else {
+            return Ok(if self.young.is_empty() { Progress::Found(Protected::default()) } else { self.read_info(0) });
+        };
+        let at = self.below(&format!("{last}/{MANIFEST}"))?;
+        self.phase = Phase::Ages(labels);
+        Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Detail }))
+    }
+
+    fn read_info(&mut self, index: usize) -> Progress {
+        let Some(at) = INFO.get(index).and_then(|name| self.below(name).ok()) else {
+            return Progress::Found(self.protected(None));
+        };
+        let file = WholeFile::new(at, info_file::MAXIMUM);
+        let operation = file.begin();
+        self.phase = Phase::Info(file, index);
+        Progress::Disk(operation)
+    }
+
+    /// What young backups need, as `info` says or as their labels do.
+    fn protected(&self, info: Option<&InfoFile>) -> Protected {
+        let mut protected = Protected::default();
+        let mut pending: Vec<String> = self.young.iter().cloned().collect();
+        while let Some(label) = pending.pop() {
+            if let Some(backup) = info.and_then(|info| info.backup(&label)) {
+                protected.wal.extend(backup.wal);
+                pending.extend(backup.references.into_iter().chain(backup.prior));
+            } else {
+                let set = label.split('_').next().unwrap_or_default();
+                let needed = |other: &&String| other.starts_with(set) && **other <= label;
+                pending.extend(self.finished.iter().filter(needed).cloned());
+            }
+            pending.retain(|other| *other != label && !protected.labels.contains(other));
+            protected.labels.insert(label);
+        }
+        protected
+    }
+
+    fn below(&self, path: &str) -> Result<Location> {
+        let path = RelativePath::new(path).ok_or_else(unexpected_outcome)?;
+        Ok(Location::new(Rc::clone(&self.backups.root), path).without_links())
+    }
+}
+
+fn failed(what: &str, which: impl std::fmt::Display, errno: i32) -> Error {
+    let message = format_args!("unable to {what} '{which}', so that nothing is removed before its min-age");
+    Error::system(Code::FileOpen, message, errno)
+}
