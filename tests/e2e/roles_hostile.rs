@@ -112,6 +112,10 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
             denied(&path, client.path_remove(&path, false));
             denied(&path, client.remove(&path));
             denied(&path, client.link("evil", &path, false));
+            if place != "backup/demo" || role != Role::Backup {
+                // who makes backups may put the directory of all of them on stable storage
+                assert!(!client.path_create(&format!("{path}/evil")).is_done(), "{path}");
+            }
             tried.extend(["s-pr", "s-r", "s-lc"].map(|request| (request, path.clone())));
         }
         for place in [&format!("{FINISHED}/backup.manifest"), FINISHED_FILE, "backup/demo/evil", "file", "new"] {
@@ -121,13 +125,21 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
             }
             tried.push((if release == "2.45" { "s-ow" } else { "s-wr" }, path));
         }
+        for place in ["backup/other", "archive/other", "backup/demo2/backup.info", "file", "lock"] {
+            let path = format!("{base}/{place}");
+            denied(&path, client.info(&path, true));
+            denied(&path, client.list(&path));
+            denied(&path, client.read(&path));
+            denied(&path, client.path_create(&path));
+            denied(&path, client.path_sync(&path));
+        }
         drop(client);
         for (request, path) in tried {
             let words = [role.subject(), request.to_owned(), path];
             wait_until(&format!("a log line with {words:?}"), crate::harness::SOON, || {
-                bench.server.log()[mark..].lines().any(|line| {
-                    line.contains("demo") && words.iter().all(|word| line.contains(word.as_str()))
-                })
+                bench.server.log()[mark..]
+                    .lines()
+                    .any(|line| line.contains("demo") && words.iter().all(|word| line.contains(word.as_str())))
             });
         }
         before.assert_unchanged(&repository);
@@ -202,7 +214,9 @@ fn a_hostile_client_gets_no_session_that_its_role_is_not_for(release: &str) {
     }
     before.assert_unchanged(&repository);
     wait_until("the locks to go", crate::harness::SOON, || {
-        files(&locks).iter().all(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-")))
+        files(&locks)
+            .iter()
+            .all(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-")))
     });
 
     // a certificate that no section names has the default role, and one that nothing is granted has nothing

@@ -7,6 +7,7 @@ mod reach;
 mod roles;
 mod sessions;
 mod talk;
+mod tree;
 #[path = "../shared/victim.rs"]
 mod victim;
 #[path = "../shared/wire.rs"]

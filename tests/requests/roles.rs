@@ -11,9 +11,8 @@ use std::path::Path;
 use repohostd::config::{Command, Role, SessionSettings};
 
 use crate::talk::{converse, settings};
-use crate::victim::{
-    self, FINISHED, FINISHED_FILE, HISTORY, LABEL, MANIFEST_HISTORY, SECRET, SEGMENT, UNFINISHED, changes, contents,
-};
+use crate::tree::{changes, contents};
+use crate::victim::{self, FINISHED, FINISHED_FILE, HISTORY, LABEL, MANIFEST_HISTORY, SECRET, SEGMENT, UNFINISHED};
 use crate::wire::{Answer, Conversation, How};
 
 /// One of each framing and each layout of requests.
@@ -45,9 +44,8 @@ enum Ask {
 
 use Ask::{Atomic, Follow, HardFrom, HardHere, Info, List, Make, Plain, Read, Remove, Rmdir, Rmtree, SoftHere, Sync};
 
-const ALL: [Ask; 14] = [
-    Info, Follow, List, Read, Atomic, Plain, Make, Sync, Remove, Rmdir, Rmtree, SoftHere, HardHere, HardFrom,
-];
+const ALL: [Ask; 14] =
+    [Info, Follow, List, Read, Atomic, Plain, Make, Sync, Remove, Rmdir, Rmtree, SoftHere, HardHere, HardFrom];
 
 /// What of a directory or of a file can be looked at.
 const DIRECTORY: &[Ask] = &[Info, Follow, List];
@@ -175,16 +173,17 @@ fn backups() -> Vec<Row> {
         row(finished("backup.manifest"), FILE, &[], &[]).either(&[(Role::Backup, HardFrom)]),
         row(finished("backup.manifest.copy"), FILE, &[], &[]).either(&[(Role::Backup, HardFrom)]),
         row("backup/demo/20260101-000000F_20260102-000000I/pg_data/PG_VERSION", FILE, &[], &[HardFrom]),
-        row("backup/demo/latest", &[Info, Follow], &[], &[Remove])
-            .either(&[(Role::Backup, Rmtree)]),
+        row("backup/demo/latest", &[Info, Follow], &[], &[Remove]).either(&[(Role::Backup, Rmtree)]),
         row("backup/demo/latest/pg_data/base/1/1", FILE, &[], &[]).either(&[(Role::Backup, HardFrom)]),
         row(MANIFEST_HISTORY, FILE, &[], &[]).either(&[(Role::Backup, HardFrom)]),
         row("backup/demo/backup.history", DIRECTORY, &[], &[Sync]).either(&[(Role::Backup, Make)]),
-        row("backup/demo/backup.history/2026", DIRECTORY, &[], &[]).either(&[(Role::Backup, Make), (Role::Backup, Sync)]),
+        row("backup/demo/backup.history/2026", DIRECTORY, &[], &[])
+            .either(&[(Role::Backup, Make), (Role::Backup, Sync)]),
         row("backup/demo/backup.history/2026/20260103-000000F.manifest.gz", NOTHING, &[], &[Atomic])
             .either(&[(Role::Backup, Plain)]),
         row(UNFINISHED, DIRECTORY, &[], &[Make, Sync, Rmtree]),
-        row(unfinished("pg_data/base/1/1"), FILE, &[], &[Atomic, Plain, Remove, HardFrom]).either(&[(Role::Backup, Make)]),
+        row(unfinished("pg_data/base/1/1"), FILE, &[], &[Atomic, Plain, Remove, HardFrom])
+            .either(&[(Role::Backup, Make)]),
         row(unfinished("pg_data"), DIRECTORY, &[], &[Make, Sync, Rmtree]),
         row(unfinished("backup.manifest.copy"), FILE, &[], &[Atomic, Plain, Remove])
             .either(&[(Role::Backup, Make), (Role::Backup, HardFrom)]),
@@ -244,17 +243,14 @@ fn backups() -> Vec<Row> {
         "backup/demo/20260104-000000F/pg_data/base/1/1".to_owned(),
         "backup/demo/20260101-000000F_20260104-000000I/backup.manifest.copy".to_owned(),
     ] {
-        let rest: &'static [(Role, Ask)] = &[
-            (Role::Backup, Rmdir),
-            (Role::Backup, Rmtree),
-            (Role::Backup, SoftHere),
-            (Role::Backup, HardHere),
-        ];
+        let rest: &'static [(Role, Ask)] =
+            &[(Role::Backup, Rmdir), (Role::Backup, Rmtree), (Role::Backup, SoftHere), (Role::Backup, HardHere)];
         rows.push(row(new, NOTHING, &[], &[Atomic, Plain, Make]).either(rest));
     }
     // a directory of a new backup can be made, and nothing else can be in its place
     rows.push(
-        row("backup/demo/20260104-000000F", NOTHING, &[], &[Make]).either(&[(Role::Backup, Rmdir), (Role::Backup, Rmtree)]),
+        row("backup/demo/20260104-000000F", NOTHING, &[], &[Make])
+            .either(&[(Role::Backup, Rmdir), (Role::Backup, Rmtree)]),
     );
     // what only looks like it
     let names = [
@@ -408,7 +404,8 @@ impl Drop for Findings {
 /// Tries every request on the place of a row, and compares with what the row says.
 fn try_row(findings: &mut Findings, row: &Row, role: Role, release: &str, by_component: bool) {
     let shown: String = row.path.chars().take(120).collect();
-    let about = |what: Ask| format!("{release} {role:?} {what:?} {shown}{}", if by_component { " (walked)" } else { "" });
+    let about =
+        |what: Ask| format!("{release} {role:?} {what:?} {shown}{}", if by_component { " (walked)" } else { "" });
     let shared = repository();
     let untouched = contents(shared.path());
     for what in ALL {
@@ -438,7 +435,9 @@ fn try_row(findings: &mut Findings, row: &Row, role: Role, release: &str, by_com
             Answer::Failed(code, text) => {
                 let helpful = Role::ALL.into_iter().find(|other| row.is_done(*other, what));
                 if let Some(helpful) = helpful
-                    && (code != 105 || !text.contains("access denied: ") || !text.contains(&format!("role '{}'", helpful.name())))
+                    && (code != 105
+                        || !text.contains("access denied: ")
+                        || !text.contains(&format!("role '{}'", helpful.name())))
                 {
                     findings.note(format_args!("{}: should name {helpful:?}: {code} {text}", about(what)));
                 }
@@ -586,7 +585,9 @@ fn a_link_to_a_protected_place_is_no_way_to_change_it() {
         for (number, target) in targets.iter().enumerate() {
             let link = format!("{own}/link-{number}");
             client.link(target, &link, false);
-            for below in ["", "/pg_data/base/1/1", "/base/1/1", "/backup.manifest", "/new", "/20260101-000000F", "/2026"] {
+            for below in
+                ["", "/pg_data/base/1/1", "/base/1/1", "/backup.manifest", "/new", "/20260101-000000F", "/2026"]
+            {
                 let path = format!("{link}{below}");
                 client.path_create(&path);
                 client.path_create(&format!("{path}/new"));

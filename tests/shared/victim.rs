@@ -1,10 +1,9 @@
 //! A repository that hostile clients are let loose on: stanza `demo` with what they must not touch, a
 //! backup that is being made, and two stanzas that are none of their business.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A finished backup of the stanza, and one of its files.
 pub(crate) const FINISHED: &str = "backup/demo/20260101-000000F";
@@ -61,31 +60,4 @@ pub(crate) fn build(base: &Path) {
     symlink("../20260101-000000F/pg_data/base/1/1", unfinished.join("f")).expect("a link can be made");
     symlink("pg_data", unfinished.join("own")).expect("a link can be made");
     fs::hard_link(base.join(FINISHED_FILE), unfinished.join("h")).expect("a link can be made");
-}
-
-/// Everything below `base` with its content; a directory has none, a link's is its text.
-pub(crate) fn contents(base: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut pending = vec![base.to_owned()];
-    while let Some(path) = pending.pop() {
-        let metadata = fs::symlink_metadata(&path).expect("what is listed can be looked at");
-        let content = if metadata.is_dir() {
-            let list = fs::read_dir(&path).expect("a directory can be listed");
-            pending.extend(list.map(|entry| entry.expect("a directory can be listed").path()));
-            b"a directory".to_vec()
-        } else if metadata.is_symlink() {
-            let target = fs::read_link(&path).expect("a link can be read");
-            [b"a link to ", target.as_os_str().as_encoded_bytes()].concat()
-        } else {
-            fs::read(&path).expect("a file can be read")
-        };
-        found.insert(path.strip_prefix(base).expect("it is below").to_owned(), content);
-    }
-    found
-}
-
-/// Names that differ between two moments.
-pub(crate) fn changes(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<PathBuf> {
-    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
-    names.filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }

@@ -24,7 +24,8 @@ struct Tls(StreamOwned<ClientConnection, TcpStream>);
 pub(crate) fn connect(port: u16, identity: &Identity, release: &str) -> Conversation {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut text = identity.certificate.as_bytes();
-    let chain = rustls_pemfile::certs(&mut text).map(|certificate| certificate.expect("a certificate in PEM")).collect();
+    let chain =
+        rustls_pemfile::certs(&mut text).map(|certificate| certificate.expect("a certificate in PEM")).collect();
     let key = rustls_pemfile::private_key(&mut identity.key.as_bytes()).expect("PEM").expect("a key in PEM");
     let key = provider.key_provider.load_private_key(key).expect("a key that rustls knows");
     // the user guide's certificates are of version 1, which rustls would not look at otherwise
