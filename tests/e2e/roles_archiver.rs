@@ -157,26 +157,26 @@ fn an_archiver_can_do_nothing_else(release: &str) {
 
     let client = &bench.client;
     let before = Snapshot::of(&bench.server.repository());
-    assert_needs(client.run(&["annotate", "--set", &label, "--annotation=one=1"]), Role::Backup);
+    assert_needs(&client.run(&["annotate", "--set", &label, "--annotation=one=1"]), Role::Backup);
     for command in ["stanza-create", "stanza-upgrade"] {
-        assert_needs(client.run(&[command, "--no-online"]), Role::Admin);
+        assert_needs(&client.run(&[command, "--no-online"]), Role::Admin);
     }
     if release != "2.45" {
-        assert_needs(client.run(&["backup", "--no-online"]), Role::Backup);
-        assert_needs(client.run(&["expire"]), Role::Admin);
+        assert_needs(&client.run(&["backup", "--no-online"]), Role::Backup);
+        assert_needs(&client.run(&["expire"]), Role::Admin);
     }
     let archived = archived_path(&bench.server.repository(), &segment);
     let name = archived.strip_prefix(bench.server.repository()).expect("it is in the repository").display().to_string();
     if release == "2.60.0" {
-        assert_needs(client.run(&["repo-rm", &name]), Role::Admin);
-        assert_needs(client.run(&["repo-rm", "--recurse", &format!("archive/{STANZA}/15-1")]), Role::Admin);
+        assert_needs(&client.run(&["repo-rm", &name]), Role::Admin);
+        assert_needs(&client.run(&["repo-rm", "--recurse", &format!("archive/{STANZA}/15-1")]), Role::Admin);
     } else {
-        assert_needs(client.run(&["repo-put", &name]), Role::Admin);
+        assert_needs(&client.run(&["repo-put", &name]), Role::Admin);
     }
     client.ok(&["stop"]);
     let output = client.run(&["stanza-delete", "--force"]);
     client.ok(&["start"]);
-    assert_needs(output, Role::Admin);
+    assert_needs(&output, Role::Admin);
     before.assert_unchanged(&bench.server.repository());
 }
 

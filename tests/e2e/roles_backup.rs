@@ -214,10 +214,10 @@ fn a_finished_backup_is_not_touched(release: &str) {
     let label = client.labels().remove(0);
     let before = Snapshot::of(&bench.server.repository());
     for command in ["stanza-create", "stanza-upgrade"] {
-        assert_needs(client.run(&[command, "--no-online"]), Role::Admin);
+        assert_needs(&client.run(&[command, "--no-online"]), Role::Admin);
     }
     if release != "2.45" {
-        assert_needs(client.run(&["expire", "--set", &label]), Role::Admin);
+        assert_needs(&client.run(&["expire", "--set", &label]), Role::Admin);
     }
     let finished = format!("backup/{STANZA}/{label}");
     for name in [
@@ -227,20 +227,20 @@ fn a_finished_backup_is_not_touched(release: &str) {
         format!("backup/{STANZA}/20990101-000000F/x"),
     ] {
         if release == "2.60.0" {
-            assert_needs(client.run(&["repo-rm", &name]), Role::Admin);
+            assert_needs(&client.run(&["repo-rm", &name]), Role::Admin);
         } else {
-            assert_needs(client.run(&["repo-put", &name]), Role::Admin);
+            assert_needs(&client.run(&["repo-put", &name]), Role::Admin);
         }
     }
     if release == "2.60.0" {
         for name in [&finished, &format!("archive/{STANZA}/15-1"), &format!("backup/{STANZA}")] {
-            assert_needs(client.run(&["repo-rm", "--recurse", name]), Role::Admin);
+            assert_needs(&client.run(&["repo-rm", "--recurse", name]), Role::Admin);
         }
     }
     client.ok(&["stop"]);
     let output = client.run(&["stanza-delete", "--force"]);
     client.ok(&["start"]);
-    assert_needs(output, Role::Admin);
+    assert_needs(&output, Role::Admin);
     before.assert_unchanged(&bench.server.repository());
 }
 

@@ -17,7 +17,7 @@ for_each_release! {
 }
 
 fn a_reader_restores_and_looks_at_everything(release: &str) {
-    reads_everything(Bench::with_roles(release));
+    reads_everything(Bench::with_roles(release), false);
 }
 
 fn a_reader_restores_what_is_encrypted(release: &str) {
@@ -28,10 +28,10 @@ fn a_reader_restores_what_is_encrypted(release: &str) {
         // which it can store but not verify
         bench.store_blocks();
     }
-    reads_everything(bench);
+    reads_everything(bench, true);
 }
 
-fn reads_everything(mut bench: Bench) {
+fn reads_everything(mut bench: Bench, is_encrypted: bool) {
     let mut cluster = bench.with_cluster();
     cluster.fill(1);
     bench.ok(&["backup", "--type=full"]);
@@ -49,7 +49,10 @@ fn reads_everything(mut bench: Bench) {
     let labels = reader.labels();
     assert_eq!(labels.len(), 2);
     reader.ok(&["info", "--set", &labels[1]]);
-    reader.ok(&["manifest", "--set", &labels[1]]);
+    if !is_encrypted || bench.client.release == "2.60.0" {
+        // earlier ones ask nobody for the passphrase
+        reader.ok(&["manifest", "--set", &labels[1]]);
+    }
     reader.verifies();
     let listed = reader.ok(&["repo-ls", "--recurse", "--log-level-console=off"]);
     for path in files(&bench.server.repository().join("backup").join(STANZA)) {
@@ -85,15 +88,15 @@ fn a_reader_can_change_nothing(release: &str) {
 
     let reader = bench.client_of(Role::Reader);
     let before = Snapshot::of(&bench.server.repository());
-    assert_needs(reader.run(&["archive-push", &segment]), Role::Archiver);
-    assert_needs(reader.run(&["annotate", "--set", &label, "--annotation=one=1"]), Role::Backup);
+    assert_needs(&reader.run(&["archive-push", &segment]), Role::Archiver);
+    assert_needs(&reader.run(&["annotate", "--set", &label, "--annotation=one=1"]), Role::Backup);
     for command in ["stanza-create", "stanza-upgrade"] {
-        assert_needs(reader.run(&[command, "--no-online"]), Role::Admin);
+        assert_needs(&reader.run(&[command, "--no-online"]), Role::Admin);
     }
     if release != "2.45" {
         // whose backups and expirations need no server
-        assert_needs(reader.run(&["backup", "--no-online"]), Role::Backup);
-        assert_needs(reader.run(&["expire"]), Role::Admin);
+        assert_needs(&reader.run(&["backup", "--no-online"]), Role::Backup);
+        assert_needs(&reader.run(&["expire"]), Role::Admin);
     }
     refuses_to_change_files(&bench, &reader, &label);
     assert_deletes_nothing(&reader);
@@ -111,7 +114,7 @@ fn a_client_without_a_role_is_what_the_default_says(release: &str) {
     bench.server.config.add("global", "tls-server-auth", "host-admin=demo");
     let _cluster = bench.create_cluster();
     bench.server.start();
-    assert_needs(bench.client.run(&["stanza-create", "--no-online"]), Role::Admin);
+    assert_needs(&bench.client.run(&["stanza-create", "--no-online"]), Role::Admin);
     bench.client_of(Role::Admin).ok(&["stanza-create", "--no-online"]);
     bench.client.ok(&["info"]);
 
@@ -125,10 +128,10 @@ fn a_client_without_a_role_is_what_the_default_says(release: &str) {
 fn refuses_to_change_files(bench: &Bench, reader: &crate::harness::client::Client, label: &str) {
     let name = format!("backup/{STANZA}/{label}/backup.manifest");
     if bench.client.release == "2.60.0" {
-        assert_needs(reader.run(&["repo-rm", &name]), Role::Admin);
-        assert_needs(reader.run(&["repo-rm", "--recurse", &format!("backup/{STANZA}/{label}")]), Role::Admin);
+        assert_needs(&reader.run(&["repo-rm", &name]), Role::Admin);
+        assert_needs(&reader.run(&["repo-rm", "--recurse", &format!("backup/{STANZA}/{label}")]), Role::Admin);
     } else {
-        assert_needs(reader.run(&["repo-put", &name]), Role::Admin);
+        assert_needs(&reader.run(&["repo-put", &name]), Role::Admin);
     }
 }
 
@@ -137,5 +140,5 @@ fn assert_deletes_nothing(client: &crate::harness::client::Client) {
     client.ok(&["stop"]);
     let output = client.run(&["stanza-delete", "--force"]);
     client.ok(&["start"]);
-    assert_needs(output, Role::Admin);
+    assert_needs(&output, Role::Admin);
 }
