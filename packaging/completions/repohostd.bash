@@ -28,7 +28,7 @@ _repohostd() {
         mapfile -t COMPREPLY < <(compgen -W 'off error warn info detail debug trace' -- "$cur")
         return
         ;;
-    --port | --release | --repo | --restore | --stanza | --tls-server-*) return ;;
+    --client | --port | --release | --repo | --restore | --stanza | --tls-server-*) return ;;
     esac
     if [[ $cur != -* ]] && ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W 'serve check status learn history systemd-drop-in quickstart ping version help' -- "$cur")
@@ -42,6 +42,7 @@ _repohostd() {
             --repohostd-config= --help'
         [[ $command != status ]] || options+=' --json'
         [[ $command != history ]] || options+=' --stanza= --repo= --restore='
+        [[ $command != check ]] || options+=' --client='
         ;;
     quickstart) options='--directory --port --release --pg-path --help' ;;
     ping) options='--port --help' ;;

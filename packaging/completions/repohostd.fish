@@ -29,6 +29,7 @@ complete -c repohostd -n $server -l log-path -x -a '(__fish_complete_directories
 complete -c repohostd -n $server -l release -x -d 'Release to announce'
 complete -c repohostd -n $server -l repohostd-config -r -F -d 'File of its own settings'
 
+complete -c repohostd -n '__fish_seen_subcommand_from check' -l client -x -d 'Say what the client with this name may do'
 complete -c repohostd -n '__fish_seen_subcommand_from status' -l json -d 'Print what the server said'
 complete -c repohostd -n '__fish_seen_subcommand_from history' -l stanza -x -d 'Only versions of this stanza'
 complete -c repohostd -n '__fish_seen_subcommand_from history' -l repo -x -d 'Only versions in this repository'

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use argh::FromArgs;
 
-use super::systemd_drop_in;
+use super::{rights, systemd_drop_in};
 use crate::config::{self, Environment, Search};
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::releases::policy::Policy;
@@ -12,7 +12,8 @@ use crate::server::{listen, reload};
 
 /// read the configuration and the certificates as the server would, print every setting with its
 /// source, and say what is wrong; takes the options of 'serve'. The exit status is 0, or the number of the first error; with
-/// '--systemd', as the unit calls it, what the service can reach is checked too, and the status is 78.
+/// '--systemd', as the unit calls it, what the service can reach is checked too, and the status is 78. With
+/// '--client=NAME', say instead what the client with that name in its certificate may do.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 pub struct Check {}
@@ -27,6 +28,19 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     super::log_to_stderr();
     let mut arguments = arguments.to_vec();
     let in_service = super::take_systemd(&mut arguments);
+    match rights::take_client(&mut arguments) {
+        Ok(None) => {}
+        Ok(Some(names)) => {
+            return match rights::describe(&arguments, environment, &names) {
+                Ok(text) => {
+                    super::say(&text);
+                    0
+                }
+                Err(error) => super::fail(&error),
+            };
+        }
+        Err(error) => return super::fail(&error),
+    }
     let result = if in_service { check_service(&arguments, environment) } else { check(&arguments, environment) };
     match result {
         Ok(warnings) => {

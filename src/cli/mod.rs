@@ -10,6 +10,7 @@ pub mod history;
 pub mod learn;
 pub mod ping;
 pub mod quickstart;
+mod rights;
 pub mod serve;
 pub mod status;
 pub mod systemd_drop_in;

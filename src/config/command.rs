@@ -28,29 +28,31 @@ pub enum Command {
     Verify,
 }
 
-const ALL: [Command; 17] = [
-    Command::Annotate,
-    Command::ArchiveGet,
-    Command::ArchivePush,
-    Command::Backup,
-    Command::Check,
-    Command::Expire,
-    Command::Info,
-    Command::Manifest,
-    Command::RepoGet,
-    Command::RepoLs,
-    Command::RepoPut,
-    Command::RepoRm,
-    Command::Restore,
-    Command::StanzaCreate,
-    Command::StanzaDelete,
-    Command::StanzaUpgrade,
-    Command::Verify,
-];
 const WITHOUT_REMOTE: [&str; 7] = ["help", "repo-create", "server", "server-ping", "start", "stop", "version"];
 const ROLES: [&str; 3] = ["async", "local", "remote"];
 
 impl Command {
+    /// All commands.
+    pub const ALL: [Self; 17] = [
+        Self::Annotate,
+        Self::ArchiveGet,
+        Self::ArchivePush,
+        Self::Backup,
+        Self::Check,
+        Self::Expire,
+        Self::Info,
+        Self::Manifest,
+        Self::RepoGet,
+        Self::RepoLs,
+        Self::RepoPut,
+        Self::RepoRm,
+        Self::Restore,
+        Self::StanzaCreate,
+        Self::StanzaDelete,
+        Self::StanzaUpgrade,
+        Self::Verify,
+    ];
+
     /// The name as it stands on a command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -84,7 +86,7 @@ impl Command {
     pub(super) fn from_word(word: &str) -> Result<Self> {
         let invalid = |message: String| Err(Error::new(Code::CommandInvalid, message));
         let (name, role) = word.split_once(':').map_or((word, None), |(name, role)| (name, Some(role)));
-        let command = ALL.into_iter().find(|command| command.name() == name);
+        let command = Self::ALL.into_iter().find(|command| command.name() == name);
         if command.is_none() && !WITHOUT_REMOTE.contains(&name) {
             return invalid(format!("invalid command '{word}'"));
         }

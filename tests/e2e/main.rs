@@ -26,12 +26,20 @@ mod quickstart;
 mod recovery;
 mod releases;
 mod retention;
+mod roles_archiver;
+mod roles_backup;
+mod roles_hostile;
+mod roles_reader;
 mod soak;
 mod stopping;
 mod strangers;
 mod stress;
 mod transfer;
 mod trust;
+#[path = "../shared/victim.rs"]
+mod victim;
+#[path = "../shared/wire.rs"]
+mod wire;
 
 /// Makes a test of a function for each release of the client, in a module named by the function. A
 /// line says for each release when it runs: `always`, in `tests/run`; `full`, only in `tests/run --full`;

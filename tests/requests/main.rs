@@ -4,5 +4,11 @@
 mod bounds;
 mod errors;
 mod reach;
+mod roles;
 mod sessions;
 mod talk;
+mod tree;
+#[path = "../shared/victim.rs"]
+mod victim;
+#[path = "../shared/wire.rs"]
+mod wire;

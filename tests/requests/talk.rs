@@ -14,10 +14,13 @@ use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
 use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
 
+use crate::wire::{Conversation, Transport};
+
 /// Grants every client what a test wants.
 struct Granted {
     settings: SessionSettings,
     whole_repository: bool,
+    role: Role,
 }
 
 /// The mask that the server was started with.
@@ -29,12 +32,13 @@ impl Authority for Granted {
     }
 
     fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
-        let Self { settings, whole_repository } = self;
+        let Self { settings, whole_repository, role } = self;
         Ok(Authorized {
             settings: settings.clone(),
             whole_repository: *whole_repository,
-            role: Role::Admin,
+            role: *role,
             protection: Protection::default(),
+            versions: None,
             umask: UMASK,
         })
     }
@@ -62,6 +66,36 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
         neutral_umask: true,
         protocol_timeout: Duration::from_secs(60),
         db_timeout: Duration::from_secs(60),
+    }
+}
+
+/// A conversation in either framing with a client of a role that is granted stanza `demo` only, past
+/// `config` and the first `noop`.
+pub(crate) fn converse(release: &str, settings: SessionSettings, role: Role, by_component: bool) -> Conversation {
+    let granted = Granted { settings, whole_repository: false, role };
+    let talk = Talk::connected(release, granted, LIMITS, Options { by_component, ..Options::default() });
+    let greeting = Release::find(release).expect("the release is known").greeting().into_bytes();
+    let mut conversation = Conversation::begin(Memory { talk, said: greeting }, release);
+    assert!(conversation.config(&["backup:remote"]).is_done());
+    assert!(conversation.ask("noop", |_| {}).is_done());
+    conversation
+}
+
+/// A session in memory, which answers at once.
+struct Memory {
+    talk: Talk,
+    said: Vec<u8>,
+}
+
+impl Transport for Memory {
+    fn send(&mut self, bytes: &[u8]) {
+        let answer = self.talk.exchange(bytes);
+        self.said.extend_from_slice(&answer);
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        assert!(!self.said.is_empty() || !self.talk.is_open(), "the session says nothing, but has not ended");
+        std::mem::take(&mut self.said)
     }
 }
 
@@ -111,7 +145,8 @@ impl Talk {
 
     /// As `new`, for a whole repository and with other bounds than usual.
     pub(crate) fn within(limits: Limits, settings: SessionSettings) -> Self {
-        Self::begun(Self::connected("2.60.0", settings, true, limits))
+        let granted = Granted { settings, whole_repository: true, role: Role::Admin };
+        Self::begun(Self::connected("2.60.0", granted, limits, Options::default()))
     }
 
     fn begun(mut talk: Self) -> Self {
@@ -124,17 +159,18 @@ impl Talk {
 
     /// A conversation in which only the greeting was said.
     pub(crate) fn greeted(release: &str, settings: SessionSettings, whole_repository: bool) -> Self {
-        Self::connected(release, settings, whole_repository, LIMITS)
+        let granted = Granted { settings, whole_repository, role: Role::Admin };
+        Self::connected(release, granted, LIMITS, Options::default())
     }
 
-    fn connected(release: &str, settings: SessionSettings, whole_repository: bool, limits: Limits) -> Self {
+    fn connected(release: &str, granted: Granted, limits: Limits, options: Options) -> Self {
         let now = Instant::now();
         let release = Release::find(release).expect("the release is known");
-        let base = settings.repository.path.clone();
-        let authority = Rc::new(Granted { settings, whole_repository });
+        let base = granted.settings.repository.path.clone();
+        let authority = Rc::new(granted);
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, authority, limits, now);
-        let mut talk = Self { session, disk: Inline::new(Options::default()), base, now, number: 0 };
+        let mut talk = Self { session, disk: Inline::new(options), base, now, number: 0 };
         assert_eq!(talk.exchange(&[]), release.greeting().as_bytes());
         talk
     }

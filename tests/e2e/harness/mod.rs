@@ -4,8 +4,11 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod postgres;
+pub(crate) mod raw;
 pub(crate) mod relay;
+pub(crate) mod roles;
 pub(crate) mod server;
+pub(crate) mod snapshot;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

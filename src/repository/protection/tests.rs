@@ -1,0 +1,233 @@
+//! What is looked at before a request, on a real directory whose files are as old as a test says.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::disk::inline::{Inline, Options};
+use crate::disk::{Disk, Outcome, Ticket};
+use crate::protocol::error::Code;
+
+const BASE: &str = "archive/demo/15-1/0000000100000000";
+const SUM: &str = "0123456789abcdef0123456789abcdef01234567";
+const FULL: &str = "20261125-030052F";
+const FIRST_INCR: &str = "20261125-030052F_20261125-030100I";
+const DIFF: &str = "20261125-030052F_20261125-030105D";
+const INCR: &str = "20261125-030052F_20261125-030108I";
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A repository with four backups and their WAL, all of them older than any `min-age` here.
+struct Site {
+    directory: tempfile::TempDir,
+    /// What is only an hour old, by the end of its path.
+    young: Vec<&'static str>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { directory: tempfile::tempdir().unwrap(), young: Vec::new() };
+        for label in [FULL, FIRST_INCR, DIFF, INCR] {
+            site.write(&format!("backup/demo/{label}/{MANIFEST}"), b"");
+        }
+        site.write("backup/demo/backup.info", include_bytes!("../info_file/data/2.55.1-annotate.backup.info"));
+        for number in 1..=0x12 {
+            site.write(&Self::segment(number), b"");
+        }
+        site.write("archive/demo/15-1/00000002.history", b"");
+        site
+    }
+
+    fn segment(number: u32) -> String {
+        format!("{BASE}/0000000100000000{number:08X}-{SUM}.gz")
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) {
+        let path = self.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn ask(&self, role: Role, min_age: Duration, path: &str, access: Access) -> Result<()> {
+        Session::new(self, role, min_age).ask(path, access)
+    }
+}
+
+struct Session<'a> {
+    site: &'a Site,
+    view: View,
+    guard: Guard,
+    disk: Inline,
+    operations: usize,
+}
+
+impl<'a> Session<'a> {
+    fn new(site: &'a Site, role: Role, min_age: Duration) -> Self {
+        let base = site.directory.path().display().to_string();
+        Self {
+            site,
+            view: View::new(&base, Some("demo")).restricted(role, !min_age.is_zero()),
+            guard: Guard::new(Measures { role, min_age, ..Measures::of_nobody() }),
+            disk: Inline::new(Options::default()),
+            operations: 0,
+        }
+    }
+
+    fn ask(&mut self, path: &str, access: Access) -> Result<()> {
+        let path = format!("{}/{path}", self.site.directory.path().display());
+        let place = self.view.locate(&path, access)?;
+        let Some((mut check, mut operation)) = self.guard.check(&self.view, &place, &path, access)? else {
+            return Ok(());
+        };
+        loop {
+            let at = match &operation {
+                Operation::Stat { at, .. } | Operation::List { at, .. } => at.to_string(),
+                _ => String::new(),
+            };
+            self.operations += 1;
+            self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
+            let mut completion = self.disk.complete().unwrap().1;
+            self.age(&at, &mut completion);
+            match check.resume(completion)? {
+                check::Progress::Disk(next) => operation = next,
+                check::Progress::Passed => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes what was found as old as the test wants it.
+    fn age(&self, at: &str, completion: &mut crate::disk::Completion) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let changed = |path: &str| {
+            let young = self.site.young.iter().any(|end| path.ends_with(end));
+            i64::try_from(now - if young { 3600 } else { 365 * 86_400 }).unwrap()
+        };
+        match completion {
+            Ok(Outcome::Metadata(metadata)) => metadata.changed = changed(at),
+            Ok(Outcome::Entries(entries, _)) => {
+                for entry in entries {
+                    entry.metadata.changed = changed(&format!("{at}/{}", entry.name));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[track_caller]
+fn denied(result: Result<()>, text: &str) {
+    let error = result.expect_err("it is denied");
+    assert_eq!(error.code, Code::Access, "{error}");
+    assert!(error.message.starts_with("access denied: ") && error.message.contains(text), "{error}");
+}
+
+#[test]
+fn a_finished_backup_is_not_for_the_role_backup_and_an_unfinished_one_is() {
+    let site = Site::new();
+    let unfinished = "20261126-010101F";
+    for (access, rest) in [
+        (Access::Write, "/pg_data/a"),
+        (Access::Write, "/backup.manifest"),
+        (Access::Remove, "/backup.manifest.copy"),
+        (Access::RemoveTree, ""),
+        (Access::HardLink, "/pg_data/a"),
+        (Access::Link, "/pg_data/pg_tblspc/1"),
+        (Access::Directory, "/pg_data"),
+    ] {
+        let finished = site.ask(Role::Backup, Duration::ZERO, &format!("backup/demo/{INCR}{rest}"), access);
+        denied(finished, "the backup is finished\nHINT: this needs role 'admin'");
+        site.ask(Role::Backup, Duration::ZERO, &format!("backup/demo/{unfinished}{rest}"), access).unwrap();
+        site.ask(Role::Admin, Duration::ZERO, &format!("backup/demo/{INCR}{rest}"), access).unwrap();
+    }
+    let linked = site.directory.path().join("backup/demo/20261126-020202F");
+    std::os::unix::fs::symlink(FULL, linked).unwrap();
+    site.ask(Role::Backup, Duration::ZERO, "backup/demo/20261126-020202F/backup.manifest", Access::Remove)
+        .expect_err("a finished backup by another name");
+}
+
+#[test]
+fn an_unfinished_backup_is_looked_at_once_until_one_is_finished() {
+    let site = Site::new();
+    let mut session = Session::new(&site, Role::Backup, Duration::ZERO);
+    let write = |session: &mut Session<'_>| session.ask("backup/demo/20261126-010101F/pg_data/a", Access::Write);
+    for _ in 0..=RELIED_MAXIMUM {
+        write(&mut session).unwrap();
+    }
+    assert_eq!(session.operations, 1);
+    write(&mut session).unwrap();
+    assert_eq!(session.operations, 2, "somebody else may have finished it");
+    site.write("backup/demo/20261126-010101F/backup.manifest", b"");
+    note_finished();
+    denied(write(&mut session), "the backup is finished");
+}
+
+#[test]
+fn young_backups_are_kept_with_what_they_need() {
+    let mut site = Site::new();
+    site.young.push("20261125-030052F_20261125-030108I/backup.manifest");
+    for (label, kept) in [(INCR, true), (DIFF, true), (FULL, true), (FIRST_INCR, false)] {
+        for (access, rest) in [(Access::RemoveTree, ""), (Access::Remove, "/backup.manifest"), (Access::Write, "/a")] {
+            let result = site.ask(Role::Admin, DAY, &format!("backup/demo/{label}{rest}"), access);
+            if kept {
+                denied(result, &format!("min-age of 86400 s: backup '{label}' is younger, or a younger one needs it"));
+            } else {
+                result.unwrap();
+            }
+        }
+    }
+    let needed: HashMap<u32, bool> = (1..=0x12).map(|number| (number, [2, 9, 10, 13, 14].contains(&number))).collect();
+    for (number, needed) in needed {
+        let result = site.ask(Role::Admin, DAY, &Site::segment(number), Access::Remove);
+        assert_eq!(result.is_err(), needed, "segment {number}: {result:?}");
+    }
+    for path in ["archive/demo", "archive/demo/15-1", BASE, "backup/demo"] {
+        denied(site.ask(Role::Admin, DAY, path, Access::RemoveTree), "younger");
+        site.ask(Role::Admin, DAY, path, Access::Remove).unwrap();
+    }
+    denied(site.ask(Role::Admin, DAY, "backup/demo/backup.info", Access::Remove), "younger");
+    site.ask(Role::Admin, DAY, "archive/demo/14-1", Access::RemoveTree).unwrap();
+
+    site.young.clear();
+    for path in ["archive/demo", "archive/demo/15-1", BASE, "backup/demo", &format!("backup/demo/{INCR}")] {
+        site.ask(Role::Admin, DAY, path, Access::RemoveTree).unwrap();
+    }
+}
+
+#[test]
+fn young_files_of_the_archive_are_kept_though_no_backup_needs_them() {
+    let mut site = Site::new();
+    site.young.extend(["000000010000000000000012-0123456789abcdef0123456789abcdef01234567.gz", "00000002.history"]);
+    denied(site.ask(Role::Admin, DAY, &Site::segment(0x12), Access::Remove), "it is younger");
+    denied(site.ask(Role::Admin, DAY, "archive/demo/15-1/00000002.history", Access::Remove), "it is younger");
+    site.ask(Role::Admin, DAY, &Site::segment(0x11), Access::Remove).unwrap();
+    for path in ["archive/demo", "archive/demo/15-1", BASE] {
+        denied(site.ask(Role::Admin, DAY, path, Access::RemoveTree), "in it is younger");
+    }
+}
+
+#[test]
+fn without_backup_info_all_older_backups_of_the_set_are_kept() {
+    let mut site = Site::new();
+    site.young.push("20261125-030052F_20261125-030105D/backup.manifest");
+    site.write("backup/demo/backup.info", b"Salted__12345678 and something that nobody can read");
+    for (label, kept) in [(INCR, false), (DIFF, true), (FIRST_INCR, true), (FULL, true)] {
+        let result = site.ask(Role::Admin, DAY, &format!("backup/demo/{label}"), Access::RemoveTree);
+        assert_eq!(result.is_err(), kept, "{label}: {result:?}");
+    }
+    site.write("backup/demo/backup.info.copy", include_bytes!("../info_file/data/2.55.1-annotate.backup.info"));
+    site.ask(Role::Admin, DAY, &format!("backup/demo/{FIRST_INCR}"), Access::RemoveTree).unwrap();
+}
+
+#[test]
+fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
+    let site = Site::new();
+    let base = site.directory.path().display().to_string();
+    let view = View::new(&base, None).restricted(Role::Admin, true);
+    let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() });
+    for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
+        let place = view.locate(&path, Access::RemoveTree).unwrap();
+        let result = guard.check(&view, &place, &path, Access::RemoveTree).map(|_| ());
+        denied(result, "cannot be removed while backups are protected");
+    }
+    assert!(Path::new(&base).join("backup/demo").is_dir());
+}

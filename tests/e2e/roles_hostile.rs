@@ -1,0 +1,271 @@
+//! A host that was broken into: its certificate, and a client that asks for whatever it likes.
+//!
+//! `tests/requests` tries every request with every path against the session. Here the most dangerous
+//! ones go over TLS to the running server.
+
+use std::fs;
+use std::path::Path;
+
+use crate::for_each_release;
+use crate::harness::certificates::Certificates;
+use crate::harness::raw::connect;
+use crate::harness::roles::Role;
+use crate::harness::snapshot::Snapshot;
+use crate::harness::{Bench, files, own, wait_until};
+use crate::victim::{self, FINISHED, FINISHED_FILE, HISTORY, LABEL, MANIFEST_HISTORY, SEGMENT, UNFINISHED};
+use crate::wire::{Answer, Conversation, How};
+
+for_each_release! {
+    a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged: always, always, always;
+    a_hostile_client_gets_no_session_that_its_role_is_not_for: always, always, always;
+    a_hostile_client_of_role_backup_ruins_only_what_is_not_finished: always, always, always;
+}
+
+/// What a client of a role says that it is doing.
+fn command(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "restore:remote",
+        Role::Archiver => "archive-push:remote",
+        Role::Backup => "backup:remote",
+        Role::Admin => "expire:remote",
+    }
+}
+
+/// A server with a repository worth destroying.
+fn bench(release: &str) -> Bench {
+    let mut bench = Bench::with_roles(release);
+    let repository = bench.server.repository();
+    victim::build(&repository);
+    own_all(&repository);
+    bench.server.start();
+    bench
+}
+
+fn own_all(directory: &Path) {
+    own(directory);
+    for entry in fs::read_dir(directory).expect("it was made").flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => own_all(&entry.path()),
+            Ok(kind) if kind.is_file() => own(&entry.path()),
+            _ => {}
+        }
+    }
+}
+
+/// A connection of a role that wants to run a command; what the server says to that.
+fn try_session(bench: &Bench, role: Role, parameters: &[&str]) -> (Conversation, Answer) {
+    let mut conversation = connect(bench.server.port, role.identity(), &bench.client.release);
+    let mut all = vec!["--exec-id=1-0badc0de", "--process=1", "--remote-type=repo", "--repo=1"];
+    all.extend(parameters);
+    let mut answer = conversation.config(&all);
+    if answer.is_done() {
+        answer = conversation.ask("noop", |_| {});
+    }
+    (conversation, answer)
+}
+
+fn session(bench: &Bench, role: Role) -> Conversation {
+    let (conversation, answer) = try_session(bench, role, &["--stanza=demo", command(role)]);
+    assert!(answer.is_done(), "{role:?} gets no session: {answer:?}");
+    conversation
+}
+
+#[track_caller]
+fn denied(what: &str, answer: Answer) {
+    let Answer::Failed(code, text) = answer else { panic!("{what}: {answer:?}") };
+    assert_eq!(code, 105, "{what}: {text}");
+    assert!(text.contains("access denied: "), "{what}: {text}");
+}
+
+fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &str) {
+    let bench = bench(release);
+    let repository = bench.server.repository();
+    let base = repository.display().to_string();
+    let before = Snapshot::of(&repository);
+    for role in [Role::Reader, Role::Archiver, Role::Backup] {
+        let mut client = session(&bench, role);
+        let mark = bench.server.log().len();
+        let mut tried = Vec::new();
+        for place in [
+            FINISHED,
+            FINISHED_FILE,
+            &format!("{FINISHED}/backup.manifest"),
+            &format!("{FINISHED}/new"),
+            SEGMENT,
+            HISTORY,
+            LABEL,
+            MANIFEST_HISTORY,
+            "archive/demo",
+            "archive/demo/15-1",
+            "archive/demo/archive.info",
+            "backup/demo",
+            "backup/demo/backup.info",
+            "backup/demo/backup.history",
+            "backup/demo/20260101-000000F_20260102-000000I",
+            "backup/other/backup.info",
+            "archive/other/archive.info",
+            "lock/demo-backup-1.lock",
+            "backup/demo/demo.stop",
+        ] {
+            let path = format!("{base}/{place}");
+            denied(&path, client.path_remove(&path, true));
+            denied(&path, client.path_remove(&path, false));
+            denied(&path, client.remove(&path));
+            denied(&path, client.link("evil", &path, false));
+            if place != "backup/demo" || role != Role::Backup {
+                // who makes backups may put the directory of all of them on stable storage
+                assert!(!client.path_create(&format!("{path}/evil")).is_done(), "{path}");
+            }
+            tried.extend(["s-pr", "s-r", "s-lc"].map(|request| (request, path.clone())));
+        }
+        for place in [&format!("{FINISHED}/backup.manifest"), FINISHED_FILE, "backup/demo/evil", "file", "new"] {
+            let path = format!("{base}/{place}");
+            for atomic in [true, false] {
+                denied(&path, client.write(&path, b"evil", How { atomic, create_path: true }));
+            }
+            tried.push((if release == "2.45" { "s-ow" } else { "s-wr" }, path));
+        }
+        for place in ["backup/other", "archive/other", "backup/demo2/backup.info", "file", "lock"] {
+            let path = format!("{base}/{place}");
+            denied(&path, client.info(&path, true));
+            denied(&path, client.list(&path));
+            denied(&path, client.read(&path));
+            denied(&path, client.path_create(&path));
+            denied(&path, client.path_sync(&path));
+        }
+        drop(client);
+        for (request, path) in tried {
+            let words = [role.subject(), request.to_owned(), path];
+            wait_until(&format!("a log line with {words:?}"), crate::harness::SOON, || {
+                bench.server.log()[mark..]
+                    .lines()
+                    .any(|line| line.contains("demo") && words.iter().all(|word| line.contains(word.as_str())))
+            });
+        }
+        before.assert_unchanged(&repository);
+    }
+}
+
+fn a_hostile_client_gets_no_session_that_its_role_is_not_for(release: &str) {
+    let bench = bench(release);
+    let repository = bench.server.repository();
+    let before = Snapshot::of(&repository);
+    let locks = bench.server.path("lock");
+    let elsewhere = bench.workspace.directory("elsewhere");
+    let roles = [
+        ("restore:remote", Role::Reader),
+        ("check:remote", Role::Reader),
+        ("verify:remote", Role::Reader),
+        ("info:remote", Role::Reader),
+        ("archive-get:remote", Role::Reader),
+        ("archive-push:remote", Role::Archiver),
+        ("annotate:remote", Role::Backup),
+        ("stanza-create:remote", Role::Admin),
+        ("stanza-upgrade:remote", Role::Admin),
+        ("stanza-delete:remote", Role::Admin),
+    ];
+    // of a release that has them on a client at all
+    let more = if release == "2.45" {
+        &[("repo-put:remote", Role::Admin)][..]
+    } else {
+        &[("backup:remote", Role::Backup), ("expire:remote", Role::Admin)][..]
+    };
+    for role in Role::ALL {
+        for (command, needed) in roles.iter().chain(more) {
+            let (_, answer) = try_session(&bench, role, &["--stanza=demo", command]);
+            if (role as usize) < (*needed as usize) {
+                denied(command, answer.clone());
+                let Answer::Failed(_, text) = answer else { unreachable!("it was denied") };
+                assert!(text.contains(&format!("role '{}'", needed.name())), "{role:?} {command}: {text}");
+            } else {
+                assert!(answer.is_done(), "{role:?} {command}: {answer:?}");
+            }
+        }
+        // whatever the role, no other stanza, repository, configuration or place of locks
+        let other_repository = format!("--repo1-path={}", elsewhere.display());
+        let other_locks = format!("--lock-path={}", elsewhere.display());
+        let other_config = format!("--config={}/pgbackrest.conf", elsewhere.display());
+        for parameters in [
+            &["--stanza=other", command(role)][..],
+            &["--stanza=dem", command(role)],
+            &["--stanza=demo2", command(role)],
+            &["--stanza=demo/../other", command(role)],
+            &[command(role)],
+            &["--stanza=demo", "--stanza=other", command(role)],
+            &["--stanza=demo", &other_repository, command(role)],
+            &["--stanza=demo", &other_config, command(role)],
+        ] {
+            let (_, answer) = try_session(&bench, role, parameters);
+            assert!(!answer.is_done(), "{role:?} {parameters:?}: {answer:?}");
+        }
+        let (_, _) = try_session(&bench, role, &["--stanza=demo", &other_locks, command(role)]);
+        assert!(files(&elsewhere).is_empty(), "{role:?} had something made elsewhere: {:?}", files(&elsewhere));
+        // locks that no client of the role takes, under names that are none; 2.45 names no locks
+        let mut conversation = connect(bench.server.port, role.identity(), release);
+        for lock in ["../repository/backup/demo/evil", "other-backup-1.lock", "/etc/evil.lock", "demo.stop"] {
+            let lock = format!("--lock={lock}");
+            let answer = conversation.config(&["--stanza=demo", "--remote-type=repo", &lock, command(role)]);
+            if answer.is_done() {
+                conversation.ask("noop", |_| {});
+            }
+            conversation = connect(bench.server.port, role.identity(), release);
+        }
+        drop(conversation);
+    }
+    before.assert_unchanged(&repository);
+    wait_until("the locks to go", crate::harness::SOON, || {
+        files(&locks)
+            .iter()
+            .all(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-")))
+    });
+
+    // a certificate that no section names has the default role, and one that nothing is granted has nothing
+    let stranger = Certificates::shared().authority.issue("stranger");
+    let mut conversation = connect(bench.server.port, &stranger, release_that_asks_first(release));
+    denied("a stranger", conversation.config(&["--stanza=demo", "--remote-type=repo", "restore:remote"]));
+}
+
+/// Servers of releases up to 2.53.1 tell a stranger so before it speaks; the answer is the same.
+fn release_that_asks_first(release: &str) -> &str {
+    release
+}
+
+fn a_hostile_client_of_role_backup_ruins_only_what_is_not_finished(release: &str) {
+    let bench = bench(release);
+    let repository = bench.server.repository();
+    let base = repository.display().to_string();
+    let own = format!("{base}/{UNFINISHED}");
+    let stanza = Snapshot::of(&repository.join("archive"));
+    let finished = Snapshot::of(&repository.join(FINISHED));
+    let incremental = repository.join("backup/demo/20260101-000000F_20260102-000000I");
+    let other = Snapshot::of(&incremental);
+    let (in_place, at_once) = (How { atomic: false, create_path: true }, How { atomic: true, create_path: true });
+
+    let mut client = session(&bench, Role::Backup);
+    for name in ["x/pg_data/base/1/1", "x/backup.manifest", "x/new", "f", "h"] {
+        client.write(&format!("{own}/{name}"), b"evil", in_place);
+        client.write(&format!("{own}/{name}"), b"evil", at_once);
+        client.remove(&format!("{own}/{name}"));
+    }
+    client.link("../20260101-000000F", &format!("{own}/again"), false);
+    denied("through a link", client.path_remove(&format!("{own}/again/pg_data"), true));
+    client.path_remove(&format!("{own}/again"), true);
+    client.link(&format!("{base}/{FINISHED_FILE}"), &format!("{own}/second"), true);
+    client.write(&format!("{own}/second"), b"", in_place);
+    client.remove(&format!("{own}/second"));
+    finished.assert_unchanged(&repository.join(FINISHED));
+    assert!(client.path_remove(&own, true).is_done(), "an unfinished backup can be removed");
+    assert!(!Path::new(&own).exists());
+
+    // one that it makes itself is its own until it is finished
+    assert!(client.write(&format!("{own}/pg_data/1"), b"content", in_place).is_done());
+    assert!(client.write(&format!("{own}/backup.manifest"), b"content", at_once).is_done());
+    let made = Snapshot::of(Path::new(&own));
+    denied("its own backup", client.write(&format!("{own}/pg_data/1"), b"evil", in_place));
+    denied("its own backup", client.remove(&format!("{own}/backup.manifest")));
+    denied("its own backup", client.path_remove(&own, true));
+    made.assert_unchanged(Path::new(&own));
+    finished.assert_unchanged(&repository.join(FINISHED));
+    other.assert_unchanged(&incremental);
+    stanza.assert_unchanged(&repository.join("archive"));
+}
