@@ -11,7 +11,7 @@
 //! put back by `repohostd history`. Nothing here does I/O or reads a clock.
 
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -39,7 +39,7 @@ const FORMAT: &str = "%Y%m%dT%H%M%S%.6fZ";
 /// Where versions are kept, and how many.
 #[derive(Debug, Clone)]
 pub struct Versions {
-    root: Rc<Root>,
+    path: Rc<Path>,
     count: usize,
 }
 
@@ -52,7 +52,7 @@ impl Versions {
     /// are to be kept.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>, count: usize) -> Option<Self> {
-        (count > 0).then(|| Self { root: Root::new(directory), count })
+        (count > 0).then(|| Self { path: directory.into().into(), count })
     }
 
     /// The directory that the versions of `file` are in.
@@ -60,10 +60,11 @@ impl Versions {
         let text = file.to_string();
         let path = RelativePath::new(text.trim_start_matches('/')).filter(|path| !path.is_root());
         let path = path.ok_or_else(|| {
-            let message = format!("unable to keep versions of '{text}' in '{}'", self.root.path().display());
+            let message = format!("unable to keep versions of '{text}' in '{}'", self.path.display());
             Error::new(Code::FileWrite, message)
         })?;
-        Ok(Location::new(Rc::clone(&self.root), path))
+        // A root of its own each time, so that a volume that is mounted there later is found.
+        Ok(Location::new(Root::new(&*self.path), path))
     }
 
     /// Which of `names`, the oldest first, are too many: beyond the newest ones only the first of each
@@ -176,7 +177,7 @@ impl Keep {
     /// What the client is told; the file must not be replaced then.
     pub fn resume(&mut self, completion: Completion) -> Result<Option<Operation>> {
         self.advance(completion).map_err(|mut error| {
-            let path = self.versions.root.path().display();
+            let path = self.versions.path.display();
             // Writing to a string does not fail.
             let _ = write!(
                 error.message,

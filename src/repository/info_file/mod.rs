@@ -20,7 +20,7 @@ use crate::protocol::filter::Secret;
 /// Bytes of the largest info file that is read. A backup takes about a thousand.
 pub const MAXIMUM: usize = 64 << 20;
 
-/// How every info file begins, since pgBackRest sorts sections. Data that the wrong key decrypts does not.
+/// How every info file begins, since pgBackRest sorts sections.
 const BEGINNING: &[u8] = b"[backrest]\n";
 
 const BACKREST: &str = "backrest";
@@ -173,7 +173,8 @@ fn object(text: &str) -> Option<Map<String, Value>> {
 /// The plain text of `bytes`, if the passphrase `key` fits.
 fn decrypt(bytes: &[u8], key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let plain = Zeroizing::new(whole::decrypt(bytes, &Secret(key.to_vec()))?);
-    plain.starts_with(BEGINNING).then_some(plain)
+    // One of 256 wrong keys seems to fit, but what it makes of the data is no text.
+    (plain.starts_with(BEGINNING) || std::str::from_utf8(&plain).is_ok()).then_some(plain)
 }
 
 #[cfg(test)]

@@ -74,6 +74,19 @@ fn what_clients_of_every_release_wrote_is_read_with_its_checksum() {
 }
 
 #[test]
+fn what_is_encrypted_with_the_right_passphrase_but_says_nothing_is_damaged() {
+    use crate::filter::Chain;
+    use crate::protocol::filter::{CipherMode, Digest, FilterSpec};
+    let pass = Secret(PASS.to_vec());
+    let filter = FilterSpec::CipherBlock { mode: CipherMode::Encrypt, pass, digest: Digest::Sha1, magic: true };
+    let mut encrypted = Vec::new();
+    let mut chain = Chain::new(vec![filter]).unwrap();
+    chain.process(&mut &b"garbage"[..], true, &mut encrypted, 1000, usize::MAX).unwrap();
+    assert!(matches!(InfoFile::read(&encrypted, &[PASS]), Reading::Damaged(_)));
+    assert!(matches!(InfoFile::read(&encrypted, &[b"another"]), Reading::Opaque));
+}
+
+#[test]
 fn a_backup_tells_what_it_depends_on_and_its_wal() {
     let file = known(COURSE[5]);
     let incr = file.backup(INCR).unwrap();
