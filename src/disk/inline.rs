@@ -17,7 +17,7 @@ use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
 use super::location::Location;
 use super::names::Names;
 use super::resolve::Resolver;
-use super::{Completion, Disk, Failure, File, Listing, Operation, Outcome, OwnerChange, Removal, Step, Ticket};
+use super::{Completion, Disk, Failure, File, Listing, Operation, Outcome, Over, OwnerChange, Removal, Step, Ticket};
 use super::{information, lock};
 
 /// Neither a pipe without a partner nor a terminal may stop or take over the process; regular files
@@ -97,15 +97,16 @@ impl Inline {
             Operation::SetOwner { file, user, group } => {
                 set_owner(&mut self.names, file.0.as_fd(), user.as_deref(), group.as_deref())
             }
-            Operation::Rename { file, from, to, new: is_new } => {
+            Operation::Rename { file, from, to, over } => {
                 done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
                     if file.as_ref().is_some_and(|file| !is_place_of(file, old, old_name)) {
                         return Err(Errno::STALE);
                     }
-                    if is_new {
-                        return rename_new(old, old_name, new, new_name);
+                    match &over {
+                        Over::Nothing => rename_new(old, old_name, new, new_name),
+                        Over::This(file) if !is_place_of(file, new, new_name) => Err(Errno::STALE),
+                        Over::Anything | Over::This(_) => rustix::fs::renameat(old, old_name, new, new_name),
                     }
-                    rustix::fs::renameat(old, old_name, new, new_name)
                 }))
             }
             Operation::MakeDirectory { at, mode } => done(make_directory(resolver, &at, mode)),

@@ -182,8 +182,8 @@ pub enum Operation {
     },
     /// Renames within one root. Outcome: [`Outcome::Done`].
     Rename {
-        /// Fail with EEXIST if there is something at the new place, instead of replacing it.
-        new: bool,
+        /// What may be at the new place.
+        over: Over,
         /// Fail with ESTALE unless the old place is the place of this file: another writer may have
         /// made it anew.
         file: Option<File>,
@@ -272,6 +272,18 @@ pub enum Operation {
         /// From `Lock`.
         lock: HeldLock,
     },
+}
+
+/// What a renaming may replace.
+#[derive(Debug, Clone, Default)]
+pub enum Over {
+    /// Whatever is there.
+    #[default]
+    Anything,
+    /// Nothing: EEXIST if there is something.
+    Nothing,
+    /// This file: ESTALE if there is another one.
+    This(File),
 }
 
 /// What an operation came to.

@@ -52,25 +52,27 @@ pub struct Answer {
     pub close: bool,
     /// What is given back once the answer is sent.
     pub share: Option<Share>,
+    /// What an administrator should know.
+    pub notice: Option<String>,
 }
 
 impl Answer {
     /// An answer without data.
     #[must_use]
     pub const fn null() -> Self {
-        Self { lead: None, payload: None, close: false, share: None }
+        Self { lead: None, payload: None, close: false, share: None, notice: None }
     }
 
     /// An answer without data that ends a session.
     #[must_use]
     pub const fn closing() -> Self {
-        Self { lead: None, payload: None, close: true, share: None }
+        Self { lead: None, payload: None, close: true, share: None, notice: None }
     }
 
     /// An answer with data.
     #[must_use]
     pub const fn data(payload: Payload) -> Self {
-        Self { lead: None, payload: Some(payload), close: false, share: None }
+        Self { lead: None, payload: Some(payload), close: false, share: None, notice: None }
     }
 }
 

@@ -307,7 +307,7 @@ impl ReadStream {
             (Framing::Classic, Some(results)) => {
                 classic::block(&mut block, tells_existence);
                 let results = Payload::from_pack(|pack| _ = pack.pack_bytes(&results));
-                Step::Done(Answer { lead: Some(block), payload: Some(results), close: true, share: None })
+                Step::Done(Answer { lead: Some(block), payload: Some(results), close: true, ..Answer::null() })
             }
         }
     }

@@ -20,7 +20,9 @@ use super::errno::ENOENT;
 use super::make_path::{self, MakePath};
 use super::unexpected_outcome;
 use super::whole_file::{self, WholeFile};
-use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, RelativePath, Root};
+use crate::disk::{
+    Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, Over, RelativePath, Root,
+};
 use crate::protocol::error::{Code, Error, Result};
 
 /// Permission bits of a version.
@@ -257,7 +259,7 @@ impl Keep {
                 self.check(completion, Code::FileClose, "unable to close file")?;
                 self.phase = Phase::Renaming;
                 let (from, to) = (self.temporary()?, self.place(&self.name.to_string())?);
-                Ok(Some(Operation::Rename { new: true, file: Some(file), from, to }))
+                Ok(Some(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
             }
             Phase::Renaming => {
                 self.check(completion, Code::FileMove, "unable to move to its name")?;

@@ -1,7 +1,7 @@
 //! Write sessions: a file that appears under its name only when it is complete and as durable as
 //! the client asked.
 
-use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, Outcome};
+use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
@@ -11,6 +11,7 @@ use crate::protocol::response::Payload;
 
 use super::change::sync_failure;
 use super::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
+use super::info_guard::Progress as InfoProgress;
 use super::make_path::{self, MakePath};
 use super::protection::check::{Check, Progress as CheckProgress};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
@@ -49,6 +50,8 @@ enum Phase {
     Renaming,
     /// Looking whether the file that has the name already is the same.
     Comparing(Comparison),
+    /// Looking whether an info file may have its name.
+    Guarding,
     /// Removing what was written, since the file is there already.
     Leaving,
     /// Syncing directories; so many are left.
@@ -64,6 +67,7 @@ pub struct WriteStream {
     request: WriteRequest,
     replace: Replace,
     separate: bool,
+    notice: Option<String>,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
     place: Location,
@@ -120,6 +124,7 @@ impl WriteStream {
             request,
             replace,
             separate,
+            notice: None,
             target,
             place,
             file: None,
@@ -151,7 +156,8 @@ impl WriteStream {
     /// How many bytes it holds or may hold.
     #[must_use]
     pub fn memory(&self) -> usize {
-        CHUNK + self.chain.memory()
+        let replacing = if let Replace::Info(replacement) = &self.replace { replacement.memory() } else { 0 };
+        CHUNK + self.chain.memory() + replacing
     }
 
     /// Whether data can be fed now.
@@ -280,11 +286,7 @@ impl WriteStream {
                         return self.meet();
                     }
                     if failure.errno == ESTALE {
-                        let message = format!(
-                            "unable to move '{}' to '{}': another client has begun to write the same file",
-                            self.place, self.target
-                        );
-                        return Err(Error::new(Code::FileMove, message));
+                        return Err(self.overtaken());
                     }
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
@@ -301,6 +303,16 @@ impl WriteStream {
                 ComparisonProgress::Same(true) => self.leave(),
                 ComparisonProgress::Same(false) => Err(self.refusal()),
             },
+            Phase::Guarding => {
+                let Replace::Info(replacement) = &mut self.replace else { return Err(unexpected_outcome()) };
+                match replacement.resume(completion)? {
+                    InfoProgress::Disk(operation) => Ok(Step::Disk(operation)),
+                    InfoProgress::Done(verdict) => {
+                        self.notice = verdict.unverified;
+                        Ok(self.rename_over(verdict.replaced.map_or(Over::Nothing, Over::This)))
+                    }
+                }
+            }
             Phase::Leaving => {
                 self.check(completion, Code::FileRemove, "unable to remove file", "")?;
                 Ok(self.sync_path())
@@ -329,6 +341,7 @@ impl WriteStream {
                 self.phase = Phase::Comparing(comparison);
                 Ok(step)
             }
+            Replace::Info(_) => Err(self.overtaken()),
             Replace::Always => Err(unexpected_outcome()),
         }
     }
@@ -338,6 +351,14 @@ impl WriteStream {
         let removal = self.discard().ok_or_else(unexpected_outcome)?;
         self.phase = Phase::Leaving;
         Ok(Step::Disk(removal))
+    }
+
+    fn overtaken(&self) -> Error {
+        let message = format!(
+            "unable to move '{}' to '{}': another client has begun to write the same file",
+            self.place, self.target
+        );
+        Error::new(Code::FileMove, message)
     }
 
     fn refusal(&self) -> Error {
@@ -488,10 +509,21 @@ impl WriteStream {
         if !self.request.atomic {
             return self.sync_path();
         }
+        let over = match &mut self.replace {
+            Replace::Always => Over::Anything,
+            Replace::Never { .. } => Over::Nothing,
+            Replace::Info(replacement) => {
+                self.phase = Phase::Guarding;
+                return Step::Disk(replacement.begin(self.target.clone(), self.place.clone()));
+            }
+        };
+        self.rename_over(over)
+    }
+
+    fn rename_over(&mut self, over: Over) -> Step {
         self.phase = Phase::Renaming;
         let (file, from, to) = (self.file.clone(), self.place.clone(), self.target.clone());
-        let new = matches!(self.replace, Replace::Never { .. });
-        Step::Disk(Operation::Rename { new, file, from, to })
+        Step::Disk(Operation::Rename { over, file, from, to })
     }
 
     /// The file's directory, and those above directories that were made for it: without them the
@@ -518,7 +550,7 @@ impl WriteStream {
         self.phase = Phase::Finished;
         let (results, release) = (self.chain.results(), self.release);
         let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results, release)));
-        Step::Done(Answer { close: true, ..Answer::data(payload) })
+        Step::Done(Answer { close: true, notice: self.notice.take(), ..Answer::data(payload) })
     }
 }
 

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::releases::policy::Policy;
-use super::umask;
+use super::{reload, umask};
 use crate::config::{Command, Environment, Files, Grant, Role, ServerSettings, SessionSettings, parse_session};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
+use crate::repository::versions::Versions;
 use crate::session::{Authority, Authorized, Refusal};
 
 /// How long files count as unchanged after they were looked at.
@@ -23,6 +24,7 @@ pub struct Configured {
     server: ServerSettings,
     environment: Environment,
     policy: Rc<Policy>,
+    versions: Option<Versions>,
     held: RefCell<Held>,
 }
 
@@ -38,7 +40,9 @@ impl Configured {
     #[must_use]
     pub fn new(server: ServerSettings, files: Files, environment: Environment, policy: Rc<Policy>) -> Self {
         let held = RefCell::new(Held { files, looked: Instant::now(), complaint: None });
-        Self { server, environment, policy, held }
+        let versions = reload::history_path(&server.own)
+            .and_then(|directory| Versions::new(directory, server.own.protection.info_history));
+        Self { server, environment, policy, versions, held }
     }
 
     /// The server's settings.
@@ -122,7 +126,14 @@ impl Configured {
         check_role(rights.role, &settings)?;
         let whole_repository = grant.is_for_all() && rights.stanzas.is_none();
         let protection = self.server.own.protection;
-        Ok(Authorized { settings, whole_repository, role: rights.role, protection, umask: umask::inherited() })
+        Ok(Authorized {
+            settings,
+            whole_repository,
+            role: rights.role,
+            protection,
+            versions: self.versions.clone(),
+            umask: umask::inherited(),
+        })
     }
 }
 

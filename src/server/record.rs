@@ -91,6 +91,7 @@ impl Record {
                 log::write(level, "session", format_args!("{}: {what}: {error}{reason}", self.who()));
                 self.end(format!("error [{:03}]", error.code.number()));
             }
+            Event::Noticed(text) => log::write(Level::Warn, "session", format_args!("{}: {text}", self.who())),
             Event::Failed { request, error } => self.log_failure(&request, &error),
         }
     }

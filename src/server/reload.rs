@@ -24,6 +24,8 @@ use crate::session::Limits;
 const LOG_FILE: &str = "all-server.log";
 /// Where learned releases are kept unless `state-path` says otherwise.
 const STATE_DIRECTORY: &str = "/var/lib/repohostd";
+/// The directory in it for versions of info files, unless `history-path` says otherwise.
+const HISTORY: &str = "history";
 /// Where the status socket is unless `status-socket` says otherwise.
 const RUN_DIRECTORY: &str = "/run/repohostd";
 
@@ -167,6 +169,14 @@ pub fn status_paths(own: &OwnSettings) -> Vec<PathBuf> {
 #[must_use]
 pub fn state_path(own: &OwnSettings) -> PathBuf {
     own.state_path.clone().unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY))
+}
+
+/// Where a server with these settings keeps earlier versions of info files. `None` when it keeps none,
+/// since nothing is configured and there is no state directory.
+#[must_use]
+pub fn history_path(own: &OwnSettings) -> Option<PathBuf> {
+    let beside_state = || Some(state_path(own)).filter(|state| state.is_dir()).map(|state| state.join(HISTORY));
+    own.history_path.clone().or_else(beside_state).filter(|_| own.protection.info_history > 0)
 }
 
 fn is_writable_directory(path: &Path) -> bool {

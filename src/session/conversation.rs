@@ -470,6 +470,7 @@ impl Session {
             return self.begin_upload();
         }
         self.counters.requests += 1;
+        self.events.extend(answer.notice.map(Event::Noticed));
         if let Some(lead) = answer.lead {
             self.push_part(lead);
         }
@@ -591,13 +592,19 @@ impl Session {
         let authorized = self.authority.authorize(&names, &parameters);
         self.names = Some(names);
         match authorized {
-            Ok(Authorized { settings, whole_repository, role, protection, umask }) => {
+            Ok(Authorized { settings, whole_repository, role, protection, versions, umask }) => {
                 self.umask = if settings.neutral_umask { 0 } else { umask };
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
                 self.view = View::new(&settings.repository.path.to_string_lossy(), stanza)
                     .restricted(role, !protection.min_age.is_zero());
                 let keys = settings.repository.own_pass.iter().chain(&settings.repository.cipher_pass).cloned();
-                self.guard = Guard::new(Measures { role, min_age: protection.min_age, keys: keys.collect() });
+                self.guard = Guard::new(Measures {
+                    role,
+                    min_age: protection.min_age,
+                    keys: keys.collect(),
+                    opaque_info: protection.opaque_info,
+                    versions,
+                });
                 self.events.push_back(Event::Opened(Opened {
                     command: settings.command.name().to_owned(),
                     stanza: settings.stanza.clone(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::{Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
+use crate::repository::versions::Versions;
 
 pub use buffers::release as release_buffers;
 pub use conversation::Session;
@@ -72,6 +73,8 @@ pub struct Authorized {
     pub role: Role,
     /// What the repository is protected with whatever the role.
     pub protection: Protection,
+    /// Where earlier versions of info files are kept.
+    pub versions: Option<Versions>,
     /// Bits that the modes of new files and directories lose, unless the client wants them as it says.
     pub umask: u32,
 }
@@ -96,6 +99,8 @@ pub enum Event {
     Opened(Opened),
     /// The session ends because of this; the client was told so if it still could be.
     Refused(Refusal),
+    /// Something happened that an administrator should know; the request was answered.
+    Noticed(String),
     /// A request was answered with an error; the session goes on.
     Failed {
         /// The request's name, such as `s-rd`.

@@ -55,6 +55,7 @@ impl Authority for Grant {
             whole_repository: true,
             role: Role::Admin,
             protection: Protection::default(),
+            versions: None,
             umask: 0,
         })
     }

@@ -52,6 +52,7 @@ impl Authority for Anybody {
             whole_repository: true,
             role: Role::Admin,
             protection: Protection::default(),
+            versions: None,
             umask: 0,
         })
     }

@@ -38,6 +38,7 @@ impl Authority for Granted {
             whole_repository: *whole_repository,
             role: *role,
             protection: Protection::default(),
+            versions: None,
             umask: UMASK,
         })
     }

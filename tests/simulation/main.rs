@@ -86,6 +86,7 @@ impl Authority for Grant {
             whole_repository: false,
             role: Role::Admin,
             protection: Protection::default(),
+            versions: None,
             umask: 0,
         })
     }

@@ -173,8 +173,13 @@ fn nothing_outside_can_be_changed() {
             Operation::SymbolicLink { target: "x".into(), at: out() },
             Operation::HardLink { target: place(&root, "file"), at: out() },
             Operation::HardLink { target: place(&root, "out/file"), at: place(&root, "stolen") },
-            Operation::Rename { new: false, file: None, from: place(&root, "file"), to: out() },
-            Operation::Rename { new: false, file: None, from: place(&root, "out/file"), to: place(&root, "stolen") },
+            Operation::Rename { over: Over::Anything, file: None, from: place(&root, "file"), to: out() },
+            Operation::Rename {
+                over: Over::Anything,
+                file: None,
+                from: place(&root, "out/file"),
+                to: place(&root, "stolen"),
+            },
             Operation::SetTimes { at: place(&root, "out/file"), modified: 1 },
         ];
         for operation in operations {
@@ -306,8 +311,11 @@ fn the_root_cannot_be_used_as_a_file() {
             (Operation::MakeDirectory { at: here(), mode: 0o750 }, Errno::EXIST),
             (Operation::SymbolicLink { target: "x".into(), at: here() }, Errno::EXIST),
             (Operation::HardLink { target: place(&root, "file"), at: here() }, Errno::EXIST),
-            (Operation::Rename { new: false, file: None, from: here(), to: place(&root, "x") }, Errno::BUSY),
-            (Operation::Rename { new: false, file: None, from: place(&root, "file"), to: here() }, Errno::BUSY),
+            (Operation::Rename { over: Over::Anything, file: None, from: here(), to: place(&root, "x") }, Errno::BUSY),
+            (
+                Operation::Rename { over: Over::Anything, file: None, from: place(&root, "file"), to: here() },
+                Errno::BUSY,
+            ),
         ] {
             let text = format!("{operation:?}");
             assert_eq!(errno(run(&mut disk, operation)), expected, "{text}");

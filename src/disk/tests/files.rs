@@ -150,7 +150,10 @@ fn renames_replace_what_is_there() {
         }
         let root = Root::new(base.path());
         let mut rename = |from, to| {
-            run(&mut disk, Operation::Rename { new: false, file: None, from: place(&root, from), to: place(&root, to) })
+            run(
+                &mut disk,
+                Operation::Rename { over: Over::Anything, file: None, from: place(&root, from), to: place(&root, to) },
+            )
         };
         done(rename("file.tmp", "file"));
         assert_eq!(std::fs::read_to_string(base.path().join("file")).unwrap(), "file.tmp");

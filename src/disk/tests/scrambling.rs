@@ -87,7 +87,8 @@ fn faults_strike_where_they_were_ordered() {
     let open = Operation::OpenRead { at: place(&root, "file") };
     let read = Operation::Read { file: handle.clone(), buffer: Vec::new(), length: 1, offset: 0 };
     let write = Operation::Write { file: handle.clone(), data: b"data".to_vec(), offset: 0 };
-    let rename = Operation::Rename { new: false, file: None, from: place(&root, "file"), to: place(&root, "renamed") };
+    let rename =
+        Operation::Rename { over: Over::Anything, file: None, from: place(&root, "file"), to: place(&root, "renamed") };
     let mut injected = 0;
     for (faults, operation) in [
         (Faults { open: 1000, ..fine }, open),

@@ -68,8 +68,6 @@ pub(super) enum Matter {
     Archives,
     /// A file that counts by its own age only.
     Record,
-    /// An info file, which is looked into when it is replaced.
-    Info,
 }
 
 #[derive(Debug)]
@@ -88,7 +86,6 @@ impl Matter {
     pub(super) fn of(area: Area, part: Part<'_>, access: Access) -> Option<Self> {
         let owned = |wal: Wal<'_>| (wal.archive.to_owned(), wal.name.to_owned());
         Some(match (access, part) {
-            (Access::Write, Part::Info) => Self::Info,
             (Access::Write | Access::Remove | Access::RemoveTree, Part::Backup { label, .. }) => {
                 Self::Backup(label.to_owned())
             }
@@ -232,7 +229,7 @@ impl Check {
                 needed()
             }
             (Matter::Archive(name), _) if protected.needs_archive(name) => needed(),
-            (Matter::Info | Matter::Backup(_) | Matter::Backups, _) => Ok(Progress::Passed),
+            (Matter::Backup(_) | Matter::Backups, _) => Ok(Progress::Passed),
             (Matter::Segment(..) | Matter::Record, _) => {
                 self.phase = Phase::Age;
                 Ok(Progress::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))

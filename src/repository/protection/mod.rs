@@ -6,6 +6,7 @@
 pub mod aged;
 pub mod check;
 pub mod layout;
+pub mod replacement;
 pub mod rules;
 pub mod same;
 
@@ -22,7 +23,9 @@ use crate::protocol::filter::{FilterSpec, Secret};
 use self::aged::Protected;
 use self::check::{Aged, Check, Matter, Unfinished, with_reason};
 use self::layout::Part;
+use self::replacement::Replacement;
 use self::rules::Rule;
+use super::versions::Versions;
 use super::view::{Access, Place, View};
 
 /// The name of the file that a finished backup has.
@@ -71,6 +74,8 @@ pub enum Replace {
         /// What the client is told if it is not the same.
         refusal: Error,
     },
+    /// It is an info file, and is replaced if what it says is not lost.
+    Info(Box<Replacement>),
 }
 
 /// What a session is protected with.
@@ -82,13 +87,17 @@ pub struct Measures {
     pub min_age: Duration,
     /// What info files may be encrypted with.
     pub keys: Rc<[Secret]>,
+    /// Whether info files that cannot be read may be replaced below admin.
+    pub opaque_info: bool,
+    /// Where earlier versions of info files are kept.
+    pub versions: Option<Versions>,
 }
 
 impl Measures {
     /// For whom is not authorized yet.
     #[must_use]
     pub fn of_nobody() -> Self {
-        Self { role: Role::Reader, min_age: Duration::ZERO, keys: Rc::default() }
+        Self { role: Role::Reader, min_age: Duration::ZERO, keys: Rc::default(), opaque_info: false, versions: None }
     }
 }
 
@@ -102,6 +111,8 @@ struct Shared {
     role: Role,
     min_age: Duration,
     keys: Rc<[Secret]>,
+    opaque_info: bool,
+    versions: Option<Versions>,
     unfinished: RefCell<Option<Known<u32>>>,
     protected: RefCell<Option<Known<Found>>>,
 }
@@ -156,9 +167,9 @@ impl Guard {
     /// The guard for a session.
     #[must_use]
     pub fn new(measures: Measures) -> Self {
-        let Measures { role, min_age, keys } = measures;
+        let Measures { role, min_age, keys, opaque_info, versions } = measures;
         let (unfinished, protected) = (RefCell::default(), RefCell::default());
-        Self(Rc::new(Shared { role, min_age, keys, unfinished, protected }))
+        Self(Rc::new(Shared { role, min_age, keys, opaque_info, versions, unfinished, protected }))
     }
 
     /// What the client may do.
@@ -216,6 +227,14 @@ impl Guard {
         let is_kept = !self.0.min_age.is_zero() && matches!(part, Some(Part::Segment(_) | Part::Record));
         let is_new = place.rule == Rule::New || is_kept;
         let finishes = matches!(part, Some(Part::Backup { rest: MANIFEST, .. })) && place.rule == Rule::Unfinished;
+        let key = || whole::encryption_key(filters).cloned();
+        if let (Some(Part::Info), Some(backups)) = (part, view.backups_of(&place.location))
+            && (view.is_guarded() || self.0.versions.is_some())
+        {
+            let replacement = Replacement::new(Rc::clone(&self.0), backups, key());
+            let replace = Replace::Info(Box::new(replacement));
+            return Ok(Safeguard { check, replace, separate: true });
+        }
         let replace = if is_new || finishes {
             let refusal = match self.role() {
                 Role::Admin => Error::access(format!(
@@ -224,11 +243,7 @@ impl Guard {
                 )),
                 _ => with_reason(view.lacks(Role::Admin, path, Access::Write), "which is there with other content"),
             };
-            Replace::Never {
-                named_by_content: matches!(part, Some(Part::Segment(_))),
-                key: whole::encryption_key(filters).cloned(),
-                refusal,
-            }
+            Replace::Never { named_by_content: matches!(part, Some(Part::Segment(_))), key: key(), refusal }
         } else {
             Replace::Always
         };

@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
         Self {
             site,
             view: View::new(&base, Some("demo")).restricted(role, !min_age.is_zero()),
-            guard: Guard::new(Measures { role, min_age, keys: Rc::default() }),
+            guard: Guard::new(Measures { role, min_age, ..Measures::of_nobody() }),
             disk: Inline::new(Options::default()),
             operations: 0,
         }
@@ -105,7 +105,9 @@ impl<'a> Session<'a> {
         match completion {
             Ok(Outcome::Metadata(metadata)) => metadata.changed = changed(at),
             Ok(Outcome::Entries(entries, _)) => {
-                entries.iter_mut().for_each(|entry| entry.metadata.changed = changed(&format!("{at}/{}", entry.name)));
+                for entry in entries {
+                    entry.metadata.changed = changed(&format!("{at}/{}", entry.name));
+                }
             }
             _ => {}
         }
@@ -221,7 +223,7 @@ fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
     let site = Site::new();
     let base = site.directory.path().display().to_string();
     let view = View::new(&base, None).restricted(Role::Admin, true);
-    let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, keys: Rc::default() });
+    let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() });
     for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
         let place = view.locate(&path, Access::RemoveTree).unwrap();
         let result = guard.check(&view, &place, &path, Access::RemoveTree).map(|_| ());

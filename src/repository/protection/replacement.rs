@@ -1,0 +1,95 @@
+//! What happens between the writing of an info file and its getting its name.
+
+use std::rc::Rc;
+
+use jiff::Timestamp;
+
+use super::Shared;
+use super::aged::{Progress as SearchProgress, Protected, Search};
+use crate::disk::{Completion, Location, Operation};
+use crate::protocol::error::Result;
+use crate::protocol::filter::Secret;
+use crate::repository::info_guard::{InfoGuard, InfoRules, Progress};
+use crate::repository::unexpected_outcome;
+
+/// The replacement of an info file.
+#[derive(Debug)]
+pub struct Replacement {
+    shared: Rc<Shared>,
+    /// `backup/STANZA`.
+    backups: Location,
+    /// What the client encrypts with.
+    key: Option<Secret>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    /// Finding out what no client may lose, before the second file gets the name of the first.
+    Searching(Box<Search>, Location, Location),
+    Guarding(Box<InfoGuard>),
+}
+
+impl Replacement {
+    pub(super) const fn new(shared: Rc<Shared>, backups: Location, key: Option<Secret>) -> Self {
+        Self { shared, backups, key, phase: Phase::Idle }
+    }
+
+    /// What `written` may do to `target`, whose name it wants.
+    pub fn begin(&mut self, target: Location, written: Location) -> Operation {
+        let shared = &self.shared;
+        if shared.min_age.is_zero() {
+            return self.guard(&Protected::default(), target, written);
+        }
+        if let Some(protected) = shared.protected(&self.backups.to_string()) {
+            return self.guard(&protected, target, written);
+        }
+        let search = Search::new(self.backups.clone(), shared.min_age, Rc::clone(&shared.keys));
+        let operation = search.begin();
+        self.phase = Phase::Searching(Box::new(search), target, written);
+        operation
+    }
+
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        if let Phase::Guarding(guard) = &self.phase { guard.memory() } else { 0 }
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told; the file must not be replaced then.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        match &mut self.phase {
+            Phase::Idle => Err(unexpected_outcome()),
+            Phase::Searching(search, target, written) => match search.resume(completion)? {
+                SearchProgress::Disk(operation) => Ok(Progress::Disk(operation)),
+                SearchProgress::Found(protected) => {
+                    let (target, written) = (target.clone(), written.clone());
+                    let protected = Rc::new(protected);
+                    self.shared.note_protected(self.backups.to_string(), &protected);
+                    Ok(Progress::Disk(self.guard(&protected, target, written)))
+                }
+            },
+            Phase::Guarding(guard) => guard.resume(completion),
+        }
+    }
+
+    fn guard(&mut self, protected: &Protected, target: Location, written: Location) -> Operation {
+        let shared = &self.shared;
+        let rules = InfoRules {
+            role: shared.role,
+            protected: protected.labels().clone(),
+            opaque_info: shared.opaque_info,
+            keys: shared.keys.iter().chain(&self.key).cloned().collect(),
+            versions: shared.versions.clone(),
+            now: Timestamp::now(),
+        };
+        let (guard, operation) = InfoGuard::begin(rules, target, written);
+        self.phase = Phase::Guarding(Box::new(guard));
+        operation
+    }
+}
