@@ -37,6 +37,9 @@ fn bench(release: &str) -> Bench {
     let repository = bench.server.repository();
     victim::build(&repository);
     own_all(&repository);
+    for stanza in ["demo", "other", "demo2", "dem"] {
+        bench.server.config.set(stanza, "pg1-path", "/var/lib/postgresql/15/main");
+    }
     bench.server.start();
     bench
 }
