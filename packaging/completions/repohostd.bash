@@ -28,19 +28,20 @@ _repohostd() {
         mapfile -t COMPREPLY < <(compgen -W 'off error warn info detail debug trace' -- "$cur")
         return
         ;;
-    --client | --port | --release | --tls-server-*) return ;;
+    --client | --port | --release | --repo | --restore | --stanza | --tls-server-*) return ;;
     esac
     if [[ $cur != -* ]] && ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W 'serve check status learn systemd-drop-in quickstart ping version help' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'serve check status learn history systemd-drop-in quickstart ping version help' -- "$cur")
         return
     fi
     local options
     case "$command" in
-    serve | server | check | status | learn | systemd-drop-in)
+    serve | server | check | status | learn | history | systemd-drop-in)
         options='--config= --tls-server-address= --tls-server-port= --tls-server-cert-file= --tls-server-key-file=
             --tls-server-ca-file= --tls-server-auth= --log-level-console= --log-level-file= --log-path= --release=
             --repohostd-config= --help'
         [[ $command != status ]] || options+=' --json'
+        [[ $command != history ]] || options+=' --stanza= --repo= --restore='
         [[ $command != check ]] || options+=' --client='
         ;;
     quickstart) options='--directory --port --release --pg-path --help' ;;

@@ -89,11 +89,13 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 /// Reads everything as the server does at its start, as that user if not this process's; returns the
 /// warnings.
 fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<Vec<String>> {
-    let (_, loaded) = config::load_server(arguments, environment)?;
+    let (files, loaded) = config::load_server(arguments, environment)?;
+    reload::check_history(&loaded.server.own, &config::repositories(&files, environment)?)?;
     let mut warnings = loaded.warnings;
     // whoever serves is somebody else
     warnings.retain(|warning| user.is_none() || !warning.starts_with(config::AS_ROOT));
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
+    warnings.extend(reload::history_warning(&loaded.server.own));
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
     let (_, further) = reload::tls_of(&loaded.server, user)?;
     warnings.extend(further);

@@ -1,11 +1,12 @@
 //! The command line: which words mean which command. One file for each command.
 //!
-//! `serve`, which is also meant when no command is named, `check`, `status` and `learn` take the
+//! `serve`, which is also meant when no command is named, `check`, `status`, `learn` and `history` take the
 //! server's options, whose grammar is pgBackRest's and is read by `config`. The other commands are
 //! ours alone and have their arguments described by `argh`. Every command returns the exit status,
 //! which is pgBackRest's error number.
 
 pub mod check;
+pub mod history;
 pub mod learn;
 pub mod ping;
 pub mod quickstart;
@@ -26,7 +27,8 @@ use crate::protocol::error::{Code, Error};
 /// The name that help texts show.
 const PROGRAM: &str = "repohostd";
 /// The commands that have a help text, a place in the manual and a completion.
-const COMMANDS: [&str; 8] = ["serve", "check", "status", "learn", "quickstart", "ping", "systemd-drop-in", "version"];
+const COMMANDS: [&str; 9] =
+    ["serve", "check", "status", "learn", "history", "quickstart", "ping", "systemd-drop-in", "version"];
 
 /// repohostd serves a repository of PostgreSQL backups to unmodified pgbackrest clients, in place of
 /// 'pgbackrest server'. Without a command it serves.
@@ -45,6 +47,7 @@ enum Command {
     Check(check::Check),
     Status(status::Status),
     Learn(learn::Learn),
+    History(history::History),
     Ping(ping::Ping),
     SystemdDropIn(systemd_drop_in::SystemdDropIn),
     Version(version::Version),
@@ -61,10 +64,11 @@ pub fn run(arguments: &[String]) -> u8 {
         "check" if !help => return check::run(rest, &environment),
         "status" if !help => return status::run(rest, &environment),
         "learn" if !help => return learn::run(rest, &environment),
+        "history" if !help => return history::run(rest, &environment),
         "systemd-drop-in" if !help => return systemd_drop_in::run(rest, &environment),
         "--version" => return version::run(),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
-        "serve" | "server" | "check" | "status" | "learn" | "systemd-drop-in" if help => {}
+        "serve" | "server" | "check" | "status" | "learn" | "history" | "systemd-drop-in" if help => {}
         _ if help && word.starts_with("--") => {}
         _ => return serve::run(arguments, &environment),
     }
@@ -80,6 +84,7 @@ pub fn run(arguments: &[String]) -> u8 {
             Command::Check(_) => check::run(&[], &environment),
             Command::Status(options) => status::run(&options.arguments(), &environment),
             Command::Learn(_) => learn::run(&[], &environment),
+            Command::History(options) => history::run(&options.arguments(), &environment),
             Command::SystemdDropIn(_) => systemd_drop_in::run(&[], &environment),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {

@@ -165,20 +165,20 @@ fn date(release: &Value) -> String {
 }
 
 /// Columns as wide as their widest text.
-struct Grid {
+pub(super) struct Grid {
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|text| (*text).to_owned()).collect()] }
     }
 
-    fn add(&mut self, row: Vec<String>) {
+    pub(super) fn add(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         if self.rows.len() == 1 {
             return String::new();
         }

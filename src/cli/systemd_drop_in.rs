@@ -305,7 +305,8 @@ mod tests {
             ("allow-client-repository", "/srv/old, /srv/older"),
         ]);
         let needs = Needs::by(&rows(&settings), &mut |_| None);
-        let expected = "ReadWritePaths=/srv/old\nReadWritePaths=/srv/older\nReadWritePaths=/srv/state\nReadWritePaths=/srv/history\n";
+        let expected = "ReadWritePaths=/srv/old\nReadWritePaths=/srv/older\nReadWritePaths=/srv/state\n\
+                        ReadWritePaths=/srv/history\n";
         assert_eq!(needs.text(), format!("{INTRODUCTION}[Service]\n{expected}"));
     }
 

@@ -41,14 +41,14 @@ pub fn describe(arguments: &[String], environment: &Environment, defaults: &Sear
 }
 
 /// Stanzas that have a section of their own in the files.
-fn stanzas(files: &Files) -> Vec<String> {
+pub(super) fn stanzas(files: &Files) -> Vec<String> {
     let names = files.ini.sections().map(|(name, _)| name.split(':').next().unwrap_or(name));
     let mut stanzas: Vec<_> = names.filter(|name| *name != "global").map(str::to_owned).collect();
     stanzas.dedup();
     stanzas
 }
 
-fn session_settings(files: &Files, environment: &Environment, stanza: Option<&str>) -> Result<Settings> {
+pub(super) fn session_settings(files: &Files, environment: &Environment, stanza: Option<&str>) -> Result<Settings> {
     let takes =
         |definition: &Definition| definition.known_to(SESSION_COMMAND) && definition.section != Section::CommandLine;
     let scope = Scope { command: SESSION_COMMAND, stanza, takes: &takes };

@@ -14,9 +14,9 @@ use super::listen::{self, Endpoint, KeepAlive};
 use super::releases::policy::Policy;
 use super::status;
 use super::tls::{self, Tls, TlsFiles};
-use crate::config::{self, Environment, LogLevel, OwnSettings, ServerSettings};
+use crate::config::{self, Environment, KnownRepository, LogLevel, OwnSettings, Role, ServerSettings};
 use crate::observe::log::{self, Level};
-use crate::protocol::error::Result;
+use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 use crate::session::Limits;
 
@@ -46,10 +46,12 @@ impl Configuration {
     /// Those of [`config::load_server`], and 32 for a release that is not known.
     pub(super) fn load(arguments: &[String], environment: &Environment) -> Result<Self> {
         let (files, loaded) = config::load_server(arguments, environment)?;
+        check_history(&loaded.server.own, &config::repositories(&files, environment)?)?;
         let policy = Policy::new(&loaded.server.own)?;
         let release = policy.general().unwrap_or_else(Release::newest);
         let mut warnings = loaded.warnings;
         warnings.extend(policy.warnings());
+        warnings.extend(history_warning(&loaded.server.own));
         Ok(Self {
             log: log_settings(&loaded.server),
             begin: format!("server command begin {}: {}", release.version, loaded.begin),
@@ -171,12 +173,64 @@ pub fn state_path(own: &OwnSettings) -> PathBuf {
     own.state_path.clone().unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY))
 }
 
-/// Where a server with these settings keeps earlier versions of info files. `None` when it keeps none,
-/// since nothing is configured and there is no state directory.
+/// Where a server with these settings keeps earlier versions of info files. `None` when it keeps none:
+/// nothing is configured, and there is no state directory that it can make one in.
 #[must_use]
 pub fn history_path(own: &OwnSettings) -> Option<PathBuf> {
-    let beside_state = || Some(state_path(own)).filter(|state| state.is_dir()).map(|state| state.join(HISTORY));
+    let state = state_path(own);
+    // One that is there but cannot be written to is an error when it is needed.
+    let beside_state = || Some(state.join(HISTORY)).filter(|path| path.is_dir() || is_writable_directory(&state));
     own.history_path.clone().or_else(beside_state).filter(|_| own.protection.info_history > 0)
+}
+
+/// What to say when clients are kept from harm but what they replace is not kept.
+#[must_use]
+pub fn history_warning(own: &OwnSettings) -> Option<String> {
+    let is_guarded = own.role < Role::Admin || !own.rights.is_empty() || !own.protection.min_age.is_zero();
+    (is_guarded && own.protection.info_history > 0 && history_path(own).is_none()).then(|| {
+        format!(
+            "earlier versions of info files are not kept: there is no writable '{}' and no history-path\nHINT: set \
+             history-path in repohostd.conf, or info-history=0 if that is wanted.",
+            state_path(own).display()
+        )
+    })
+}
+
+/// Whether the versions of info files are kept where no client can reach them.
+///
+/// # Errors
+///
+/// 32 when that is in a repository.
+pub fn check_history(own: &OwnSettings, repositories: &[KnownRepository]) -> Result<()> {
+    let Some(history) = history_path(own) else { return Ok(()) };
+    let allowed = own.allow_client_repository.iter().map(Path::new);
+    let paths = repositories.iter().map(|repository| repository.path.as_path()).chain(allowed);
+    let is_in = |path: &Path| history.starts_with(path) || resolved(&history).starts_with(resolved(path));
+    let Some(path) = paths.into_iter().find(|path| is_in(path)) else { return Ok(()) };
+    let option = if own.history_path.is_some() { "history-path" } else { "state-path" };
+    Err(Error::new(
+        Code::OptionInvalidValue,
+        format!(
+            "'{}' is not allowed for earlier versions of info files because it is in the repository '{}'\nHINT: \
+             clients could reach it there; set {option} in repohostd.conf to a directory outside of all repositories.",
+            history.display(),
+            path.display()
+        ),
+    ))
+}
+
+/// The path with all links followed, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let mut missing = PathBuf::new();
+    for ancestor in path.ancestors() {
+        if let Ok(resolved) = ancestor.canonicalize() {
+            return resolved.join(missing);
+        }
+        if let Some(name) = ancestor.file_name() {
+            missing = if missing.as_os_str().is_empty() { name.into() } else { Path::new(name).join(missing) };
+        }
+    }
+    path.to_owned()
 }
 
 fn is_writable_directory(path: &Path) -> bool {
@@ -219,5 +273,56 @@ const fn level(level: LogLevel) -> Level {
         LogLevel::Detail => Level::Detail,
         LogLevel::Debug => Level::Debug,
         LogLevel::Trace => Level::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_not_kept_where_a_client_could_reach_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["repo/state", "state"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(path("repo"), path("link")).unwrap();
+        let check = |own: OwnSettings| {
+            let own = OwnSettings { allow_client_repository: vec!["/other/repo".to_owned()], ..own };
+            check_history(&own, &[KnownRepository { key: 1, path: path("repo"), cipher_pass: None }])
+        };
+        let history = |path: PathBuf| OwnSettings { history_path: Some(path), ..OwnSettings::default() };
+        for own in [
+            history(path("repo")),
+            history(path("repo/history")),
+            history(path("link/not/there")),
+            history("/other/repo/x".into()),
+            OwnSettings { state_path: Some(path("repo/state")), ..OwnSettings::default() },
+        ] {
+            let error = check(own).unwrap_err();
+            assert_eq!(error.code, Code::OptionInvalidValue);
+            assert!(error.message.contains("is in the repository '"), "{error}");
+        }
+        for own in [
+            history(path("repository")),
+            history(path("state/history")),
+            OwnSettings { state_path: Some(path("state")), ..OwnSettings::default() },
+            OwnSettings { state_path: Some(path("none")), ..OwnSettings::default() },
+        ] {
+            check(own).unwrap();
+        }
+        let own = OwnSettings { state_path: Some(path("state")), ..OwnSettings::default() };
+        assert_eq!(history_path(&own), Some(path("state/history")));
+        let own = OwnSettings { state_path: Some(path("none")), ..OwnSettings::default() };
+        assert_eq!((history_path(&own), history_warning(&own)), (None, None));
+        let mut own = OwnSettings { role: Role::Backup, ..own };
+        assert!(history_warning(&own).unwrap().contains("/none' and no history-path"));
+        own.protection.info_history = 0;
+        assert_eq!(history_warning(&own), None);
+        let mut own = history(path("repo"));
+        own.protection.info_history = 0;
+        assert_eq!(history_path(&own), None);
+        check(own).unwrap();
     }
 }

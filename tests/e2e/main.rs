@@ -20,6 +20,7 @@ mod harness;
 mod lifecycle;
 mod listening;
 mod locks;
+mod min_age;
 mod ping;
 mod pins;
 mod quickstart;

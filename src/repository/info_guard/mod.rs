@@ -104,6 +104,8 @@ enum Phase {
 pub struct InfoGuard {
     rules: InfoRules,
     target: Location,
+    /// The file is removed, not replaced.
+    removes: bool,
     /// What is still to be read after the present one.
     unread: VecDeque<Location>,
     /// What was read of the present file, its sibling and the new one.
@@ -143,14 +145,31 @@ impl InfoGuard {
     pub fn begin(rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
         let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
         unread.push_back(written);
+        Self::start(rules, target, unread, false)
+    }
+
+    /// Starts to look at what is at `target` and meant to be removed.
+    #[must_use]
+    pub fn begin_removal(rules: InfoRules, target: Location) -> (Self, Operation) {
+        Self::start(rules, target, VecDeque::new(), true)
+    }
+
+    fn start(rules: InfoRules, target: Location, unread: VecDeque<Location>, removes: bool) -> (Self, Operation) {
         let file = WholeFile::new(target.clone(), MAXIMUM);
         let operation = file.begin();
-        let phase = Phase::Reading(file);
-        let (verdict, lost, present) = (Verdict::default(), vec![], vec![]);
-        (
-            Self { rules, target, unread, read: vec![], replaced: Found::Nothing, lost, present, verdict, phase },
-            operation,
-        )
+        let guard = Self {
+            rules,
+            target,
+            removes,
+            unread,
+            read: vec![],
+            replaced: Found::Nothing,
+            lost: vec![],
+            present: vec![],
+            verdict: Verdict::default(),
+            phase: Phase::Reading(file),
+        };
+        (guard, operation)
     }
 
     /// About how many bytes it holds.
@@ -211,6 +230,11 @@ impl InfoGuard {
             return Ok(Progress::Disk(operation));
         }
         let new = self.read.pop().unwrap_or(Found::Nothing);
+        if self.removes {
+            self.judge_removal(&new)?;
+            self.replaced = new;
+            return self.keep();
+        }
         if let Found::Nothing = new {
             let message = format!("'{}' is gone before it has its name: another client writes it too", self.target);
             return Err(Error::new(Code::FileMissing, message));
@@ -224,17 +248,31 @@ impl InfoGuard {
         self.look()
     }
 
+    /// Whether the client may remove the file.
+    fn judge_removal(&self, old: &Found) -> Result<()> {
+        if self.rules.role < Role::Admin {
+            return Err(self.denied("it would be gone"));
+        }
+        let Some(Reading::Known(file)) = old.understand(&self.keys()) else { return Ok(()) };
+        let listed = self.rules.protected.iter().find(|label| file.has(label));
+        listed.map_or(Ok(()), |label| Err(self.denied(&format!("backup {label} would be gone"))))
+    }
+
+    fn keys(&self) -> Vec<&[u8]> {
+        self.rules.keys.iter().map(|key| key.0.as_slice()).collect()
+    }
+
     /// Whether the client may do that, as far as the files tell.
     fn judge(&mut self, new: &Found) -> Result<()> {
-        let keys: Vec<_> = self.rules.keys.iter().map(|key| key.0.as_slice()).collect();
+        // Both are usually alike.
+        self.read.dedup();
+        let keys = self.keys();
         let admin = self.rules.role == Role::Admin;
         if admin && self.rules.protected.is_empty() {
             return Ok(());
         }
         let mut opaque = false;
         let mut known = Vec::new();
-        // Both are usually alike.
-        self.read.dedup();
         for old in &self.read {
             match old.understand(&keys) {
                 Some(Reading::Known(file)) => known.push(file),

@@ -64,19 +64,32 @@ impl Bench {
 
     fn replace(&mut self, bytes: &[u8]) -> Result<Verdict> {
         self.put("written.tmp", bytes);
-        let root = Root::new(self.directory.path());
-        let at = |name: &str| Location::new(root.clone(), RelativePath::new(&format!("demo/{name}")).unwrap());
-        let rules = InfoRules {
+        let (rules, target, written) = (self.rules(), self.at(self.target), self.at("written.tmp"));
+        assert!(InfoGuard::guards(&target));
+        self.run(InfoGuard::begin(rules, target, written))
+    }
+
+    fn remove(&mut self) -> Result<Verdict> {
+        let (rules, target) = (self.rules(), self.at(self.target));
+        self.run(InfoGuard::begin_removal(rules, target))
+    }
+
+    fn at(&self, name: &str) -> Location {
+        Location::new(Root::new(self.directory.path()), RelativePath::new(&format!("demo/{name}")).unwrap())
+    }
+
+    fn rules(&self) -> InfoRules {
+        InfoRules {
             role: self.role,
             protected: self.protected.iter().map(|label| (*label).to_owned()).collect(),
             opaque_info: self.opaque_info,
             keys: self.pass.iter().map(|pass| Secret(pass.as_bytes().to_vec())).collect(),
             versions: Versions::new(self.directory.path().join("history"), self.history),
             now: "2026-11-25T10:11:12Z".parse().unwrap(),
-        };
-        let target = at(self.target);
-        assert!(InfoGuard::guards(&target));
-        let (mut guard, mut operation) = InfoGuard::begin(rules, target, at("written.tmp"));
+        }
+    }
+
+    fn run(&mut self, (mut guard, mut operation): (InfoGuard, Operation)) -> Result<Verdict> {
         loop {
             self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
             let completion = std::iter::repeat_with(|| self.disk.complete()).flatten().next().unwrap().1;
@@ -245,4 +258,22 @@ fn what_is_replaced_is_kept_first_and_nothing_is_replaced_that_cannot_be_kept() 
     bench.put("backup.info.copy", FIRST);
     bench.allows(SECOND);
     assert!(bench.versions().is_empty(), "there was nothing to replace");
+}
+
+#[test]
+fn what_is_removed_is_kept_first_and_only_an_administrators_client_removes_it() {
+    let mut bench = Bench { history: 5, ..Bench::new(Role::Admin) }.present(LAST);
+    bench.remove().unwrap();
+    assert_eq!(bench.versions(), [LAST]);
+    bench.protected = &[FULL];
+    assert!(bench.remove().unwrap_err().message.contains("min-age"));
+    bench.protected = &["20200101-000000F"];
+    bench.remove().unwrap();
+    bench.put("backup.info", b"garbage");
+    bench.disk.set_faults(Faults { write: 1000, ..Faults::default() });
+    assert!(bench.remove().unwrap_err().message.contains("info-history=0"));
+    let mut bench = Bench::new(Role::Backup).present(LAST);
+    assert_eq!(bench.remove().unwrap_err().code, Code::Access);
+    let mut bench = Bench { history: 5, ..Bench::new(Role::Admin) };
+    assert!(bench.remove().unwrap().replaced.is_none(), "there is nothing to remove, which is the request's business");
 }
