@@ -14,6 +14,7 @@ use super::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use super::info_guard::Progress as InfoProgress;
 use super::make_path::{self, MakePath};
 use super::protection::check::{Check, Progress as CheckProgress};
+use super::protection::finished::{self, Watch};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
 use super::protection::{self, Replace, Safeguard};
 use super::view::leads_out;
@@ -67,6 +68,7 @@ pub struct WriteStream {
     request: WriteRequest,
     replace: Replace,
     separate: bool,
+    watch: Option<Watch>,
     notice: Option<String>,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
@@ -110,7 +112,7 @@ impl WriteStream {
         release: &'static Release,
         buffers: fn(usize) -> Vec<u8>,
     ) -> Result<(Self, Step)> {
-        let Safeguard { check, replace, separate } = safeguard;
+        let Safeguard { check, replace, separate, watch } = safeguard;
         // What may not be replaced gets its name in one step.
         request.atomic |= !matches!(replace, Replace::Always);
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
@@ -124,6 +126,7 @@ impl WriteStream {
             request,
             replace,
             separate,
+            watch,
             notice: None,
             target,
             place,
@@ -274,10 +277,12 @@ impl WriteStream {
             }
             Phase::Closing => {
                 self.check(completion, Code::FileClose, "unable to close file", " after write")?;
+                self.watch()?;
                 Ok(self.set_times())
             }
             Phase::SettingTimes => {
                 self.check(completion, Code::FileInfo, "unable to set time for", "")?;
+                self.watch()?;
                 Ok(self.rename())
             }
             Phase::Renaming => {
@@ -291,8 +296,8 @@ impl WriteStream {
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
                 }
-                if self.target.path.as_str().ends_with(protection::MANIFEST) {
-                    protection::note_finished();
+                if let Some(directory) = self.target.parent().filter(|_| self.is_manifest()) {
+                    finished::note(directory.to_string());
                 }
                 self.left_behind = false;
                 self.file = None;
@@ -361,6 +366,11 @@ impl WriteStream {
         Error::new(Code::FileMove, message)
     }
 
+    /// Whether the backup that it is for can still be written.
+    fn watch(&self) -> Result<()> {
+        self.watch.as_ref().map_or(Ok(()), Watch::check)
+    }
+
     fn refusal(&self) -> Error {
         let Replace::Never { refusal, .. } = &self.replace else { return unexpected_outcome() };
         refusal.clone()
@@ -404,7 +414,12 @@ impl WriteStream {
         Step::Done(Answer::null())
     }
 
+    fn is_manifest(&self) -> bool {
+        self.target.path.as_str().rsplit('/').next() == Some(protection::MANIFEST)
+    }
+
     fn write(&mut self) -> Result<Operation> {
+        self.watch()?;
         let (Some(file), Some(data)) = (self.file.clone(), self.out.take()) else { return Err(unexpected_outcome()) };
         let offset = self.offset;
         self.offset += data.len() as u64;

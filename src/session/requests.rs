@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::RepositoryKind;
+use crate::config::{RepositoryKind, Role};
 use crate::disk::Location;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
@@ -51,7 +51,7 @@ impl Session {
                 task(List::begin(place, decode_level(level)?, self.limits.listing, self.release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
-                let mode = mode & !self.umask;
+                let mode = self.directory_mode(mode);
                 self.change(&path, Access::Directory, move |at| {
                     PathCreate::begin(at, error_on_exists, no_parent_create, mode)
                 })?
@@ -115,6 +115,19 @@ impl Session {
         })
     }
 
+    /// The mode of a new directory. One that the server could not use would keep other clients out, and one
+    /// that everybody can write to would let others in.
+    fn directory_mode(&self, mode: u32) -> u32 {
+        let mode = mode & !self.umask;
+        if self.guard.role() == Role::Admin { mode } else { (mode | 0o700) & !0o002 }
+    }
+
+    /// The mode of a new file, likewise.
+    fn file_mode(&self, mode: u32) -> u32 {
+        let mode = mode & !self.umask;
+        if self.guard.role() == Role::Admin { mode } else { (mode | 0o600) & !0o002 }
+    }
+
     fn feature(&self) -> Answer {
         let Release { repository_features, cifs_features, .. } = *self.release;
         let features = if self.is_cifs() { cifs_features } else { repository_features };
@@ -174,8 +187,12 @@ impl Session {
 
     fn open_write(&mut self, envelope: Envelope, mut request: WriteRequest) -> Result<(Step, Active)> {
         self.check_new(envelope)?;
-        request.file_mode &= !self.umask;
-        request.path_mode &= !self.umask;
+        request.file_mode = self.file_mode(request.file_mode);
+        request.path_mode = self.directory_mode(request.path_mode);
+        if self.guard.role() != Role::Admin {
+            // No client needs it, and no one else may get a hold on what is protected.
+            (request.user, request.group) = (None, None);
+        }
         // Directories of such a file system cannot be synced, whatever the client asks.
         request.sync_path &= !self.is_cifs();
         let place = self.view.locate(&request.file, Access::Write)?;

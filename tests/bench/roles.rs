@@ -231,10 +231,11 @@ fn write_config(here: &Path, authority: &Authority, identity: &Identity, port: u
          tls-server-cert-file={place}/server.crt\ntls-server-key-file={place}/server.key\n"
     );
     let mut own = String::new();
+    let stanza = "\n[demo]\npg1-path=/var/lib/postgresql/15/main\n";
     for Variant { name, grant, role, .. } in &VARIANTS {
         let _ = writeln!(config, "tls-server-auth={name}={grant}");
         let _ = writeln!(own, "[client:{name}]\nrole={role}\n");
     }
-    write("pgbackrest.conf", &config);
+    write("pgbackrest.conf", &(config + stanza));
     write("repohostd.conf", &own);
 }

@@ -21,6 +21,7 @@ mod info_history;
 mod lifecycle;
 mod listening;
 mod locks;
+mod min_age;
 mod ping;
 mod pins;
 mod quickstart;

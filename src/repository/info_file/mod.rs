@@ -18,7 +18,7 @@ use crate::filter::whole;
 use crate::protocol::filter::Secret;
 
 /// Bytes of the largest info file that is read. A backup takes about a thousand.
-pub const MAXIMUM: usize = 64 << 20;
+pub const MAXIMUM: usize = 16 << 20;
 
 /// How every info file begins, since pgBackRest sorts sections.
 const BEGINNING: &[u8] = b"[backrest]\n";

@@ -207,7 +207,7 @@ fn what_clients_would_not_read_alike_is_damaged() {
         (b"x=1\n", "outside of a section"),
         (b"\xff\xfe", "UTF-8"),
         (&COURSE[5][..COURSE[5].len() - 61], "no checksum"),
-        (&vec![b'\n'; MAXIMUM + 1], "larger than 64 MiB"),
+        (&vec![b'\n'; MAXIMUM + 1], "larger than 16 MiB"),
         (&vec![b'x'; MAXIMUM], "too many bytes"),
         (&[b"[x]\ny=".as_slice(), &vec![b'['; 1 << 19]].concat(), "JSON"),
     ] {

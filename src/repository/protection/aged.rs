@@ -19,6 +19,9 @@ use crate::repository::info_file::{self, InfoFile, Reading, WalRange};
 use crate::repository::unexpected_outcome;
 use crate::repository::whole_file::{Progress as FileProgress, WholeFile};
 
+/// More backups than any stanza has; who makes so many directories must not make the server hold them.
+const BACKUPS_MAXIMUM: usize = 100_000;
+
 /// The two info files of a stanza's backups, in the order in which they are tried.
 const INFO: [&str; 2] = ["backup.info", "backup.info.copy"];
 
@@ -120,6 +123,10 @@ impl Search {
                 };
                 let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
                 self.finished.extend(backups.map(|entry| entry.name).filter(|name| is_label(name)));
+                if self.finished.len() > BACKUPS_MAXIMUM {
+                    let message = format!("'{}' has more than {BACKUPS_MAXIMUM} backups", self.backups);
+                    return Err(Error::new(Code::Memory, message));
+                }
                 if let Some(listing) = rest {
                     return Ok(Progress::Disk(Operation::ListMore { listing }));
                 }

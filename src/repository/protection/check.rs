@@ -2,14 +2,22 @@
 
 use std::rc::Rc;
 
+use jiff::Timestamp;
+
 use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
 use super::layout::{Area, Part, Wal};
-use super::{MANIFEST, Shared};
+use super::{FINISHED, MANIFEST, Shared};
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
+use crate::repository::info_file;
+use crate::repository::versions::Keep;
 use crate::repository::view::Access;
+use crate::repository::whole_file::{Progress as Reading, WholeFile};
 use crate::repository::{Step, Task, unexpected_outcome};
+
+/// More directories than any archive has; they are not removed at once while ages count.
+const DIRECTORIES_MAXIMUM: usize = 100_000;
 
 /// How a check goes on.
 #[derive(Debug)]
@@ -28,7 +36,17 @@ pub struct Check {
     place: Location,
     unfinished: Option<Unfinished>,
     aged: Option<Aged>,
+    kept: bool,
     phase: Phase,
+}
+
+/// What has to be so.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) unfinished: Option<Unfinished>,
+    pub(super) aged: Option<Aged>,
+    /// A version of the file has to be kept.
+    pub(super) kept: bool,
 }
 
 /// That a backup is not finished.
@@ -77,6 +95,9 @@ enum Phase {
     Searching(Search),
     /// Looking how old a file is.
     Age,
+    /// Reading an info file, to keep it.
+    Reading(WholeFile),
+    Keeping(Box<Keep>),
     /// Looking how old the files in these directories are, the last of which is being listed.
     Ages(Vec<Location>),
 }
@@ -114,13 +135,9 @@ impl Check {
     /// # Errors
     ///
     /// What the client is told.
-    pub(super) fn begin(
-        shared: Rc<Shared>,
-        place: Location,
-        unfinished: Option<Unfinished>,
-        aged: Option<Aged>,
-    ) -> Result<Option<(Self, Operation)>> {
-        let mut check = Self { shared, place, unfinished, aged, phase: Phase::Begun };
+    pub(super) fn begin(shared: Rc<Shared>, place: Location, wanted: Wanted) -> Result<Option<(Self, Operation)>> {
+        let Wanted { unfinished, aged, kept } = wanted;
+        let mut check = Self { shared, place, unfinished, aged, kept, phase: Phase::Begun };
         Ok(match check.look_at_backup()? {
             Progress::Disk(operation) => Some((check, operation)),
             Progress::Passed => None,
@@ -148,7 +165,7 @@ impl Check {
                         let message = format_args!("unable to look whether backup '{directory}' is finished");
                         Err(Error::system(Code::FileOpen, message, failure.errno.0))
                     }
-                    Ok(_) => Err(with_reason(refusal, "since the backup is finished")),
+                    Ok(_) => Err(with_reason(refusal, FINISHED)),
                 }
             }
             Phase::Searching(mut search) => match search.resume(completion)? {
@@ -169,9 +186,30 @@ impl Check {
                     Err(self.refused("it is younger"))
                 }
                 // What is wrong with it the request says.
-                Ok(Outcome::Metadata(_)) | Err(_) => Ok(Progress::Passed),
+                Ok(Outcome::Metadata(_)) | Err(_) => Ok(self.keep()),
                 Ok(_) => Err(unexpected_outcome()),
             },
+            Phase::Reading(mut file) => match file.resume(completion)? {
+                Reading::Disk(operation) => {
+                    self.phase = Phase::Reading(file);
+                    Ok(Progress::Disk(operation))
+                }
+                Reading::Read(bytes) => {
+                    let versions = self.shared.versions.clone().ok_or_else(unexpected_outcome)?;
+                    let (keep, operation) = Keep::begin(versions, &self.place, bytes, Timestamp::now())?;
+                    self.phase = Phase::Keeping(Box::new(keep));
+                    Ok(Progress::Disk(operation))
+                }
+                // What cannot be read is nothing to go back to.
+                Reading::Missing | Reading::TooLarge | Reading::Failed(_) => Ok(Progress::Passed),
+            },
+            Phase::Keeping(mut keep) => Ok(match keep.resume(completion)? {
+                Some(operation) => {
+                    self.phase = Phase::Keeping(keep);
+                    Progress::Disk(operation)
+                }
+                None => Progress::Passed,
+            }),
             Phase::Ages(mut directories) => {
                 let (entries, rest) = match completion {
                     Ok(Outcome::Entries(entries, rest)) => (entries, rest),
@@ -193,6 +231,17 @@ impl Check {
         }
     }
 
+    /// Keeps a version of what is going to be removed, if that is wanted.
+    fn keep(&mut self) -> Progress {
+        if !std::mem::take(&mut self.kept) {
+            return Progress::Passed;
+        }
+        let file = WholeFile::new(self.place.clone(), info_file::MAXIMUM);
+        let operation = file.begin();
+        self.phase = Phase::Reading(file);
+        Progress::Disk(operation)
+    }
+
     fn look_at_backup(&mut self) -> Result<Progress> {
         match &self.unfinished {
             Some(backup) if !self.shared.is_known_unfinished(&backup.directory) => {
@@ -206,7 +255,7 @@ impl Check {
     }
 
     fn look_at_age(&mut self) -> Result<Progress> {
-        let Some(aged) = &self.aged else { return Ok(Progress::Passed) };
+        let Some(aged) = &self.aged else { return Ok(self.keep()) };
         if let Some(protected) = self.shared.protected(&aged.backups.to_string()) {
             return self.decide(&protected);
         }
@@ -217,7 +266,7 @@ impl Check {
     }
 
     fn decide(&mut self, protected: &Protected) -> Result<Progress> {
-        let Some(aged) = &self.aged else { return Ok(Progress::Passed) };
+        let Some(aged) = &self.aged else { return Ok(self.keep()) };
         let needed = || Err(self.refused("a younger backup needs it"));
         let kept = |label: &str| Err(self.refused(&format!("backup '{label}' is younger, or a younger one needs it")));
         match (&aged.matter, protected.labels().last()) {
@@ -229,7 +278,7 @@ impl Check {
                 needed()
             }
             (Matter::Archive(name), _) if protected.needs_archive(name) => needed(),
-            (Matter::Backup(_) | Matter::Backups, _) => Ok(Progress::Passed),
+            (Matter::Backup(_) | Matter::Backups, _) => Ok(self.keep()),
             (Matter::Segment(..) | Matter::Record, _) => {
                 self.phase = Phase::Age;
                 Ok(Progress::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))
@@ -244,7 +293,7 @@ impl Check {
     fn look_further(&mut self, directories: Vec<Location>, more: Option<Operation>) -> Progress {
         let next = more.or_else(|| Some(Operation::List { at: directories.last()?.clone(), level: Level::Detail }));
         self.phase = Phase::Ages(directories);
-        next.map_or(Progress::Passed, Progress::Disk)
+        next.map_or_else(|| self.keep(), Progress::Disk)
     }
 
     /// Looks at what is in a directory; those in it are added to `further`.
@@ -254,6 +303,10 @@ impl Check {
                 let path = if at.path.is_root() { name } else { format!("{}/{name}", at.path.as_str()) };
                 let path = RelativePath::new(&path).ok_or_else(unexpected_outcome)?;
                 further.push(Location::new(Rc::clone(&at.root), path).without_links());
+                if further.len() > DIRECTORIES_MAXIMUM {
+                    let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.place);
+                    return Err(Error::new(Code::Memory, message));
+                }
             } else if is_young(metadata.changed, self.shared.min_age) {
                 return Err(self.refused(&format!("'{name}' in it is younger")));
             }

@@ -5,12 +5,13 @@
 
 pub mod aged;
 pub mod check;
+pub mod finished;
 pub mod layout;
 pub mod replacement;
 pub mod rules;
 pub mod same;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{FilterSpec, Secret};
 
 use self::aged::Protected;
-use self::check::{Aged, Check, Matter, Unfinished, with_reason};
+use self::check::{Aged, Check, Matter, Unfinished, Wanted, with_reason};
+use self::finished::{Moment, Watch};
 use self::layout::Part;
 use self::replacement::Replacement;
 use self::rules::Rule;
@@ -31,22 +33,15 @@ use super::view::{Access, Place, View};
 /// The name of the file that a finished backup has.
 pub(super) const MANIFEST: &str = "backup.manifest";
 
+/// Why something is refused that is in a backup.
+const FINISHED: &str = "since the backup is finished";
+
 /// How many requests in a row may rely on a backup that was seen to be unfinished. Other servers and
 /// pgbackrest itself may finish it, which nobody tells.
 const RELIED_MAXIMUM: u32 = 256;
 
 /// How long what was found to be protected is relied on.
 const FOUND_LASTS: Duration = Duration::from_secs(10);
-
-thread_local! {
-    /// Counts backups that were finished through this server.
-    static FINISHED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Notes that a backup got its manifest.
-pub(super) fn note_finished() {
-    FINISHED.set(FINISHED.get() + 1);
-}
 
 /// What is seen to while a file is written.
 #[derive(Debug, Default)]
@@ -57,6 +52,8 @@ pub struct Safeguard {
     pub replace: Replace,
     /// The file is made anew rather than opened, since another name of it may be protected.
     pub separate: bool,
+    /// The backup that it is for, which must not be finished meanwhile.
+    pub watch: Option<Watch>,
 }
 
 /// What becomes of a file that has the name already.
@@ -125,17 +122,17 @@ struct Found(Instant, Rc<Protected>);
 #[derive(Debug)]
 struct Known<T> {
     directory: String,
-    finished_before: u64,
+    since: Moment,
     what: T,
 }
 
 impl<T> Known<T> {
     fn new(directory: String, what: T) -> RefCell<Option<Self>> {
-        RefCell::new(Some(Self { directory, finished_before: FINISHED.get(), what }))
+        RefCell::new(Some(Self { directory, since: Moment::now(), what }))
     }
 
     fn is_of(&self, directory: &str) -> bool {
-        self.directory == directory && self.finished_before == FINISHED.get()
+        self.directory == directory && !self.since.is_past()
     }
 }
 
@@ -186,14 +183,7 @@ impl Guard {
     /// What the client is told.
     pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<(Check, Operation)>> {
         let part = place.part();
-        let unfinished = match part {
-            Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(Unfinished {
-                directory: format!("{}/{label}", place.location.root.path().display()),
-                label: label.to_owned(),
-                refusal: view.lacks(Role::Admin, path, access),
-            }),
-            _ => None,
-        };
+        let unfinished = unfinished(view, place, path, access);
         let aged = match (place.area, part) {
             _ if self.0.min_age.is_zero() => None,
             (Some(area), Some(part)) => Matter::of(area, part, access).and_then(|matter| {
@@ -209,10 +199,11 @@ impl Guard {
             }
             _ => None,
         };
-        if unfinished.is_none() && aged.is_none() {
+        let kept = access == Access::Remove && part == Some(Part::Info) && self.0.versions.is_some();
+        if unfinished.is_none() && aged.is_none() && !kept {
             return Ok(None);
         }
-        Check::begin(Rc::clone(&self.0), place.location.clone(), unfinished, aged)
+        Check::begin(Rc::clone(&self.0), place.location.clone(), Wanted { unfinished, aged, kept })
     }
 
     /// What is seen to while `place` is written through `filters`.
@@ -221,6 +212,8 @@ impl Guard {
     ///
     /// As for [`Guard::check`].
     pub fn safeguard(&self, view: &View, place: &Place, path: &str, filters: &[FilterSpec]) -> Result<Safeguard> {
+        let watch = unfinished(view, place, path, Access::Write);
+        let watch = watch.map(|backup| Watch::new(backup.directory, with_reason(backup.refusal, FINISHED)));
         let check = self.check(view, place, path, Access::Write)?;
         let part = place.part();
         // What no client may remove, none may replace either.
@@ -233,7 +226,7 @@ impl Guard {
         {
             let replacement = Replacement::new(Rc::clone(&self.0), backups, key());
             let replace = Replace::Info(Box::new(replacement));
-            return Ok(Safeguard { check, replace, separate: true });
+            return Ok(Safeguard { check, replace, separate: true, watch });
         }
         let replace = if is_new || finishes {
             let refusal = match self.role() {
@@ -247,8 +240,18 @@ impl Guard {
         } else {
             Replace::Always
         };
-        Ok(Safeguard { check, replace, separate: view.is_guarded() })
+        Ok(Safeguard { check, replace, separate: view.is_guarded(), watch })
     }
+}
+
+/// The backup that `place` is in, where it has to be unfinished.
+fn unfinished(view: &View, place: &Place, path: &str, access: Access) -> Option<Unfinished> {
+    let Some(Part::Backup { label, .. }) = place.part().filter(|_| place.rule == Rule::Unfinished) else { return None };
+    Some(Unfinished {
+        directory: format!("{}/{label}", place.location.root.path().display()),
+        label: label.to_owned(),
+        refusal: view.lacks(Role::Admin, path, access),
+    })
 }
 
 #[cfg(test)]

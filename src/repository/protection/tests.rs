@@ -8,6 +8,10 @@ use super::*;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Outcome, Ticket};
 use crate::protocol::error::Code;
+use crate::protocol::release::Release;
+use crate::protocol::request::WriteRequest;
+use crate::repository::Step;
+use crate::repository::write::WriteStream;
 
 const BASE: &str = "archive/demo/15-1/0000000100000000";
 const SUM: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -50,6 +54,44 @@ impl Site {
 
     fn ask(&self, role: Role, min_age: Duration, path: &str, access: Access) -> Result<()> {
         Session::new(self, role, min_age).ask(path, access)
+    }
+}
+
+/// Runs a write to its end, with `meanwhile` before the last data.
+fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl FnOnce()) -> Result<()> {
+    let path = format!("{}/{path}", session.site.directory.path().display());
+    let place = session.view.locate(&path, Access::Write)?;
+    let safeguard = session.guard.safeguard(&session.view, &place, &path, &[])?;
+    let request = WriteRequest {
+        file: path,
+        file_mode: 0o640,
+        path_mode: 0o750,
+        user: None,
+        group: None,
+        modified: 0,
+        create_path: true,
+        sync_file: false,
+        sync_path: false,
+        atomic,
+        filters: vec![],
+    };
+    let (mut stream, mut step) =
+        WriteStream::begin(request, place.location, safeguard, Release::newest(), Vec::with_capacity)?;
+    let mut meanwhile = Some(meanwhile);
+    loop {
+        step = match step {
+            Step::Disk(operation) => {
+                session.disk.submit(Ticket { session: 0, operation: 0 }, operation);
+                stream.resume(session.disk.complete().unwrap().1)?
+            }
+            Step::Done(answer) if answer.close => return Ok(()),
+            Step::Done(_) => {
+                stream.feed(&mut &b"new"[..])?;
+                meanwhile.take().expect("it is asked once")();
+                stream.finish()?
+            }
+            step => panic!("{step:?}"),
+        };
     }
 }
 
@@ -157,7 +199,7 @@ fn an_unfinished_backup_is_looked_at_once_until_one_is_finished() {
     write(&mut session).unwrap();
     assert_eq!(session.operations, 2, "somebody else may have finished it");
     site.write("backup/demo/20261126-010101F/backup.manifest", b"");
-    note_finished();
+    finished::note(site.directory.path().join("backup/demo/20261126-010101F").display().to_string());
     denied(write(&mut session), "the backup is finished");
 }
 
@@ -230,4 +272,53 @@ fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
         denied(result, "cannot be removed while backups are protected");
     }
     assert!(Path::new(&base).join("backup/demo").is_dir());
+}
+
+#[test]
+fn what_is_being_written_when_its_backup_is_finished_comes_too_late() {
+    let site = Site::new();
+    let label = "backup/demo/20261126-010101F";
+    let file = site.directory.path().join(label).join("pg_data/a");
+    for atomic in [true, false] {
+        let mut session = Session::new(&site, Role::Backup, Duration::ZERO);
+        write(&mut session, &format!("{label}/pg_data/a"), atomic, || ()).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        site.write(&format!("{label}/pg_data/a"), b"good");
+        let finish = || finished::note(site.directory.path().join(label).display().to_string());
+        denied(write(&mut session, &format!("{label}/pg_data/a"), atomic, finish), "the backup is finished");
+        if atomic {
+            assert_eq!(fs::read(&file).unwrap(), b"good");
+        }
+    }
+}
+
+#[test]
+fn another_name_of_a_protected_file_is_not_written_through() {
+    let site = Site::new();
+    let name = "backup/demo/20261126-010101F/a";
+    site.write("backup/demo/20261126-010101F/b", b"");
+    for (role, min_age) in [(Role::Backup, Duration::ZERO), (Role::Admin, DAY)] {
+        let (finished, linked) = (format!("backup/demo/{FULL}/{MANIFEST}"), site.directory.path().join(name));
+        let _ = fs::remove_file(&linked);
+        fs::hard_link(site.directory.path().join(&finished), &linked).unwrap();
+        write(&mut Session::new(&site, role, min_age), name, false, || ()).unwrap();
+        assert_eq!(fs::read(&linked).unwrap(), b"new");
+        assert_eq!(fs::read(site.directory.path().join(finished)).unwrap(), b"", "{role:?}");
+    }
+}
+
+#[test]
+fn an_info_file_that_is_removed_is_kept_before() {
+    let site = Site::new();
+    let history = tempfile::tempdir().unwrap();
+    let mut session = Session::new(&site, Role::Admin, Duration::ZERO);
+    session.guard =
+        Guard::new(Measures { role: Role::Admin, versions: Versions::new(history.path(), 3), ..Measures::of_nobody() });
+    session.ask("backup/demo/backup.info", Access::Remove).unwrap();
+    let kept = site.directory.path().join("backup/demo/backup.info");
+    let directory = history.path().join(kept.strip_prefix("/").unwrap());
+    let versions: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(versions.len(), 1);
+    assert_eq!(fs::read(&versions[0]).unwrap(), fs::read(kept).unwrap());
+    session.ask("backup/demo/backup.info.copy", Access::Remove).unwrap();
 }

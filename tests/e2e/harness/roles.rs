@@ -86,8 +86,9 @@ impl Config {
 #[track_caller]
 pub(crate) fn assert_needs(output: &Output, role: Role) {
     let text = output.text();
-    // archive-push looks for another repository and tells then why it found none
-    let refused = output.code == 105 || output.code == 103 && text.contains("[AccessError]");
+    // commands that look at several repositories tell of each, and end with codes of their own
+    let told = text.contains("ERROR: [105]: repo1: raised from remote-0") || text.contains("repo1: [AccessError]");
+    let refused = output.code == 105 || [103, 104].contains(&output.code) && told;
     assert!(refused, "exit code {} of {}:\n{text}", output.code, output.command);
     assert!(text.contains("access denied: "), "{text}");
     let needed = format!("role '{}'", role.name());
