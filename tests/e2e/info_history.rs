@@ -1,13 +1,14 @@
 //! Whatever a client puts in the place of an info file: what was there before comes back.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use crate::for_each_release;
 use crate::harness::certificates::Certificates;
 use crate::harness::client::Client;
 use crate::harness::roles::Role;
-use crate::harness::{Bench, SOON, STANZA, hold_lock, own, peer};
+use crate::harness::{Bench, SOON, STANZA, as_root, files, hold_lock, own, peer};
 
 for_each_release! {
     garbage_is_replaced_by_what_was_there: always, always, never "it has no repo-put";
@@ -95,8 +96,19 @@ fn an_expiration_is_undone(release: &str) {
     assert_eq!(bench.client.labels(), labels[2..]);
     let versions = history(&bench, &[]);
     let last = versions.iter().rfind(|version| version.backups == "3").expect("the last one is kept");
-    bench.server.own_command(&["history", "--restore", &last.name, "--stanza", STANZA, "--repo=1"]).ok();
+    let config = format!("--config={}", bench.server.path("pgbackrest.conf").display());
+    let program = bench.server.binary();
+    let restore = ["history", "--restore", &last.name, "--stanza", STANZA, "--repo=1", &config];
+    let status = as_root(program.to_str().expect("a name"), &restore).expect("root can run it");
+    assert!(status.success(), "{status}");
     assert_eq!(bench.client.labels(), labels);
+    // what root did belongs to those who go on with it
+    let repository = fs::metadata(bench.server.repository()).expect("a repository");
+    let kept = files(&bench.server.path("history"));
+    for path in kept.iter().chain(&files(&bench.server.repository().join("backup"))) {
+        let metadata = fs::symlink_metadata(path).expect("a file");
+        assert_eq!((metadata.uid(), metadata.gid()), (repository.uid(), repository.gid()), "{}", path.display());
+    }
     // whose files are gone are dropped from the list, which a client of role backup may do
     bench.client.config.set("global", "expire-auto", "n");
     bench.become_client(Role::Backup);

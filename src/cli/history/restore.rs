@@ -55,11 +55,12 @@ pub(super) fn restore(host: &Host, history: &Path, version: &Version) -> Result<
             .map_err(|error| failed(Code::FileWrite, "unable to replace", file, &error))?;
     }
     Ok(format!(
-        "'{}' and its copy are as they were when version {} was replaced: {contents}.\nWhat they were now is kept as \
-         a version too. Look at the result with:\n  pgbackrest --stanza={stanza} info\nand on the PostgreSQL host:\n  \
-         pgbackrest --stanza={stanza} check",
-        main.display(),
-        version.name
+        "version {} of '{}' is put back: {contents}.\n'{}' and its copy say that now, and what they said before is kept \
+         as versions too.\nLook at the result with:\n  pgbackrest --stanza={stanza} info\nand on the PostgreSQL \
+         host:\n  pgbackrest --stanza={stanza} check",
+        version.name,
+        version.file.display(),
+        main.display()
     ))
 }
 
