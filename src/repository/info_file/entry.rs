@@ -60,8 +60,7 @@ pub(super) fn check(sections: &Sections) -> Result<(), String> {
         if !is_label(label) {
             return Err(format!("'{}' is no backup label", label.escape_debug()));
         }
-        check_backup(text).map_err(|reason| format!("{reason} of backup {label}"))?;
-        let id = object(text).and_then(|entry| entry.get("db-id").and_then(Value::as_u64)).unwrap_or_default();
+        let id = check_backup(text).map_err(|reason| format!("{reason} of backup {label}"))?;
         if !history.is_some_and(|history| history.contains_key(&id.to_string())) {
             return Err(format!("backup {label} is of a database that is not in [{HISTORY}]"));
         }
@@ -69,7 +68,8 @@ pub(super) fn check(sections: &Sections) -> Result<(), String> {
     Ok(())
 }
 
-fn check_backup(text: &str) -> Result<(), String> {
+/// Whether clients can read an entry; the number of its database.
+fn check_backup(text: &str) -> Result<u64, String> {
     let entry = object(text).ok_or("bad entry")?;
     for (key, kind, required) in KEYS {
         match entry.get(key) {
@@ -79,7 +79,7 @@ fn check_backup(text: &str) -> Result<(), String> {
             None => return Err(format!("no {key}")),
         }
     }
-    Ok(())
+    Ok(entry.get("db-id").and_then(Value::as_u64).unwrap_or_default())
 }
 
 impl Kind {
