@@ -22,8 +22,6 @@ use crate::disk::{Completion, File, Level, Location, Operation, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
 
-/// The files with a guard; each has a copy.
-const NAMES: [&str; 2] = [BACKUP, "archive.info"];
 const BACKUP: &str = "backup.info";
 const COPY_SUFFIX: &str = ".copy";
 /// What a backup's directory has as long as the backup is there.
@@ -119,27 +117,7 @@ pub struct InfoGuard {
     phase: Phase,
 }
 
-/// Whether a file of this name is an info file; `None` for other names. Its copy counts too.
-fn info_name(name: &str) -> Option<&'static str> {
-    let name = name.strip_suffix(COPY_SUFFIX).unwrap_or(name);
-    NAMES.into_iter().find(|info| *info == name)
-}
-
-impl InfoRules {
-    /// Whether there is anything to guard or to keep.
-    #[must_use]
-    pub fn apply(&self) -> bool {
-        self.role < Role::Admin || !self.protected.is_empty() || self.versions.is_some()
-    }
-}
-
 impl InfoGuard {
-    /// Whether `at` is the place of an info file, by its name.
-    #[must_use]
-    pub fn guards(at: &Location) -> bool {
-        at.path.as_str().rsplit('/').next().is_some_and(|name| info_name(name).is_some())
-    }
-
     /// Starts to look at what is `written` and meant to get the name `target`.
     #[must_use]
     pub fn begin(rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
@@ -329,7 +307,8 @@ impl InfoGuard {
     }
 
     fn is_backup(&self) -> bool {
-        self.target.path.as_str().rsplit('/').next().and_then(info_name) == Some(BACKUP)
+        let name = self.target.path.as_str().rsplit('/').next().unwrap_or_default();
+        name.strip_suffix(COPY_SUFFIX).unwrap_or(name) == BACKUP
     }
 
     /// Looks for the next of the lost backups. A client drops those of its own accord whose manifest is

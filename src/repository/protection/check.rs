@@ -2,18 +2,14 @@
 
 use std::rc::Rc;
 
-use jiff::Timestamp;
-
 use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
 use super::layout::{Area, Part, Wal};
 use super::{FINISHED, MANIFEST, Shared};
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
-use crate::repository::info_file;
-use crate::repository::versions::Keep;
+use crate::repository::info_guard::{InfoGuard, Progress as InfoProgress};
 use crate::repository::view::Access;
-use crate::repository::whole_file::{Progress as Reading, WholeFile};
 use crate::repository::{Step, Task, unexpected_outcome};
 
 /// More directories than any archive has; they are not removed at once while ages count.
@@ -95,9 +91,8 @@ enum Phase {
     Searching(Search),
     /// Looking how old a file is.
     Age,
-    /// Reading an info file, to keep it.
-    Reading(WholeFile),
-    Keeping(Box<Keep>),
+    /// Keeping a version of an info file.
+    Keeping(Box<InfoGuard>),
     /// Looking how old the files in these directories are, the last of which is being listed.
     Ages(Vec<Location>),
 }
@@ -189,26 +184,12 @@ impl Check {
                 Ok(Outcome::Metadata(_)) | Err(_) => Ok(self.keep()),
                 Ok(_) => Err(unexpected_outcome()),
             },
-            Phase::Reading(mut file) => match file.resume(completion)? {
-                Reading::Disk(operation) => {
-                    self.phase = Phase::Reading(file);
-                    Ok(Progress::Disk(operation))
-                }
-                Reading::Read(bytes) => {
-                    let versions = self.shared.versions.clone().ok_or_else(unexpected_outcome)?;
-                    let (keep, operation) = Keep::begin(versions, &self.place, bytes, Timestamp::now())?;
-                    self.phase = Phase::Keeping(Box::new(keep));
-                    Ok(Progress::Disk(operation))
-                }
-                // What cannot be read is nothing to go back to.
-                Reading::Missing | Reading::TooLarge | Reading::Failed(_) => Ok(Progress::Passed),
-            },
-            Phase::Keeping(mut keep) => Ok(match keep.resume(completion)? {
-                Some(operation) => {
-                    self.phase = Phase::Keeping(keep);
+            Phase::Keeping(mut guard) => Ok(match guard.resume(completion)? {
+                InfoProgress::Disk(operation) => {
+                    self.phase = Phase::Keeping(guard);
                     Progress::Disk(operation)
                 }
-                None => Progress::Passed,
+                InfoProgress::Done(_) => Progress::Passed,
             }),
             Phase::Ages(mut directories) => {
                 let (entries, rest) = match completion {
@@ -236,9 +217,10 @@ impl Check {
         if !std::mem::take(&mut self.kept) {
             return Progress::Passed;
         }
-        let file = WholeFile::new(self.place.clone(), info_file::MAXIMUM);
-        let operation = file.begin();
-        self.phase = Phase::Reading(file);
+        // Its age has been seen to.
+        let rules = self.shared.info_rules(&Protected::default(), None);
+        let (guard, operation) = InfoGuard::begin_removal(rules, self.place.clone());
+        self.phase = Phase::Keeping(Box::new(guard));
         Progress::Disk(operation)
     }
 

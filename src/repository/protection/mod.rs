@@ -15,6 +15,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::config::Role;
 use crate::disk::Operation;
 use crate::filter::whole;
@@ -27,6 +29,7 @@ use self::finished::{Moment, Watch};
 use self::layout::Part;
 use self::replacement::Replacement;
 use self::rules::Rule;
+use super::info_guard::InfoRules;
 use super::versions::Versions;
 use super::view::{Access, Place, View};
 
@@ -146,6 +149,18 @@ impl Shared {
 
     fn note_unfinished(&self, directory: String) {
         self.unfinished.swap(&Known::new(directory, 0));
+    }
+
+    /// What holds for an info file that a client encrypts with `key`.
+    fn info_rules(&self, protected: &Protected, key: Option<&Secret>) -> InfoRules {
+        InfoRules {
+            role: self.role,
+            protected: protected.labels().clone(),
+            opaque_info: self.opaque_info,
+            keys: self.keys.iter().chain(key).cloned().collect(),
+            versions: self.versions.clone(),
+            now: Timestamp::now(),
+        }
     }
 
     /// What is protected in the stanza whose backups are in `directory`, if that is known.

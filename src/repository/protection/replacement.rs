@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
-use jiff::Timestamp;
-
 use super::Shared;
 use super::aged::{Progress as SearchProgress, Protected, Search};
 use crate::disk::{Completion, Location, Operation};
 use crate::protocol::error::Result;
 use crate::protocol::filter::Secret;
-use crate::repository::info_guard::{InfoGuard, InfoRules, Progress};
+use crate::repository::info_guard::{InfoGuard, Progress};
 use crate::repository::unexpected_outcome;
 
 /// The replacement of an info file.
@@ -79,15 +77,7 @@ impl Replacement {
     }
 
     fn guard(&mut self, protected: &Protected, target: Location, written: Location) -> Operation {
-        let shared = &self.shared;
-        let rules = InfoRules {
-            role: shared.role,
-            protected: protected.labels().clone(),
-            opaque_info: shared.opaque_info,
-            keys: shared.keys.iter().chain(&self.key).cloned().collect(),
-            versions: shared.versions.clone(),
-            now: Timestamp::now(),
-        };
+        let rules = self.shared.info_rules(protected, self.key.as_ref());
         let (guard, operation) = InfoGuard::begin(rules, target, written);
         self.phase = Phase::Guarding(Box::new(guard));
         operation
