@@ -187,9 +187,16 @@ impl View {
     #[must_use]
     pub fn lacks(&self, needed: Role, path: &str, access: Access) -> Error {
         let shown: String = path.chars().take(200).collect();
+        // What a backup's client removes of finished backups it expires, in the same session.
+        let expires = self.role == Role::Backup && matches!(access, Access::Remove | Access::RemoveTree);
+        let expire = if expires {
+            "\nHINT: set expire-auto=n where backups are made, and expire where that role is."
+        } else {
+            ""
+        };
         Error::access(format!(
             "access denied: role '{}' may not {} '{shown}'\nHINT: this needs role '{}', which repohostd.conf of the \
-             repository host gives to clients.",
+             repository host gives to clients.{expire}",
             self.role.name(),
             access.verb(),
             needed.name()

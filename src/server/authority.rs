@@ -146,8 +146,9 @@ fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
         } else {
             ""
         };
+        let stanza = settings.stanza.as_ref().map_or(String::new(), |stanza| format!(" for stanza '{stanza}'"));
         return Err(Error::access(format!(
-            "access denied: role '{}' may not run '{}'\nHINT: this needs role '{}', which repohostd.conf of the \
+            "access denied: role '{}' may not run '{}'{stanza}\nHINT: this needs role '{}', which repohostd.conf of the \
              repository host gives to clients.{expire}",
             role.name(),
             command.name(),

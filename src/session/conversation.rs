@@ -624,6 +624,7 @@ impl Session {
     fn refuse(&mut self, session: u64, refusal: Refusal) {
         self.counters.requests += 1;
         self.counters.errors += 1;
+        self.counters.denied += u64::from(refusal.error.code == Code::Access);
         self.output.push(response::error(self.release.framing, session, &refusal.error));
         self.events.push_back(Event::Refused(refusal));
         self.close();

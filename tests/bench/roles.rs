@@ -90,13 +90,15 @@ fn main() {
             }
         }
         println!("{}", load.name);
-        let medians: Vec<f64> = seconds.iter_mut().map(|seconds| median(seconds)).collect();
-        for (index, name) in load.variants.iter().enumerate() {
-            let spread = seconds[index][ROUNDS - 1] / seconds[index][0];
+        for (name, own) in load.variants.iter().zip(&seconds) {
+            let mut ratios: Vec<f64> = own.iter().zip(&seconds[0]).map(|(own, first)| own / first).collect();
+            let fastest = |seconds: &[f64]| seconds.iter().copied().fold(f64::INFINITY, f64::min);
             println!(
-                "  {name:<14} {:>7.3} s CPU   x {:.3}   slowest/fastest {spread:.2}",
-                medians[index],
-                medians[index] / medians[0]
+                "  {name:<14} median {:>7.3} s CPU, x {:.3}   fastest {:>7.3} s, x {:.3}",
+                median(&mut own.clone()),
+                median(&mut ratios),
+                fastest(own),
+                fastest(own) / fastest(&seconds[0])
             );
         }
     }
@@ -226,7 +228,7 @@ fn write_config(here: &Path, authority: &Authority, identity: &Identity, port: u
     write("server.key", &identity.key);
     let place = here.display();
     let mut config = format!(
-        "[global]\nrepo1-path={place}/repository\nlock-path={place}/lock\nlog-path={place}\nlog-level-console=warn\n\
+        "[global]\nrepo1-path={place}/repository\nlock-path={place}/lock\nlog-path={place}\nlog-level-console=error\n\
          log-level-file=off\ntls-server-address=127.0.0.1\ntls-server-port={port}\ntls-server-ca-file={place}/ca.crt\n\
          tls-server-cert-file={place}/server.crt\ntls-server-key-file={place}/server.key\n"
     );

@@ -62,6 +62,8 @@ fn backups_with_their_archive_are_added(release: &str) {
 /// Backs up thrice with a change in between, and insists that what was finished stays as it was and that
 /// every row comes back.
 fn backups_are_added(mut bench: Bench) {
+    // earlier ones ask nobody for the passphrase when they annotate
+    let annotates = bench.client.release == "2.60.0" || !bench.server.config.text().contains("cipher-pass");
     let mut cluster = bench.with_cluster();
     bench.become_client(Role::Backup);
     bench.client.ok(&["check"]);
@@ -80,10 +82,12 @@ fn backups_are_added(mut bench: Bench) {
         cluster.query("checkpoint");
     }
     assert_eq!(finished.len(), 3);
-    let labels = bench.client.labels();
-    bench.client.ok(&["annotate", "--set", &labels[1], "--annotation=kept=yes"]);
-    let info = bench.client.info();
-    assert_eq!(info["backup"][1]["annotation"]["kept"], "yes", "{info}");
+    if annotates {
+        let labels = bench.client.labels();
+        bench.client.ok(&["annotate", "--set", &labels[1], "--annotation=kept=yes"]);
+        let info = bench.client.info();
+        assert_eq!(info["backup"][1]["annotation"]["kept"], "yes", "{info}");
+    }
     bench.ok(&["backup", "--type=incr"]);
     cluster.archive();
     let rows = cluster.rows();

@@ -104,7 +104,9 @@ fn a_reader_can_change_nothing(release: &str) {
     reader.ok(&["repo-ls"]);
     let log = bench.server.log();
     let line = |words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    assert!(line(&["host-reader", STANZA, "archive-push"]), "no line tells of the refusal:\n{log}");
+    let refused = ["WARN: client 'host-reader' at 127.0.0.1", "'archive-push' for stanza 'demo'"];
+    assert!(line(&refused), "no line tells of the refusal:\n{log}");
+    assert!(line(&["client=host-reader", " denied=1 "]), "the refusal is not counted:\n{log}");
 }
 
 fn a_client_without_a_role_is_what_the_default_says(release: &str) {
