@@ -1,7 +1,7 @@
 //! Write sessions: a file that appears under its name only when it is complete and as durable as
 //! the client asked.
 
-use crate::disk::{self, Completion, Errno, Failure, File, Location, Operation, Outcome, Over};
+use crate::disk::{self, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
@@ -13,15 +13,15 @@ use super::change::sync_failure;
 use super::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use super::info_guard::Progress as InfoProgress;
 use super::make_path::{self, MakePath};
-use super::protection::check::{Check, Progress as CheckProgress};
+use super::protection::check::{Check, Progress as CheckProgress, with_reason};
 use super::protection::finished::{self, Watch};
-use super::protection::same::{Comparison, Progress as ComparisonProgress};
+use super::protection::same::{self, Comparison, Progress as ComparisonProgress, Twin};
 use super::protection::{self, Replace, Safeguard};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
 
 /// Suffix of the name under which a file is written.
-const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
+pub(super) const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 
 /// Bytes that are collected before they are written: large enough that system calls do not count,
 /// small enough to stay in the processor's cache from decryption to the page cache.
@@ -51,6 +51,8 @@ enum Phase {
     Renaming,
     /// Looking whether the file that has the name already is the same.
     Comparing(Comparison),
+    /// Looking whether another file of the same segment is there.
+    Twins,
     /// Looking whether an info file may have its name.
     Guarding,
     /// Removing what was written, since the file is there already.
@@ -308,6 +310,7 @@ impl WriteStream {
                 ComparisonProgress::Same(true) => self.leave(),
                 ComparisonProgress::Same(false) => Err(self.refusal()),
             },
+            Phase::Twins => self.look_at_twins(completion),
             Phase::Guarding => {
                 let Replace::Info(replacement) = &mut self.replace else { return Err(unexpected_outcome()) };
                 match replacement.resume(completion)? {
@@ -356,6 +359,25 @@ impl WriteStream {
         let removal = self.discard().ok_or_else(unexpected_outcome)?;
         self.phase = Phase::Leaving;
         Ok(Step::Disk(removal))
+    }
+
+    /// Goes on once no other file of the same segment is found.
+    fn look_at_twins(&mut self, completion: Completion) -> Result<Step> {
+        let (entries, rest) = match completion {
+            Ok(Outcome::Entries(entries, rest)) => (entries, rest),
+            Ok(_) => return Err(unexpected_outcome()),
+            Err(failure) => {
+                return Err(self.failed(Code::PathOpen, "unable to list the directory of", "", failure.errno));
+            }
+        };
+        match same::twin(self.target.path.as_str(), entries.iter().map(|entry| entry.name.as_str())) {
+            Some(Twin::Same) => self.leave(),
+            Some(Twin::Other(name)) => Err(with_reason(self.refusal(), &format!("as '{name}'"))),
+            None => Ok(match rest {
+                Some(listing) => Step::Disk(Operation::ListMore { listing }),
+                None => self.rename_over(Over::Nothing),
+            }),
+        }
     }
 
     fn overtaken(&self) -> Error {
@@ -526,6 +548,14 @@ impl WriteStream {
         }
         let over = match &mut self.replace {
             Replace::Always => Over::Anything,
+            Replace::Never { named_by_content: true, .. } => {
+                // A segment that is there twice cannot be recovered.
+                if let Some(at) = self.target.parent() {
+                    self.phase = Phase::Twins;
+                    return Step::Disk(Operation::List { at, level: Level::Exists });
+                }
+                Over::Nothing
+            }
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(replacement) => {
                 self.phase = Phase::Guarding;

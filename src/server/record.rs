@@ -13,6 +13,8 @@ use crate::session::{Counters, Event, Opened, Refusal};
 
 /// A client that keeps asking for what it may not have does not fill the log.
 const FAILURES_LOGGED: u32 = 20;
+/// Further ones are shown once in this time.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// What is known of a client, gathered while it is connected.
 #[derive(Debug)]
@@ -27,13 +29,24 @@ pub(super) struct Record {
     end: Option<String>,
     /// Failed requests that are worth a warning.
     failures: u32,
+    /// When one of them was last shown.
+    shown: Option<Instant>,
 }
 
 impl Record {
     pub(super) fn new(peer: SocketAddr) -> Self {
         // Clients are shown by the address that they have themselves.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { peer, since: Instant::now(), client: None, release: None, opened: None, end: None, failures: 0 }
+        Self {
+            peer,
+            since: Instant::now(),
+            client: None,
+            release: None,
+            opened: None,
+            end: None,
+            failures: 0,
+            shown: None,
+        }
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -101,17 +114,21 @@ impl Record {
     fn log_failure(&mut self, request: &str, error: &Error) {
         let expected =
             matches!(error.code, Code::FileMissing | Code::FileRemove | Code::PathCreate | Code::PathMissing);
-        let level = if expected { Level::Detail } else { Level::Warn };
-        if level == Level::Warn {
-            self.failures += 1;
-            if self.failures > FAILURES_LOGGED {
-                return;
-            }
-        }
+        let level = if expected || !self.may_warn() { Level::Detail } else { Level::Warn };
         let what = if error.code == Code::Access { "denied" } else { "failed" };
-        let last =
-            if self.failures == FAILURES_LOGGED { "; further ones of this session are only counted" } else { "" };
-        log::write(level, "session", format_args!("{}: request '{request}' {what}: {error}{last}", self.who()));
+        let rarely = if self.failures == FAILURES_LOGGED { " (from now on one of them a second is shown)" } else { "" };
+        log::write(level, "session", format_args!("{}: request '{request}' {what}{rarely}: {error}", self.who()));
+    }
+
+    /// Whether another failure is shown to everybody: a client must not fill the disk with them, and neither
+    /// hide one behind many others.
+    fn may_warn(&mut self) -> bool {
+        self.failures += 1;
+        let often = self.failures > FAILURES_LOGGED && self.shown.is_some_and(|shown| shown.elapsed() < BETWEEN);
+        if !often {
+            self.shown = Some(Instant::now());
+        }
+        !often
     }
 
     /// Logs a connection that ended before it had a session.

@@ -307,7 +307,7 @@ impl Check {
 }
 
 /// Adds a reason to the first line of a text.
-pub(super) fn with_reason(mut error: Error, reason: &str) -> Error {
+pub(in crate::repository) fn with_reason(mut error: Error, reason: &str) -> Error {
     let end = error.message.find('\n').unwrap_or(error.message.len());
     error.message.insert_str(end, &format!(", {reason}"));
     error

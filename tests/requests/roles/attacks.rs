@@ -9,7 +9,7 @@ use repohostd::config::Role;
 use super::{RELEASES, repository, session};
 use crate::tree::{changes, contents};
 use crate::victim::{FINISHED, FINISHED_FILE, HISTORY, LABEL, MANIFEST_HISTORY, SEGMENT, UNFINISHED};
-use crate::wire::{Conversation, How};
+use crate::wire::{Answer, Conversation, How};
 
 /// Everything below `base` but for the unfinished backup, which its client may do anything with.
 fn protected(base: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -244,5 +244,21 @@ fn what_is_swapped_for_a_link_in_the_middle_of_a_request_leads_nowhere() {
             let changed = changes(&before, &protected(directory.path()));
             assert!(changed.is_empty(), "{release}, walked: {by_component}: {changed:?} changed");
         }
+    }
+}
+
+#[test]
+fn a_segment_that_is_archived_gets_no_twin() {
+    for release in RELEASES {
+        let directory = repository();
+        let before = contents(directory.path());
+        let base = directory.path().to_str().unwrap();
+        let mut client = session(release, directory.path(), Role::Archiver, false);
+        let (segment, _) = SEGMENT.rsplit_once('-').unwrap();
+        let twin = format!("{base}/{segment}-{}.gz", "f".repeat(40));
+        let answer = client.write(&twin, b"evil", AT_ONCE);
+        let Answer::Failed(105, text) = answer else { panic!("{release}: {answer:?}") };
+        assert!(text.contains("with other content, as '"), "{text}");
+        assert_eq!(contents(directory.path()), before, "{release}");
     }
 }
