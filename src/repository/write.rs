@@ -1,6 +1,8 @@
 //! Write sessions: a file that appears under its name only when it is complete and as durable as
 //! the client asked.
 
+use std::time::Instant;
+
 use crate::disk::{self, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
@@ -15,7 +17,8 @@ use super::info_guard::Progress as InfoProgress;
 use super::make_path::{self, MakePath};
 use super::protection::check::{Check, Progress as CheckProgress, with_reason};
 use super::protection::finished::{self, Watch};
-use super::protection::same::{self, Comparison, Progress as ComparisonProgress, Twin};
+use super::protection::same::{Comparison, Progress as ComparisonProgress};
+use super::protection::segments::{self, Twin};
 use super::protection::{self, Replace, Safeguard};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
@@ -51,8 +54,8 @@ enum Phase {
     Renaming,
     /// Looking whether the file that has the name already is the same.
     Comparing(Comparison),
-    /// Looking whether another file of the same segment is there.
-    Twins,
+    /// Looking whether another file of the same segment is there, since when, and what is there.
+    Twins(Instant, Vec<String>),
     /// Looking whether an info file may have its name.
     Guarding,
     /// Removing what was written, since the file is there already.
@@ -298,9 +301,7 @@ impl WriteStream {
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
                 }
-                if let Some(directory) = self.target.parent().filter(|_| self.is_manifest()) {
-                    finished::note(directory.to_string());
-                }
+                self.note_new();
                 self.left_behind = false;
                 self.file = None;
                 Ok(self.sync_path())
@@ -310,7 +311,10 @@ impl WriteStream {
                 ComparisonProgress::Same(true) => self.leave(),
                 ComparisonProgress::Same(false) => Err(self.refusal()),
             },
-            Phase::Twins => self.look_at_twins(completion),
+            Phase::Twins(when, names) => {
+                let (when, names) = (*when, std::mem::take(names));
+                self.look_at_twins(completion, when, names)
+            }
             Phase::Guarding => {
                 let Replace::Info(replacement) = &mut self.replace else { return Err(unexpected_outcome()) };
                 match replacement.resume(completion)? {
@@ -361,8 +365,27 @@ impl WriteStream {
         Ok(Step::Disk(removal))
     }
 
-    /// Goes on once no other file of the same segment is found.
-    fn look_at_twins(&mut self, completion: Completion) -> Result<Step> {
+    /// Notes what has got its name, for those who rely on what is there.
+    fn note_new(&self) {
+        let Some(directory) = self.target.parent() else { return };
+        if self.name() == protection::MANIFEST {
+            finished::note(directory.to_string());
+        } else if let Replace::Never { named_by_content: true, .. } = &self.replace {
+            segments::add(&directory.to_string(), self.name());
+        }
+    }
+
+    /// Gives a segment its name, if no other file of it is there.
+    fn rename_segment(&mut self) -> Step {
+        let Some(at) = self.target.parent() else { return self.rename_over(Over::Nothing) };
+        if segments::is_missing(&at.to_string(), self.name()) {
+            return self.rename_over(Over::Nothing);
+        }
+        self.phase = Phase::Twins(Instant::now(), Vec::new());
+        Step::Disk(Operation::List { at, level: Level::Exists })
+    }
+
+    fn look_at_twins(&mut self, completion: Completion, when: Instant, mut names: Vec<String>) -> Result<Step> {
         let (entries, rest) = match completion {
             Ok(Outcome::Entries(entries, rest)) => (entries, rest),
             Ok(_) => return Err(unexpected_outcome()),
@@ -370,14 +393,25 @@ impl WriteStream {
                 return Err(self.failed(Code::PathOpen, "unable to list the directory of", "", failure.errno));
             }
         };
-        match same::twin(self.target.path.as_str(), entries.iter().map(|entry| entry.name.as_str())) {
-            Some(Twin::Same) => self.leave(),
-            Some(Twin::Other(name)) => Err(with_reason(self.refusal(), &format!("as '{name}'"))),
-            None => Ok(match rest {
-                Some(listing) => Step::Disk(Operation::ListMore { listing }),
-                None => self.rename_over(Over::Nothing),
-            }),
+        match segments::twin(self.name(), entries.iter().map(|entry| entry.name.as_str())) {
+            Some(Twin::Same) => return self.leave(),
+            Some(Twin::Other(name)) => return Err(with_reason(self.refusal(), &format!("as '{name}'"))),
+            None => {}
         }
+        names.extend(entries.into_iter().map(|entry| entry.name).take(segments::NAMES_MAXIMUM + 1 - names.len()));
+        if let Some(listing) = rest {
+            self.phase = Phase::Twins(when, names);
+            return Ok(Step::Disk(Operation::ListMore { listing }));
+        }
+        if let Some(at) = self.target.parent().filter(|_| names.len() <= segments::NAMES_MAXIMUM) {
+            segments::remember(at.to_string(), when, &names);
+        }
+        Ok(self.rename_over(Over::Nothing))
+    }
+
+    /// The file's name in its directory.
+    fn name(&self) -> &str {
+        self.target.path.as_str().rsplit('/').next().unwrap_or_default()
     }
 
     fn overtaken(&self) -> Error {
@@ -434,10 +468,6 @@ impl WriteStream {
     fn ready(&mut self) -> Step {
         self.phase = Phase::Ready;
         Step::Done(Answer::null())
-    }
-
-    fn is_manifest(&self) -> bool {
-        self.target.path.as_str().rsplit('/').next() == Some(protection::MANIFEST)
     }
 
     fn write(&mut self) -> Result<Operation> {
@@ -548,14 +578,7 @@ impl WriteStream {
         }
         let over = match &mut self.replace {
             Replace::Always => Over::Anything,
-            Replace::Never { named_by_content: true, .. } => {
-                // A segment that is there twice cannot be recovered.
-                if let Some(at) = self.target.parent() {
-                    self.phase = Phase::Twins;
-                    return Step::Disk(Operation::List { at, level: Level::Exists });
-                }
-                Over::Nothing
-            }
+            Replace::Never { named_by_content: true, .. } => return self.rename_segment(),
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(replacement) => {
                 self.phase = Phase::Guarding;

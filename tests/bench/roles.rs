@@ -36,7 +36,7 @@ const WRITES: usize = 10_000;
 
 const FINISHED: &str = "backup/demo/20260101-000000F";
 const UNFINISHED: &str = "backup/demo/20260102-000000F";
-const WAL: &str = "archive/demo/15-1/0000000100000000";
+const WAL: &str = "archive/demo/15-1";
 
 /// A client: its name, what it says that it is doing, and the lines that the configuration has for it.
 struct Variant {
@@ -134,7 +134,9 @@ fn write_wal(client: &mut Conversation, repository: &Path) {
     let base = format!("{}/{WAL}", repository.display());
     let content = vec![7; 4 << 10];
     for number in 0..WRITES {
-        let path = format!("{base}/0000000100000000{number:08X}-{number:040x}.gz");
+        // as many of them in a directory as PostgreSQL names so
+        let (log, segment) = (number / 256, number % 256);
+        let path = format!("{base}/00000001{log:08X}/00000001{log:08X}{segment:08X}-{number:040x}.gz");
         done(&client.write(&path, &content, How { atomic: true, create_path: true }));
     }
 }

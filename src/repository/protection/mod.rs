@@ -10,6 +10,7 @@ pub mod layout;
 pub mod replacement;
 pub mod rules;
 pub mod same;
+pub mod segments;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -7,34 +7,9 @@ use crate::filter::whole;
 use crate::protocol::error::Result;
 use crate::protocol::filter::Secret;
 use crate::repository::whole_file::{Progress as Reading, WholeFile};
-use crate::repository::write::TEMPORARY_SUFFIX;
 
 /// Such files have some hundred bytes; larger ones are never the same.
 const MAXIMUM: usize = 1 << 20;
-
-/// A file of the same segment as another one.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Twin {
-    /// With the same content, perhaps compressed in another way.
-    Same,
-    /// With other content; its name.
-    Other(String),
-}
-
-/// Whether one of `names` is of the same segment as the file at `path`, but not that file.
-pub fn twin<'a>(path: &str, names: impl Iterator<Item = &'a str>) -> Option<Twin> {
-    let own = path.rsplit('/').next().unwrap_or_default();
-    // the segment and the checksum of its content
-    let split = |name: &'_ str| name.split_once('-').map(|(segment, rest)| (segment.to_owned(), rest.to_owned()));
-    let checksum = |rest: &str| rest.split('.').next().unwrap_or_default().to_owned();
-    let (segment, rest) = split(own)?;
-    let mut twins = names.filter(|name| *name != own && !name.ends_with(TEMPORARY_SUFFIX)).filter_map(|name| {
-        let (other, other_rest) = split(name).filter(|(other, _)| *other == segment)?;
-        let same = checksum(&other_rest) == checksum(&rest);
-        Some(if same { Twin::Same } else { Twin::Other(format!("{other}-{other_rest}")) })
-    });
-    twins.next()
-}
 
 /// How a comparison goes on.
 #[derive(Debug)]
@@ -92,31 +67,5 @@ impl Comparison {
                 _ => false,
             },
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_segment_is_not_archived_twice() {
-        let (one, two) = ("0123456789abcdef0123456789abcdef01234567", "f123456789abcdef0123456789abcdef01234567");
-        let segment = "000000010000000000000001";
-        let own = format!("15-1/0000000100000000/{segment}-{one}.gz");
-        let ask = |name: String| twin(&own, ["other", &name].into_iter());
-        for name in [
-            format!("{segment}-{one}.gz"),
-            format!("{segment}-{two}.gz.pgbackrest.tmp"),
-            format!("{segment}.partial-{two}.gz"),
-            format!("000000010000000000000002-{two}.gz"),
-            format!("{segment}.00000028.backup"),
-        ] {
-            assert_eq!(ask(name.clone()), None, "{name}");
-        }
-        assert_eq!(ask(format!("{segment}-{one}.zst")), Some(Twin::Same));
-        assert_eq!(ask(format!("{segment}-{one}")), Some(Twin::Same));
-        let other = format!("{segment}-{two}.gz");
-        assert_eq!(ask(other.clone()), Some(Twin::Other(other)));
     }
 }
