@@ -148,7 +148,7 @@ impl View {
         }
         let (area, rule) = self.rule(kind, below.as_str(), rest, access);
         if let Rule::Needs(needed) = rule {
-            return Err(self.lacks(needed, path, access));
+            return Err(lacks(self.role, needed, path, access));
         }
         let path = RelativePath::new(rest).ok_or_else(denied)?;
         let location = Location::new(self.root(root), path);
@@ -181,26 +181,6 @@ impl View {
             }
         };
         (Some(area), Rule::of(self.role, area, layout::part(area, rest), access))
-    }
-
-    /// The error of a request that the client's role does not allow.
-    #[must_use]
-    pub fn lacks(&self, needed: Role, path: &str, access: Access) -> Error {
-        let shown: String = path.chars().take(200).collect();
-        // What a backup's client removes of finished backups it expires, in the same session.
-        let expires = self.role == Role::Backup && matches!(access, Access::Remove | Access::RemoveTree);
-        let expire = if expires {
-            "\nHINT: set expire-auto=n where backups are made, and expire where that role is."
-        } else {
-            ""
-        };
-        Error::access(format!(
-            "access denied: role '{}' may not {} '{shown}'\nHINT: this needs role '{}', which repohostd.conf of the \
-             repository host gives to clients.{expire}",
-            self.role.name(),
-            access.verb(),
-            needed.name()
-        ))
     }
 
     /// The place of a new link at `link` that points to the relative `target`.
@@ -243,7 +223,7 @@ impl View {
         if self.is_guarded() {
             return match place.part() {
                 Some(Part::Backup { .. }) => Ok(place.location.without_links()),
-                _ => Err(self.lacks(Role::Admin, path, Access::HardLink)),
+                _ => Err(lacks(self.role, Role::Admin, path, Access::HardLink)),
             };
         }
         Ok(place.location)
@@ -324,6 +304,23 @@ impl View {
             None => format!("'{shown}' is not in repository '{}' or cannot be used that way", self.base()),
         }
     }
+}
+
+/// The error of a request that the client's role does not allow.
+#[must_use]
+pub fn lacks(role: Role, needed: Role, path: impl std::fmt::Display, access: Access) -> Error {
+    let shown: String = path.to_string().chars().take(200).collect();
+    // What a backup's client removes of finished backups it expires, in the same session.
+    let expires = role == Role::Backup && matches!(access, Access::Remove | Access::RemoveTree);
+    let expire =
+        if expires { "\nHINT: set expire-auto=n where backups are made, and expire where that role is." } else { "" };
+    Error::access(format!(
+        "access denied: role '{}' may not {} '{shown}'\nHINT: this needs role '{}', which repohostd.conf of the \
+         repository host gives to clients.{expire}",
+        role.name(),
+        access.verb(),
+        needed.name()
+    ))
 }
 
 /// The error of a request whose place turned out to lead out of its root.

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::config::Role;
 use crate::disk::{self, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
@@ -20,7 +21,7 @@ use super::protection::finished::{self, Watch};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
 use super::protection::segments::{self, Twin};
 use super::protection::{self, Replace, Safeguard};
-use super::view::leads_out;
+use super::view::{Access, lacks, leads_out};
 use super::{Answer, Step, unexpected_outcome};
 
 /// Suffix of the name under which a file is written.
@@ -74,6 +75,7 @@ pub struct WriteStream {
     replace: Replace,
     separate: bool,
     watch: Option<Watch>,
+    role: Role,
     notice: Option<String>,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
@@ -117,7 +119,7 @@ impl WriteStream {
         release: &'static Release,
         buffers: fn(usize) -> Vec<u8>,
     ) -> Result<(Self, Step)> {
-        let Safeguard { check, replace, separate, watch } = safeguard;
+        let Safeguard { check, replace, separate, watch, role } = safeguard;
         // What may not be replaced gets its name in one step.
         request.atomic |= !matches!(replace, Replace::Always);
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
@@ -132,6 +134,7 @@ impl WriteStream {
             replace,
             separate,
             watch,
+            role,
             notice: None,
             target,
             place,
@@ -424,12 +427,23 @@ impl WriteStream {
 
     /// Whether the backup that it is for can still be written.
     fn watch(&self) -> Result<()> {
-        self.watch.as_ref().map_or(Ok(()), Watch::check)
+        let ended = self.watch.as_ref().is_some_and(Watch::has_ended);
+        if ended { Err(with_reason(self.lacks(), protection::FINISHED)) } else { Ok(()) }
+    }
+
+    fn lacks(&self) -> Error {
+        lacks(self.role, Role::Admin, &self.target, Access::Write)
     }
 
     fn refusal(&self) -> Error {
-        let Replace::Never { refusal, .. } = &self.replace else { return unexpected_outcome() };
-        refusal.clone()
+        if self.role == Role::Admin {
+            return Error::access(format!(
+                "access denied: '{}' is there with other content and is not replaced while files are protected by \
+                 their age\nHINT: see min-age in repohostd.conf of the repository host.",
+                self.target
+            ));
+        }
+        with_reason(self.lacks(), "which is there with other content")
     }
 
     fn opened(&mut self, completion: Completion) -> Result<Step> {

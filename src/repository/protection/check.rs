@@ -5,11 +5,12 @@ use std::rc::Rc;
 use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
 use super::layout::{Area, Part, Wal};
 use super::{FINISHED, MANIFEST, Shared};
+use crate::config::Role;
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
 use crate::repository::info_guard::{InfoGuard, Progress as InfoProgress};
-use crate::repository::view::Access;
+use crate::repository::view::{Access, lacks};
 use crate::repository::{Step, Task, unexpected_outcome};
 
 /// More directories than any archive has; they are not removed at once while ages count.
@@ -51,8 +52,8 @@ pub(super) struct Unfinished {
     /// The directory of the backup.
     pub(super) directory: String,
     pub(super) label: String,
-    /// What the client is told if it is finished.
-    pub(super) refusal: Error,
+    /// What is wanted with it.
+    pub(super) access: Access,
 }
 
 /// That what would be removed is old enough.
@@ -148,7 +149,7 @@ impl Check {
         match std::mem::replace(&mut self.phase, Phase::Begun) {
             Phase::Begun => Err(unexpected_outcome()),
             Phase::Manifest => {
-                let Some(Unfinished { directory, refusal, .. }) = self.unfinished.take() else {
+                let Some(Unfinished { directory, access, .. }) = self.unfinished.take() else {
                     return Err(unexpected_outcome());
                 };
                 match completion {
@@ -160,7 +161,7 @@ impl Check {
                         let message = format_args!("unable to look whether backup '{directory}' is finished");
                         Err(Error::system(Code::FileOpen, message, failure.errno.0))
                     }
-                    Ok(_) => Err(with_reason(refusal, FINISHED)),
+                    Ok(_) => Err(with_reason(lacks(self.shared.role, Role::Admin, &self.place, access), FINISHED)),
                 }
             }
             Phase::Searching(mut search) => match search.resume(completion)? {

@@ -5,8 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use crate::protocol::error::{Error, Result};
-
 /// So many are remembered. Whoever has been at it for longer is taken to be too late.
 const REMEMBERED: usize = 64;
 
@@ -51,40 +49,34 @@ impl Moment {
 pub struct Watch {
     directory: String,
     since: Moment,
-    refusal: Error,
 }
 
 impl Watch {
-    pub(super) fn new(directory: String, refusal: Error) -> Self {
-        Self { directory, since: Moment::now(), refusal }
+    pub(super) fn new(directory: String) -> Self {
+        Self { directory, since: Moment::now() }
     }
 
-    /// Whether it is still not finished.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told if it is.
-    pub fn check(&self) -> Result<()> {
-        if self.since.has_seen(&self.directory) { Err(self.refusal.clone()) } else { Ok(()) }
+    /// Whether it was finished since.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.since.has_seen(&self.directory)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::error::Code;
 
     #[test]
     fn a_backup_that_is_finished_meanwhile_is_noticed() {
-        let watch = |directory: &str| Watch::new(directory.to_owned(), Error::access("finished"));
+        let watch = |directory: &str| Watch::new(directory.to_owned());
         let (first, second) = (watch("/r/backup/demo/1"), watch("/r/backup/demo/2"));
         note("/r/backup/demo/1".to_owned());
-        assert_eq!(first.check().unwrap_err().code, Code::Access);
-        second.check().unwrap();
-        watch("/r/backup/demo/1").check().unwrap();
+        assert!(first.has_ended() && !second.has_ended());
+        assert!(!watch("/r/backup/demo/1").has_ended());
         for number in 0..REMEMBERED {
             note(format!("/r/backup/other/{number}"));
         }
-        assert!(second.check().is_err(), "what happened meanwhile is not remembered");
+        assert!(second.has_ended(), "what happened meanwhile is not remembered");
     }
 }

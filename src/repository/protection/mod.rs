@@ -25,7 +25,7 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{FilterSpec, Secret};
 
 use self::aged::Protected;
-use self::check::{Aged, Check, Matter, Unfinished, Wanted, with_reason};
+use self::check::{Aged, Check, Matter, Unfinished, Wanted};
 use self::finished::{Moment, Watch};
 use self::layout::Part;
 use self::replacement::Replacement;
@@ -38,7 +38,7 @@ use super::view::{Access, Place, View};
 pub(super) const MANIFEST: &str = "backup.manifest";
 
 /// Why something is refused that is in a backup.
-const FINISHED: &str = "since the backup is finished";
+pub(super) const FINISHED: &str = "since the backup is finished";
 
 /// How many requests in a row may rely on a backup that was seen to be unfinished. Other servers and
 /// pgbackrest itself may finish it, which nobody tells.
@@ -58,6 +58,8 @@ pub struct Safeguard {
     pub separate: bool,
     /// The backup that it is for, which must not be finished meanwhile.
     pub watch: Option<Watch>,
+    /// The client's role, for what it is told.
+    pub role: Role,
 }
 
 /// What becomes of a file that has the name already.
@@ -72,8 +74,6 @@ pub enum Replace {
         named_by_content: bool,
         /// What both are encrypted with.
         key: Option<Secret>,
-        /// What the client is told if it is not the same.
-        refusal: Error,
     },
     /// It is an info file, and is replaced if what it says is not lost.
     Info(Box<Replacement>),
@@ -199,7 +199,7 @@ impl Guard {
     /// What the client is told.
     pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<(Check, Operation)>> {
         let part = place.part();
-        let unfinished = unfinished(view, place, path, access);
+        let unfinished = unfinished(place, access);
         let aged = match (place.area, part) {
             _ if self.0.min_age.is_zero() => None,
             (Some(area), Some(part)) => Matter::of(area, part, access).and_then(|matter| {
@@ -228,8 +228,8 @@ impl Guard {
     ///
     /// As for [`Guard::check`].
     pub fn safeguard(&self, view: &View, place: &Place, path: &str, filters: &[FilterSpec]) -> Result<Safeguard> {
-        let watch = unfinished(view, place, path, Access::Write);
-        let watch = watch.map(|backup| Watch::new(backup.directory, with_reason(backup.refusal, FINISHED)));
+        let watch = unfinished(place, Access::Write);
+        let watch = watch.map(|backup| Watch::new(backup.directory));
         let check = self.check(view, place, path, Access::Write)?;
         let part = place.part();
         // What no client may remove, none may replace either.
@@ -242,31 +242,24 @@ impl Guard {
         {
             let replacement = Replacement::new(Rc::clone(&self.0), backups, key());
             let replace = Replace::Info(Box::new(replacement));
-            return Ok(Safeguard { check, replace, separate: true, watch });
+            return Ok(Safeguard { check, replace, separate: true, watch, role: self.role() });
         }
         let replace = if is_new || finishes {
-            let refusal = match self.role() {
-                Role::Admin => Error::access(format!(
-                    "access denied: '{path}' is there with other content and is not replaced while files are protected \
-                     by their age\nHINT: see min-age in repohostd.conf of the repository host."
-                )),
-                _ => with_reason(view.lacks(Role::Admin, path, Access::Write), "which is there with other content"),
-            };
-            Replace::Never { named_by_content: matches!(part, Some(Part::Segment(_))), key: key(), refusal }
+            Replace::Never { named_by_content: matches!(part, Some(Part::Segment(_))), key: key() }
         } else {
             Replace::Always
         };
-        Ok(Safeguard { check, replace, separate: view.is_guarded(), watch })
+        Ok(Safeguard { check, replace, separate: view.is_guarded(), watch, role: self.role() })
     }
 }
 
 /// The backup that `place` is in, where it has to be unfinished.
-fn unfinished(view: &View, place: &Place, path: &str, access: Access) -> Option<Unfinished> {
+fn unfinished(place: &Place, access: Access) -> Option<Unfinished> {
     let Some(Part::Backup { label, .. }) = place.part().filter(|_| place.rule == Rule::Unfinished) else { return None };
     Some(Unfinished {
         directory: format!("{}/{label}", place.location.root.path().display()),
         label: label.to_owned(),
-        refusal: view.lacks(Role::Admin, path, access),
+        access,
     })
 }
 
