@@ -207,7 +207,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Search, load_from};
+    use crate::config::{NamedRights, Search, load_from};
     use crate::protocol::error::Code;
 
     fn configured(directory: &Path, stanzas: &str) -> Configured {
@@ -248,6 +248,47 @@ mod tests {
         for stanza in [Some("third"), None] {
             assert!(!authority.grants(&names, stanza, Role::Reader));
         }
+    }
+
+    #[test]
+    fn a_role_decides_on_the_command_and_its_locks_and_a_reload_on_those_that_lost_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let configured = configured(directory.path(), "[demo]\npg1-path=/pg\n[other]\npg1-path=/pg\n");
+        let with = |role, stanzas: Option<&[&str]>| {
+            let stanzas = stanzas.map(|stanzas| stanzas.iter().map(|stanza| (*stanza).to_owned()).collect());
+            let rights = NamedRights { name: "client".to_owned(), role: Some(role), stanzas };
+            let mut server = configured.server.clone();
+            server.own.rights = vec![rights];
+            let files = configured.held.borrow().files.clone();
+            Configured::new(server, files, Environment::default(), Rc::clone(&configured.policy))
+        };
+        let names = ["client".to_owned()];
+        let ask = |authority: &Configured, stanza: &str, process: u32, words: &[&str]| {
+            let mut parameters = vec!["--exec-id=1-12345678", "--remote-type=repo", "--repo=1", "--pg1-path=/pg"];
+            let (process, stanza) = (format!("--process={process}"), format!("--stanza={stanza}"));
+            parameters.extend([process.as_str(), stanza.as_str()]);
+            parameters.extend(words);
+            let parameters: Vec<_> = parameters.into_iter().map(str::to_owned).collect();
+            let answer = authority.authorize(Release::newest(), &names, &parameters);
+            answer.map(|authorized| authorized.role).map_err(|refusal| refusal.error)
+        };
+        let archiver = with(Role::Archiver, Some(&["demo"]));
+        assert_eq!(ask(&archiver, "demo", 0, &["archive-push:remote"]).unwrap(), Role::Archiver);
+        let error = ask(&archiver, "demo", 0, &["backup:remote"]).unwrap_err();
+        assert!(error.code == Code::Access && error.message.contains("this needs role 'backup'"), "{error}");
+        let error = ask(&archiver, "demo", 0, &["expire:remote"]).unwrap_err();
+        assert!(
+            error.message.contains("this needs role 'admin'") && error.message.contains("expire-auto=n"),
+            "{error}"
+        );
+        let error = ask(&archiver, "demo", 0, &["--lock=demo-backup-1.lock", "archive-push:remote"]).unwrap_err();
+        assert!(error.message.contains("may not take lock 'demo-backup-1.lock'"), "{error}");
+        assert_eq!(ask(&archiver, "other", 1, &["info:remote"]).unwrap_err().message, "access denied");
+
+        assert!(archiver.grants(&names, Some("demo"), Role::Archiver));
+        assert!(!archiver.grants(&names, Some("demo"), Role::Admin), "it may do less now");
+        assert!(!archiver.grants(&names, Some("other"), Role::Archiver), "the stanza is not left to it");
+        assert_eq!(ask(&with(Role::Admin, None), "other", 0, &["expire:remote"]).unwrap(), Role::Admin);
     }
 
     #[test]

@@ -16,6 +16,17 @@ for_each_release! {
     a_client_without_a_role_is_what_the_default_says: always, full, full;
 }
 
+#[test]
+fn an_administrator_is_told_in_words_what_a_client_may_do() {
+    let bench = Bench::with_roles("2.55.1");
+    bench.server.write_config();
+    let text = bench.server.own_command(&["check", "--client=host-archiver"]).ok();
+    assert!(text.contains("client 'host-archiver' has role 'archiver' in stanza demo"), "{text}");
+    assert!(text.contains("SEGMENT-CHECKSUM: read, add, never replace or remove"), "{text}");
+    let text = bench.server.own_command(&["check", "--client=stranger"]).fails_with(105);
+    assert!(text.contains("no tls-server-auth entry is for it"), "{text}");
+}
+
 fn a_reader_restores_and_looks_at_everything(release: &str) {
     reads_everything(Bench::with_roles(release), false);
 }
