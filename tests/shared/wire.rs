@@ -110,6 +110,26 @@ impl Conversation {
         }
     }
 
+    /// Reads all of a file without keeping it, and returns how many bytes came for it.
+    pub(crate) fn read_whole(&mut self, path: &str) -> Result<usize, Answer> {
+        self.number += 1;
+        match self.framing {
+            Framing::Classic => self.send("s-or", "prc", false, |pack| _ = pack.str(path)),
+            Framing::Session => self.send("s-rd", "opn", false, |pack| _ = pack.str(path)),
+        }
+        let mut length = 0;
+        loop {
+            let message = self.message().ok_or(Answer::Ended)?;
+            length += message.len();
+            match (self.framing, message_type(self.framing, &message)) {
+                (Framing::Classic, ERROR) | (Framing::Session, 2) => return Err(failure(self.framing, &message)),
+                (Framing::Classic, DATA) => {}
+                (Framing::Session, _) if !closes(&message) => self.send("s-rd", "prc", true, |_| {}),
+                _ => return Ok(length),
+            }
+        }
+    }
+
     /// Writes a file.
     pub(crate) fn write(&mut self, path: &str, content: &[u8], how: How) -> Answer {
         let opened = self.open_write(path, how);
@@ -122,10 +142,19 @@ impl Conversation {
 
     /// Begins to write a file.
     pub(crate) fn open_write(&mut self, path: &str, how: How) -> Answer {
+        self.open(path, how, false)
+    }
+
+    /// Begins to write a file that is to be on stable storage, with its name, once it is closed.
+    pub(crate) fn open_write_synced(&mut self, path: &str, how: How) -> Answer {
+        self.open(path, how, true)
+    }
+
+    fn open(&mut self, path: &str, how: How, sync: bool) -> Answer {
         self.number += 1;
         let open = |pack: &mut Writer| {
             pack.str(path).mode_default(0o640, 0).mode_default(0o750, 0).null().null().time(0);
-            pack.bool(how.create_path).bool(false).bool(false).bool(how.atomic).pack(|_| {});
+            pack.bool(how.create_path).bool(sync).bool(sync).bool(how.atomic).pack(|_| {});
         };
         match self.framing {
             Framing::Classic => {
@@ -278,6 +307,14 @@ fn message_type(framing: Framing, message: &[u8]) -> u32 {
     let mut reader = Reader::new(message);
     skip_number(framing, &mut reader);
     reader.read_u32().expect("a message has a type")
+}
+
+/// Whether an answer is the last of its session.
+fn closes(message: &[u8]) -> bool {
+    let mut reader = Reader::new(message);
+    skip_number(Framing::Session, &mut reader);
+    reader.read_u32().expect("a message has a type");
+    reader.read_bool().expect("an answer says whether it is the last")
 }
 
 fn failure(framing: Framing, message: &[u8]) -> Answer {
