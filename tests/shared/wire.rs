@@ -6,7 +6,7 @@
 
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Incomplete, Reader, Type, Writer, decode_field};
-use repohostd::protocol::release::Release;
+use repohostd::protocol::release::{ReadLayout, Release};
 use repohostd::protocol::string_id::StringId;
 
 /// Brings bytes to a server and back.
@@ -40,6 +40,7 @@ impl Answer {
 pub(crate) struct Conversation {
     transport: Box<dyn Transport>,
     framing: Framing,
+    read_layout: ReadLayout,
     number: u64,
     unread: Vec<u8>,
 }
@@ -58,7 +59,13 @@ impl Conversation {
     pub(crate) fn begin(transport: impl Transport + 'static, release: &str) -> Self {
         let release = Release::find(release).expect("the release is known");
         let transport = Box::new(transport);
-        let mut conversation = Self { transport, framing: release.framing, number: 0, unread: Vec::new() };
+        let mut conversation = Self {
+            transport,
+            framing: release.framing,
+            read_layout: release.read_layout,
+            number: 0,
+            unread: Vec::new(),
+        };
         let greeting = release.greeting();
         while conversation.unread.len() < greeting.len() {
             assert!(conversation.fill(), "no greeting: {:?}", String::from_utf8_lossy(&conversation.unread));
@@ -113,9 +120,20 @@ impl Conversation {
     /// Reads all of a file without keeping it, and returns how many bytes came for it.
     pub(crate) fn read_whole(&mut self, path: &str) -> Result<usize, Answer> {
         self.number += 1;
+        // the original crashes without a list of filters
+        let nulls = match self.read_layout {
+            ReadLayout::TextLimit => 2,
+            ReadLayout::OffsetTextLimit | ReadLayout::Offset | ReadLayout::Plain => 3,
+            ReadLayout::IgnoreMissing => 5,
+        };
+        let open = |pack: &mut Writer| {
+            pack.str(path);
+            (0..nulls).for_each(|_| _ = pack.null());
+            pack.pack(|_| {});
+        };
         match self.framing {
-            Framing::Classic => self.send("s-or", "prc", false, |pack| _ = pack.str(path)),
-            Framing::Session => self.send("s-rd", "opn", false, |pack| _ = pack.str(path)),
+            Framing::Classic => self.send("s-or", "prc", false, open),
+            Framing::Session => self.send("s-rd", "opn", false, open),
         }
         let mut length = 0;
         loop {

@@ -72,11 +72,20 @@ impl Group {
         }
     }
 
-    /// Bytes of memory of all processes; what several share is counted once.
+    /// Bytes of memory of all processes; what several share is divided among them.
     pub(crate) fn memory(&self) -> f64 {
+        self.sum("Pss:")
+    }
+
+    /// Bytes of memory of all processes; what several share is counted for each.
+    pub(crate) fn resident(&self) -> f64 {
+        self.sum("Rss:")
+    }
+
+    fn sum(&self, key: &str) -> f64 {
         let kilobytes = |process| {
             let text = read(&of_process(process, "smaps_rollup"));
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
             line.trim().trim_end_matches(" kB").parse::<f64>().ok()
         };
         self.members().into_iter().filter_map(kilobytes).sum::<f64>() * 1024.0

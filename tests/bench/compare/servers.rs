@@ -147,6 +147,14 @@ impl Server {
         client
     }
 
+    /// Such a session that is going to use the repository.
+    pub(crate) fn storage_session(&self) -> Conversation {
+        let mut client = self.session();
+        // every client asks for this first, and the original's sessions crash without
+        done(&client.ask("s-f", |_| {}));
+        client
+    }
+
     /// A whole connection of such a client that wants nothing more.
     pub(crate) fn visit(&self) {
         end(self.session());
