@@ -40,6 +40,8 @@ pub(crate) fn commands(run: &mut Run) {
     run.bench.client.ok(&["stanza-create"]);
     cluster.fill(scale);
     let segment = full_segment(run, &cluster);
+    // the cluster itself archives by our server, which must be over
+    cluster.archive();
     if run.asked("archive") {
         archive(run, &pair, &segment);
     }
