@@ -244,7 +244,7 @@ pub(crate) fn fsync(run: &Run) {
     durable(run, &pair, "", [0.9, 0.25]);
 }
 
-/// Files with fsync at once where io_uring is forbidden, and the targets for wall time and pings.
+/// Files with fsync at once, beside the targets for wall time and pings. `text` says what is special about it.
 pub(crate) fn durable(run: &Run, pair: &Pair, text: &str, targets: [f64; 2]) {
     let content = content();
     let name = format!("backup/{RAW}/synced");

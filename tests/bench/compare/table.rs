@@ -37,7 +37,7 @@ pub(crate) fn both(measure: &str, both: Both, target: Target, note: &str) {
     let ratio = both.ours / both.original;
     let (text, met) = match target {
         Target::None => (String::new(), None),
-        Target::Share(share) => (format!("{:.3} at most", share), Some(ratio <= share)),
+        Target::Share(share) => (format!("{share:.3} at most"), Some(ratio <= share)),
         Target::Times(times) => (format!("{times:.1} at least"), Some(ratio >= times)),
         Target::Below(limit) => (format!("ours below {}", number(limit)), Some(both.ours < limit)),
     };
