@@ -41,6 +41,7 @@ mod trust;
 #[path = "../shared/victim.rs"]
 mod victim;
 #[path = "../shared/wire.rs"]
+#[allow(dead_code, reason = "the benchmarks use the rest")]
 mod wire;
 
 /// Makes a test of a function for each release of the client, in a module named by the function. A

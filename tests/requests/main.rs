@@ -11,4 +11,5 @@ mod tree;
 #[path = "../shared/victim.rs"]
 mod victim;
 #[path = "../shared/wire.rs"]
+#[allow(dead_code, reason = "the benchmarks use the rest")]
 mod wire;

@@ -6,7 +6,7 @@
 
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Incomplete, Reader, Type, Writer, decode_field};
-use repohostd::protocol::release::Release;
+use repohostd::protocol::release::{ReadLayout, Release};
 use repohostd::protocol::string_id::StringId;
 
 /// Brings bytes to a server and back.
@@ -40,6 +40,7 @@ impl Answer {
 pub(crate) struct Conversation {
     transport: Box<dyn Transport>,
     framing: Framing,
+    read_layout: ReadLayout,
     number: u64,
     unread: Vec<u8>,
 }
@@ -58,7 +59,13 @@ impl Conversation {
     pub(crate) fn begin(transport: impl Transport + 'static, release: &str) -> Self {
         let release = Release::find(release).expect("the release is known");
         let transport = Box::new(transport);
-        let mut conversation = Self { transport, framing: release.framing, number: 0, unread: Vec::new() };
+        let mut conversation = Self {
+            transport,
+            framing: release.framing,
+            read_layout: release.read_layout,
+            number: 0,
+            unread: Vec::new(),
+        };
         let greeting = release.greeting();
         while conversation.unread.len() < greeting.len() {
             assert!(conversation.fill(), "no greeting: {:?}", String::from_utf8_lossy(&conversation.unread));
@@ -110,6 +117,37 @@ impl Conversation {
         }
     }
 
+    /// Reads all of a file without keeping it, and returns how many bytes came for it.
+    pub(crate) fn read_whole(&mut self, path: &str) -> Result<usize, Answer> {
+        self.number += 1;
+        // the original crashes without a list of filters
+        let nulls = match self.read_layout {
+            ReadLayout::TextLimit => 2,
+            ReadLayout::OffsetTextLimit | ReadLayout::Offset | ReadLayout::Plain => 3,
+            ReadLayout::IgnoreMissing => 5,
+        };
+        let open = |pack: &mut Writer| {
+            pack.str(path);
+            (0..nulls).for_each(|_| _ = pack.null());
+            pack.pack(|_| {});
+        };
+        match self.framing {
+            Framing::Classic => self.send("s-or", "prc", false, open),
+            Framing::Session => self.send("s-rd", "opn", false, open),
+        }
+        let mut length = 0;
+        loop {
+            let message = self.message().ok_or(Answer::Ended)?;
+            length += message.len();
+            match (self.framing, message_type(self.framing, &message)) {
+                (Framing::Classic, ERROR) | (Framing::Session, 2) => return Err(failure(self.framing, &message)),
+                (Framing::Classic, DATA) => {}
+                (Framing::Session, _) if !closes(&message) => self.send("s-rd", "prc", true, |_| {}),
+                _ => return Ok(length),
+            }
+        }
+    }
+
     /// Writes a file.
     pub(crate) fn write(&mut self, path: &str, content: &[u8], how: How) -> Answer {
         let opened = self.open_write(path, how);
@@ -122,10 +160,19 @@ impl Conversation {
 
     /// Begins to write a file.
     pub(crate) fn open_write(&mut self, path: &str, how: How) -> Answer {
+        self.open(path, how, false)
+    }
+
+    /// Begins to write a file that is to be on stable storage, with its name, once it is closed.
+    pub(crate) fn open_write_synced(&mut self, path: &str, how: How) -> Answer {
+        self.open(path, how, true)
+    }
+
+    fn open(&mut self, path: &str, how: How, sync: bool) -> Answer {
         self.number += 1;
         let open = |pack: &mut Writer| {
             pack.str(path).mode_default(0o640, 0).mode_default(0o750, 0).null().null().time(0);
-            pack.bool(how.create_path).bool(false).bool(false).bool(how.atomic).pack(|_| {});
+            pack.bool(how.create_path).bool(sync).bool(sync).bool(how.atomic).pack(|_| {});
         };
         match self.framing {
             Framing::Classic => {
@@ -278,6 +325,14 @@ fn message_type(framing: Framing, message: &[u8]) -> u32 {
     let mut reader = Reader::new(message);
     skip_number(framing, &mut reader);
     reader.read_u32().expect("a message has a type")
+}
+
+/// Whether an answer is the last of its session.
+fn closes(message: &[u8]) -> bool {
+    let mut reader = Reader::new(message);
+    skip_number(Framing::Session, &mut reader);
+    reader.read_u32().expect("a message has a type");
+    reader.read_bool().expect("an answer says whether it is the last")
 }
 
 fn failure(framing: Framing, message: &[u8]) -> Answer {

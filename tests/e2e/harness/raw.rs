@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -22,26 +23,54 @@ struct Tls(StreamOwned<ClientConnection, TcpStream>);
 
 /// Connects to the server at `port` with an identity, as a client of `release`.
 pub(crate) fn connect(port: u16, identity: &Identity, release: &str) -> Conversation {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut text = identity.certificate.as_bytes();
-    let chain =
-        rustls_pemfile::certs(&mut text).map(|certificate| certificate.expect("a certificate in PEM")).collect();
-    let key = rustls_pemfile::private_key(&mut identity.key.as_bytes()).expect("PEM").expect("a key in PEM");
-    let key = provider.key_provider.load_private_key(key).expect("a key that rustls knows");
-    // the user guide's certificates are of version 1, which rustls would not look at otherwise
-    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("rustls has protocol versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_client_cert_resolver(Arc::new(resolver));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a connection can be made");
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the server accepts");
-    stream.set_nodelay(true).expect("the option can be set");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    Conversation::begin(Tls(StreamOwned::new(connection, stream)), release)
+    Caller::new(port, Some(identity), release).connect()
+}
+
+/// Connects to one server again and again, as a client of one release.
+pub(crate) struct Caller {
+    config: Arc<ClientConfig>,
+    port: u16,
+    release: String,
+}
+
+impl Caller {
+    /// For the server at `port`; without an identity it is a client that pings.
+    pub(crate) fn new(port: u16, identity: Option<&Identity>, release: &str) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("rustls has protocol versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer));
+        let mut config = match identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let mut text = identity.certificate.as_bytes();
+                let chain = rustls_pemfile::certs(&mut text)
+                    .map(|certificate| certificate.expect("a certificate in PEM"))
+                    .collect();
+                let key = rustls_pemfile::private_key(&mut identity.key.as_bytes());
+                let key = key.expect("PEM").expect("a key in PEM");
+                let key = provider.key_provider.load_private_key(key).expect("a key that rustls knows");
+                // the user guide's certificates are of version 1, which rustls would not look at otherwise
+                let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                config.with_client_cert_resolver(Arc::new(resolver))
+            }
+        };
+        // no client of pgBackRest resumes a session
+        config.resumption = Resumption::disabled();
+        Self { config: Arc::new(config), port, release: release.to_owned() }
+    }
+
+    /// Connects once more.
+    pub(crate) fn connect(&self) -> Conversation {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(Arc::clone(&self.config), name).expect("a connection can be made");
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("the server accepts");
+        stream.set_nodelay(true).expect("the option can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Conversation::begin(Tls(StreamOwned::new(connection, stream)), &self.release)
+    }
 }
 
 impl Transport for Tls {

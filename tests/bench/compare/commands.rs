@@ -1,0 +1,139 @@
+//! What the real client does, with a real cluster.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Run;
+use super::servers::{Pair, Server};
+use super::table::{self, Target};
+use crate::harness::postgres::Cluster;
+use crate::harness::{STANZA, own, run_quietly};
+
+/// Where `PostgreSQL` is.
+const INITDB: &str = "/usr/lib/postgresql/15/bin/initdb";
+
+/// Kinds of compression of WAL segments.
+const COMPRESSIONS: [&str; 5] = ["none", "gz", "lz4", "zst", "bz2"];
+
+/// Scale of pgbench's tables, 15 MiB each.
+const SCALE: u32 = 34;
+const SCALE_QUICK: u32 = 6;
+
+/// WAL segments archived and got, and a backup restored, by the real client.
+pub(crate) fn commands(run: &mut Run) {
+    if !Path::new(INITDB).exists() {
+        for measure in ["archive-push", "archive-get", "restore"] {
+            table::not_run(measure, "the client needs a cluster, and there is no PostgreSQL 15");
+        }
+        return;
+    }
+    let scale = if run.quick { SCALE_QUICK } else { SCALE };
+    // the options of a backup that its size says something about
+    run.bench.set("compress-type", "none");
+    run.bench.client.config.set("global", "log-level-console", "warn");
+    let mut cluster = run.bench.create_cluster();
+    let pair = run.start_default();
+    run.bench.client.config.set("global", "repo1-host-port", &pair.ours.port.to_string());
+    run.bench.client.write_config();
+    cluster.start();
+    run.bench.client.ok(&["stanza-create"]);
+    cluster.fill(scale);
+    let segment = full_segment(run, &cluster);
+    // the cluster itself archives by our server, which must be over
+    cluster.archive();
+    if run.asked("archive") {
+        archive(run, &pair, &segment);
+    }
+    if run.asked("restore") {
+        run.bench.ok(&["backup", "--type=full"]);
+        cluster.stop();
+        restore(run, &pair);
+    }
+}
+
+/// A copy of a WAL segment that was written to its end.
+fn full_segment(run: &Run, cluster: &Cluster) -> PathBuf {
+    let name = cluster.query("select pg_walfile_name(pg_current_wal_lsn() - 33554432)");
+    let copy = run.bench.workspace.directory("segments").join("full");
+    fs::copy(cluster.path.join("pg_wal").join(name), &copy).expect("the segment can be copied");
+    copy
+}
+
+fn archive(run: &Run, pair: &Pair, segment: &Path) {
+    let directory = run.bench.workspace.directory("segments");
+    let mut number = 0;
+    // what a segment in the way costs, of which there is none in a new range of names
+    let mut next = || {
+        number += 1;
+        let name = format!("00000001000000F0{number:08X}");
+        let copy = directory.join(&name);
+        fs::copy(segment, &copy).expect("the segment can be copied");
+        own(&copy);
+        (name, copy)
+    };
+    for kind in COMPRESSIONS {
+        let compress = format!("--compress-type={kind}");
+        let mut pushed = String::new();
+        let [processor, wall] = pair.alternate(run.rounds(), |server| {
+            let (name, copy) = next();
+            rustix::fs::sync();
+            let cost = server.cost(|| run_client(run, server, &["archive-push", &compress, &path(&copy)]));
+            fs::remove_file(copy).expect("the segment can be removed");
+            pushed = name;
+            [cost.processor * 1e3, cost.wall * 1e3]
+        });
+        let what = format!("archive-push of 16 MiB, {kind}");
+        table::both(&format!("{what}: server CPU, ms"), processor, Target::Share(0.5), "");
+        table::both(&format!("{what}: wall, ms"), wall, Target::None, "");
+        let got = directory.join("got");
+        let [processor, wall] = pair.alternate(run.rounds(), |server| {
+            let cost = server.cost(|| run_client(run, server, &["archive-get", &pushed, &path(&got)]));
+            let length = fs::metadata(&got).expect("the segment came").len();
+            assert_eq!(length, 16 << 20, "the segment is whole");
+            fs::remove_file(&got).expect("the segment can be removed");
+            [cost.processor * 1e3, cost.wall * 1e3]
+        });
+        let what = format!("archive-get of 16 MiB, {kind}");
+        table::both(&format!("{what}: server CPU, ms"), processor, Target::Share(0.5), "");
+        table::both(&format!("{what}: wall, ms"), wall, Target::None, "");
+    }
+}
+
+fn restore(run: &Run, pair: &Pair) {
+    let target = Cluster::at(&run.bench.workspace, "restored");
+    let option = format!("--pg1-path={}", path(&target.path));
+    let mut mebibytes = 0;
+    let [processor, wall] = pair.alternate(run.rounds().min(3), |server| {
+        let cost = server.cost(|| run_client(run, server, &["restore", "--type=none", &option]));
+        let files = crate::harness::files(&target.path);
+        let sizes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len());
+        mebibytes = sizes.sum::<u64>() >> 20;
+        for entry in fs::read_dir(&target.path).expect("the cluster was restored").flatten() {
+            let gone = if entry.path().is_dir() && !entry.path().is_symlink() {
+                fs::remove_dir_all(entry.path())
+            } else {
+                fs::remove_file(entry.path())
+            };
+            gone.expect("the restored cluster can be removed");
+        }
+        rustix::fs::sync();
+        [cost.processor, cost.wall]
+    });
+    let what = format!("restore of {mebibytes} MiB, not compressed");
+    table::both(&format!("{what}: server CPU, s"), processor, Target::None, "");
+    table::both(&format!("{what}: wall, s"), wall, Target::None, "");
+}
+
+/// Runs the client for a server and insists on success.
+fn run_client(run: &Run, server: &Server, arguments: &[&str]) {
+    let client = &run.bench.client;
+    let mut command: Command = client.workspace.command(client.program());
+    command.arg(format!("--config={}", path(&client.config_file()))).arg(format!("--stanza={STANZA}"));
+    command.arg(format!("--repo1-host-port={}", server.port)).args(arguments);
+    run_quietly(command).ok();
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}

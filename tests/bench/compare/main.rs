@@ -1,0 +1,162 @@
+//! What the same costs our server and the original: a table of medians, with both on one repository in
+//! one run.
+//!
+//! `cargo bench --bench compare`; see the README of the folder above.
+
+#[path = "../../e2e/harness/mod.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod harness;
+#[path = "../../shared/wire.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod wire;
+
+mod commands;
+mod group;
+mod loads;
+mod servers;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use harness::Bench;
+use harness::certificates::Kind;
+use servers::Pair;
+
+const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE] [--quick] [--server PROGRAM] \
+                     [--forbid-io-uring] [MEASURE...]";
+
+/// What can be measured, in the order of the table.
+const MEASURES: [&str; 7] = ["connections", "memory", "archive", "file", "listing", "restore", "fsync"];
+
+/// The file by which the administrator forbids `io_uring` on the whole machine.
+const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
+
+/// What was asked for, and the hosts that it is measured with.
+struct Run {
+    bench: Bench,
+    quick: bool,
+    /// Our server, where it is not the one that was just built.
+    binary: Option<PathBuf>,
+    forbid_io_uring: bool,
+    asked: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let mut release = "2.55.1".to_owned();
+    let (mut quick, mut forbid_io_uring, mut binary, mut asked) = (false, false, None, Vec::new());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // what cargo adds
+            "--bench" => {}
+            "--quick" => quick = true,
+            "--forbid-io-uring" => forbid_io_uring = true,
+            "--release-of" => release = arguments.next().unwrap_or_default(),
+            "--server" => binary = arguments.next().map(PathBuf::from),
+            measure if MEASURES.contains(&measure) => asked.push(argument),
+            _ => {
+                eprintln!("{argument}: unknown\n{USAGE}\nmeasures: {}", MEASURES.join(" "));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let mut run = Run { bench: Bench::new(&release), quick, binary, forbid_io_uring, asked };
+    run.introduce();
+    table::head(&release);
+    if run.asked("connections") {
+        loads::connections(&run);
+    }
+    if run.asked("memory") {
+        loads::memory(&run);
+    }
+    if run.asked("file") {
+        loads::file(&run);
+    }
+    if run.asked("listing") {
+        loads::listing(&run);
+    }
+    if run.asked("fsync") {
+        loads::fsync(&run);
+        fsync_without_io_uring(&run);
+    }
+    if run.asked("archive") || run.asked("restore") {
+        commands::commands(&mut run);
+    }
+    ExitCode::SUCCESS
+}
+
+impl Run {
+    /// Whether a measure was asked for by name, or all were.
+    fn asked(&self, measure: &str) -> bool {
+        self.asked.is_empty() || self.asked.iter().any(|asked| asked == measure)
+    }
+
+    /// How often each server has its turn.
+    const fn rounds(&self) -> usize {
+        if self.quick { 3 } else { 5 }
+    }
+
+    /// Starts both servers with keys of a kind.
+    fn start(&self, keys: Kind) -> Pair {
+        Pair::start(&self.bench, self.binary.as_ref(), Some(keys))
+    }
+
+    /// Starts both servers with the certificates that the real client trusts.
+    fn start_default(&self) -> Pair {
+        Pair::start(&self.bench, self.binary.as_ref(), None)
+    }
+
+    /// Which build of our server the memory is of.
+    const fn binary_text(&self) -> &'static str {
+        if self.binary.is_some() { "of --server" } else { "of the build for developers" }
+    }
+
+    /// Says what the numbers depend on.
+    fn introduce(&self) {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let first = |path: &str, key: &str| {
+            let text = read(path);
+            let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+            line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        println!(
+            "- {cores} cores of {}, {} of memory, Linux {}",
+            first("/proc/cpuinfo", "model name"),
+            first("/proc/meminfo", "MemTotal"),
+            read("/proc/sys/kernel/osrelease").trim()
+        );
+        println!("- load of the machine before (1, 5, 15 minutes): {}", read("/proc/loadavg").trim());
+        let build = self.binary.as_ref().map_or("the build for developers", |_| "the program of --server");
+        let sizes = if self.quick { "small sizes (--quick)" } else { "full sizes" };
+        println!("- our server: {build}; medians of {} rounds; {sizes}", self.rounds());
+        println!("- processor time is counted {}\n", self.start(Kind::Curve("P-256")).ours.group.text());
+    }
+}
+
+/// The files with fsync once more where the kernel forbids `io_uring`.
+fn fsync_without_io_uring(run: &Run) {
+    let what = "the same with io_uring forbidden";
+    if !run.forbid_io_uring {
+        return table::not_run(what, "--forbid-io-uring was not given; it forbids it to the whole machine meanwhile");
+    }
+    let forbidden = Forbidden(fs::read_to_string(IO_URING).unwrap_or_default());
+    if let Err(error) = fs::write(IO_URING, "2") {
+        return table::not_run(what, &format!("{IO_URING}: {error}"));
+    }
+    loads::durable(run, &run.start(Kind::Rsa(2048)), ", io_uring forbidden", [1.0, 0.5]);
+    drop(forbidden);
+}
+
+/// What the machine had before `io_uring` was forbidden; it gets that back whatever happens.
+struct Forbidden(String);
+
+impl Drop for Forbidden {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(IO_URING, &self.0) {
+            eprintln!("{IO_URING} is not {} again: {error}", self.0.trim());
+        }
+    }
+}
