@@ -114,14 +114,17 @@ impl Record {
     fn log_failure(&mut self, request: &str, error: &Error) {
         let expected =
             matches!(error.code, Code::FileMissing | Code::FileRemove | Code::PathCreate | Code::PathMissing);
-        let level = if expected || !self.may_warn() { Level::Detail } else { Level::Warn };
+        let level = if expected { Level::Detail } else { Level::Warn };
+        if !expected && !self.may_warn() {
+            return;
+        }
         let what = if error.code == Code::Access { "denied" } else { "failed" };
         let rarely = if self.failures == FAILURES_LOGGED { " (from now on one of them a second is shown)" } else { "" };
         log::write(level, "session", format_args!("{}: request '{request}' {what}{rarely}: {error}", self.who()));
     }
 
-    /// Whether another failure is shown to everybody: a client must not fill the disk with them, and neither
-    /// hide one behind many others.
+    /// Whether another failure is shown: a client must not fill the disk with them, and neither hide one
+    /// behind many others.
     fn may_warn(&mut self) -> bool {
         self.failures += 1;
         let often = self.failures > FAILURES_LOGGED && self.shown.is_some_and(|shown| shown.elapsed() < BETWEEN);
