@@ -93,7 +93,7 @@ impl Inline {
             // both may have been set since it was created.
             Operation::Sync { file } => done(retry_on_intr(|| rustix::fs::fsync(&file.0))),
             Operation::Close { file } => done(close(file)),
-            Operation::SetTimes { at, modified } => done(set_times(resolver, &at, modified)),
+            Operation::SetTimes { file, modified } => done(set_times(file.0.as_fd(), modified)),
             Operation::SetOwner { file, user, group } => {
                 set_owner(&mut self.names, file.0.as_fd(), user.as_deref(), group.as_deref())
             }
@@ -289,13 +289,9 @@ pub(super) fn close_descriptor(descriptor: std::os::fd::OwnedFd) -> Result<()> {
     }
 }
 
-fn set_times(resolver: &Resolver, at: &Location, modified: i64) -> Result<()> {
+fn set_times(file: BorrowedFd<'_>, modified: i64) -> Result<()> {
     let time = Timespec { tv_sec: modified, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    if at.path.is_root() {
-        return rustix::fs::utimensat(CWD, at.root.path(), &times, AtFlags::empty());
-    }
-    resolver.in_parent(at, |directory, name| rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW))
+    rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time })
 }
 
 fn set_owner(names: &mut Names, file: BorrowedFd<'_>, user: Option<&str>, group: Option<&str>) -> Completion {

@@ -163,10 +163,11 @@ pub enum Operation {
         /// From `OpenRead` or `OpenWrite`.
         file: File,
     },
-    /// Sets access and modification time. Outcome: [`Outcome::Done`].
+    /// Sets access and modification time, of the file that is open and not of whatever has its name now.
+    /// Outcome: [`Outcome::Done`].
     SetTimes {
-        /// Of which file.
-        at: Location,
+        /// From `OpenWrite`.
+        file: File,
         /// Seconds since 1970.
         modified: i64,
     },

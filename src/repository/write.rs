@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use crate::config::Role;
 use crate::disk::{self, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
@@ -16,12 +15,12 @@ use super::change::sync_failure;
 use super::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use super::info_guard::Progress as InfoProgress;
 use super::make_path::{self, MakePath};
-use super::protection::check::{Check, Progress as CheckProgress, with_reason};
+use super::protection::check::{Check, Progress as CheckProgress};
 use super::protection::finished::{self, Watch};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
 use super::protection::segments::{self, Twin};
-use super::protection::{self, Replace, Safeguard};
-use super::view::{Access, lacks, leads_out};
+use super::protection::{self, Precaution, Replace, Safeguard};
+use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
 
 /// Suffix of the name under which a file is written.
@@ -49,9 +48,9 @@ enum Phase {
     Writing,
     /// Writing what the filters still held.
     Flushing,
+    SettingTimes,
     Syncing,
     Closing,
-    SettingTimes,
     Renaming,
     /// Looking whether the file that has the name already is the same.
     Comparing(Comparison),
@@ -75,7 +74,6 @@ pub struct WriteStream {
     replace: Replace,
     separate: bool,
     watch: Option<Watch>,
-    role: Role,
     notice: Option<String>,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
@@ -119,7 +117,7 @@ impl WriteStream {
         release: &'static Release,
         buffers: fn(usize) -> Vec<u8>,
     ) -> Result<(Self, Step)> {
-        let Safeguard { check, replace, separate, watch, role } = safeguard;
+        let Safeguard { precaution: Precaution { check, watch }, replace, separate } = safeguard;
         // What may not be replaced gets its name in one step.
         request.atomic |= !matches!(replace, Replace::Always);
         let chain = Chain::new(std::mem::take(&mut request.filters))?;
@@ -134,7 +132,6 @@ impl WriteStream {
             replace,
             separate,
             watch,
-            role,
             notice: None,
             target,
             place,
@@ -279,17 +276,16 @@ impl WriteStream {
                 self.written(completion)?;
                 self.flush()
             }
+            Phase::SettingTimes => {
+                self.check(completion, Code::FileInfo, "unable to set time for", "")?;
+                Ok(self.sync())
+            }
             Phase::Syncing => {
                 self.check(completion, Code::FileSync, "unable to sync file", " after write")?;
                 Ok(self.close())
             }
             Phase::Closing => {
                 self.check(completion, Code::FileClose, "unable to close file", " after write")?;
-                self.watch()?;
-                Ok(self.set_times())
-            }
-            Phase::SettingTimes => {
-                self.check(completion, Code::FileInfo, "unable to set time for", "")?;
                 self.watch()?;
                 Ok(self.rename())
             }
@@ -312,7 +308,7 @@ impl WriteStream {
             Phase::Comparing(comparison) => match comparison.resume(completion)? {
                 ComparisonProgress::Disk(operation) => Ok(Step::Disk(operation)),
                 ComparisonProgress::Same(true) => self.leave(),
-                ComparisonProgress::Same(false) => Err(self.refusal()),
+                ComparisonProgress::Same(false) => Err(self.stays(None)),
             },
             Phase::Twins(when, names) => {
                 let (when, names) = (*when, std::mem::take(names));
@@ -349,8 +345,8 @@ impl WriteStream {
     /// Another file has the name already, and is not replaced.
     fn meet(&mut self) -> Result<Step> {
         match &self.replace {
-            Replace::Never { named_by_content: true, .. } => self.leave(),
-            Replace::Never { key, .. } => {
+            Replace::NeverSegment => self.leave(),
+            Replace::Never { key } => {
                 let comparison = Comparison::new(self.target.clone(), self.place.clone(), key.clone());
                 let step = Step::Disk(comparison.begin());
                 self.phase = Phase::Comparing(comparison);
@@ -373,7 +369,7 @@ impl WriteStream {
         let Some(directory) = self.target.parent() else { return };
         if self.name() == protection::MANIFEST {
             finished::note(directory.to_string());
-        } else if let Replace::Never { named_by_content: true, .. } = &self.replace {
+        } else if let Replace::NeverSegment = &self.replace {
             segments::add(&directory.to_string(), self.name());
         }
     }
@@ -398,7 +394,7 @@ impl WriteStream {
         };
         match segments::twin(self.name(), entries.iter().map(|entry| entry.name.as_str())) {
             Some(Twin::Same) => return self.leave(),
-            Some(Twin::Other(name)) => return Err(with_reason(self.refusal(), &format!("as '{name}'"))),
+            Some(Twin::Other(name)) => return Err(self.stays(Some(&name))),
             None => {}
         }
         names.extend(entries.into_iter().map(|entry| entry.name).take(segments::NAMES_MAXIMUM + 1 - names.len()));
@@ -427,23 +423,17 @@ impl WriteStream {
 
     /// Whether the backup that it is for can still be written.
     fn watch(&self) -> Result<()> {
-        let ended = self.watch.as_ref().is_some_and(Watch::has_ended);
-        if ended { Err(with_reason(self.lacks(), protection::FINISHED)) } else { Ok(()) }
+        self.watch.as_ref().map_or(Ok(()), |watch| watch.check(&self.target))
     }
 
-    fn lacks(&self) -> Error {
-        lacks(self.role, Role::Admin, &self.target, Access::Write)
-    }
-
-    fn refusal(&self) -> Error {
-        if self.role == Role::Admin {
-            return Error::access(format!(
-                "access denied: '{}' is there with other content and is not replaced while files are protected by \
-                 their age\nHINT: see min-age in repohostd.conf of the repository host.",
-                self.target
-            ));
-        }
-        with_reason(self.lacks(), "which is there with other content")
+    /// What the client is told of the file that stays; `other` is its name where that is another one.
+    fn stays(&self, other: Option<&str>) -> Error {
+        let other = other.map_or(String::new(), |name| format!(", as '{name}'"));
+        Error::access(format!(
+            "access denied: '{}' is there already with other content{other}\nHINT: replacing it needs role 'admin' and \
+             no min-age in repohostd.conf of the repository host.",
+            self.target
+        ))
     }
 
     fn opened(&mut self, completion: Completion) -> Result<Step> {
@@ -551,9 +541,20 @@ impl WriteStream {
         self.flushed |= progress == Progress::Finished;
         match progress {
             Progress::Budget | Progress::NeedsInput => Ok(Step::Work),
-            Progress::Finished if empty => Ok(self.sync()),
+            Progress::Finished if empty => Ok(self.set_times()),
             // Comes back here once that is written, to find nothing more.
             Progress::Finished | Progress::OutputFull => Ok(Step::Disk(self.write()?)),
+        }
+    }
+
+    /// Before the sync, so that the times survive a power cut as the content does.
+    fn set_times(&mut self) -> Step {
+        match &self.file {
+            Some(file) if self.request.modified != 0 => {
+                self.phase = Phase::SettingTimes;
+                Step::Disk(Operation::SetTimes { file: file.clone(), modified: self.request.modified })
+            }
+            _ => self.sync(),
         }
     }
 
@@ -574,16 +575,8 @@ impl WriteStream {
                 self.phase = Phase::Closing;
                 Step::Disk(Operation::Close { file })
             }
-            None => self.set_times(),
+            None => self.rename(),
         }
-    }
-
-    fn set_times(&mut self) -> Step {
-        if self.request.modified == 0 {
-            return self.rename();
-        }
-        self.phase = Phase::SettingTimes;
-        Step::Disk(Operation::SetTimes { at: self.place.clone(), modified: self.request.modified })
     }
 
     fn rename(&mut self) -> Step {
@@ -592,7 +585,7 @@ impl WriteStream {
         }
         let over = match &mut self.replace {
             Replace::Always => Over::Anything,
-            Replace::Never { named_by_content: true, .. } => return self.rename_segment(),
+            Replace::NeverSegment => return self.rename_segment(),
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(replacement) => {
                 self.phase = Phase::Guarding;
@@ -637,12 +630,12 @@ impl WriteStream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::disk::inline::{Inline, Options};
     use crate::disk::{Disk, RelativePath, Root, Ticket};
 
-    fn request() -> WriteRequest {
+    pub(in crate::repository) fn request() -> WriteRequest {
         WriteRequest {
             file: "unused".to_owned(),
             file_mode: 0o640,

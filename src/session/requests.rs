@@ -11,6 +11,7 @@ use crate::protocol::request::{ReadRequest, Request, WriteRequest};
 use crate::protocol::response::Payload;
 use crate::repository::change::{Change, PathCreate, PathRemove};
 use crate::repository::listing::{Info, List, decode_level};
+use crate::repository::protection::Precaution;
 use crate::repository::protection::check::Checked;
 use crate::repository::read::{ReadOptions, ReadRange, ReadStream};
 use crate::repository::view::{Access, Place};
@@ -101,17 +102,20 @@ impl Session {
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
     ) -> Result<(Step, Active)> {
+        let precaution = self.guard.precaution(&self.view, place, path, access)?;
         let at = place.location.clone();
-        Ok(match self.guard.check(&self.view, place, path, access)? {
-            None => task(start(at)),
-            Some((check, operation)) => task(Checked::begin(
-                check,
-                operation,
-                Box::new(|| {
-                    let (begun, step) = start(at);
-                    (Box::new(begun), step)
-                }),
-            )),
+        Ok(match precaution {
+            Precaution { check: None, watch: None } => task(start(at)),
+            precaution => {
+                let begin = Box::new({
+                    let at = at.clone();
+                    || {
+                        let (begun, step) = start(at);
+                        (Box::new(begun) as Box<dyn Task>, step)
+                    }
+                });
+                task(Checked::begin(at, precaution, begin))
+            }
         })
     }
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::repository::protection::layout::is_label;
+
 use super::{BACKREST, CURRENT, DATABASE, HISTORY, Sections, object};
 
 /// What kind of value a key has.
@@ -95,21 +97,5 @@ impl Kind {
             Self::Type => value.as_str().is_some_and(|kind| ["full", "diff", "incr"].contains(&kind)),
             Self::Texts => value.as_object().is_some_and(|texts| texts.values().all(Value::is_string)),
         }
-    }
-}
-
-/// Whether it names a backup: `20261125-101112F`, with `_20261125-111213D` or `I` behind it for one that
-/// is not full.
-fn is_label(text: &str) -> bool {
-    let is_time = |text: &str, kinds: &[u8]| {
-        let bytes = text.as_bytes();
-        bytes.len() == 16
-            && bytes[8] == b'-'
-            && kinds.contains(&bytes[15])
-            && bytes[..8].iter().chain(&bytes[9..15]).all(u8::is_ascii_digit)
-    };
-    match text.split_once('_') {
-        Some((full, other)) => is_time(full, b"F") && is_time(other, b"DI"),
-        None => is_time(text, b"F"),
     }
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::errno::{ENOENT, EXDEV};
 use super::info_file::{InfoFile, MAXIMUM, Reading};
+use super::protection::MANIFEST;
 use super::versions::{Keep, Versions};
 use super::view::leads_out;
 use super::whole_file::{self, WholeFile};
@@ -24,8 +25,6 @@ use crate::protocol::filter::Secret;
 
 const BACKUP: &str = "backup.info";
 const COPY_SUFFIX: &str = ".copy";
-/// What a backup's directory has as long as the backup is there.
-const MANIFEST: &str = "backup.manifest";
 /// More labels than this are not named in a message.
 const NAMED: usize = 3;
 
@@ -126,7 +125,7 @@ impl InfoGuard {
         Self::start(rules, target, unread, false)
     }
 
-    /// Starts to look at what is at `target` and meant to be removed.
+    /// Starts to keep what is at `target`, which is going to be removed. Whether it may be is seen to before.
     #[must_use]
     pub fn begin_removal(rules: InfoRules, target: Location) -> (Self, Operation) {
         Self::start(rules, target, VecDeque::new(), true)
@@ -209,7 +208,6 @@ impl InfoGuard {
         }
         let new = self.read.pop().unwrap_or(Found::Nothing);
         if self.removes {
-            self.judge_removal(&new)?;
             self.replaced = new;
             return self.keep();
         }
@@ -224,16 +222,6 @@ impl InfoGuard {
         self.read.clear();
         self.phase = Phase::Looking;
         self.look()
-    }
-
-    /// Whether the client may remove the file.
-    fn judge_removal(&self, old: &Found) -> Result<()> {
-        if self.rules.role < Role::Admin {
-            return Err(self.denied("it would be gone"));
-        }
-        let Some(Reading::Known(file)) = old.understand(&self.keys()) else { return Ok(()) };
-        let listed = self.rules.protected.iter().find(|label| file.has(label));
-        listed.map_or(Ok(()), |label| Err(self.denied(&format!("backup {label} would be gone"))))
     }
 
     fn keys(&self) -> Vec<&[u8]> {
@@ -270,7 +258,13 @@ impl InfoGuard {
             }
             Reading::Opaque if !known.is_empty() => Err(self.denied("nobody could read it any more")),
             Reading::Damaged(reason) if !known.is_empty() => Err(self.denied(&damaged(&reason))),
-            _ if admin => Ok(()),
+            _ if admin => {
+                // `opaque-info` is for the roles below.
+                if opaque {
+                    self.unseen();
+                }
+                Ok(())
+            }
             Reading::Known(_) | Reading::Damaged(_) if opaque => {
                 Err(self.denied("it would not be encrypted with the passphrase of the present one"))
             }
@@ -297,13 +291,16 @@ impl InfoGuard {
             let reason = "the server cannot read it without the repository's passphrase, and opaque-info=n is set";
             return Err(self.denied(reason));
         }
-        let unverified = format!(
-            "'{}' is replaced unseen, since it is encrypted with a passphrase that this server does not have\nHINT: set \
-             repo-cipher-pass on the repository host, or opaque-info=n to refuse this.",
-            self.target
-        );
-        self.verdict.unverified = Some(unverified);
+        self.unseen();
         Ok(())
+    }
+
+    fn unseen(&mut self) {
+        self.verdict.unverified = Some(format!(
+            "'{}' is replaced unseen, since it is encrypted with a passphrase that this server does not have\nHINT: set \
+             repo-cipher-pass on the repository host, or opaque-info=n to refuse this to roles below admin.",
+            self.target
+        ));
     }
 
     fn is_backup(&self) -> bool {

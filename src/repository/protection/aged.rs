@@ -9,11 +9,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::MANIFEST;
 use super::layout::{Wal, is_label};
+use super::{MANIFEST, Shared};
 use crate::disk::{Completion, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::filter::Secret;
 use crate::repository::errno::ENOENT;
 use crate::repository::info_file::{self, InfoFile, Reading, WalRange};
 use crate::repository::unexpected_outcome;
@@ -70,7 +69,7 @@ pub enum Progress {
     /// With this operation.
     Disk(Operation),
     /// Not at all: these are they.
-    Found(Protected),
+    Found(Rc<Protected>),
 }
 
 #[derive(Debug)]
@@ -84,27 +83,24 @@ enum Phase {
 /// Finds out what is protected in one stanza.
 #[derive(Debug)]
 pub struct Search {
+    shared: Rc<Shared>,
     /// `backup/STANZA`.
     backups: Location,
-    min_age: Duration,
-    keys: Rc<[Secret]>,
     phase: Phase,
     finished: BTreeSet<String>,
     young: BTreeSet<String>,
 }
 
 impl Search {
-    /// Looks through `backups`, whose info files may be encrypted with one of `keys`.
-    #[must_use]
-    pub fn new(backups: Location, min_age: Duration, keys: Rc<[Secret]>) -> Self {
+    /// Looks through `backups`, unless the session has done so just before.
+    pub(super) fn begin(shared: Rc<Shared>, backups: Location) -> (Self, Progress) {
+        let progress = match shared.protected(&backups.to_string()) {
+            Some(protected) => Progress::Found(protected),
+            None if shared.min_age.is_zero() => Progress::Found(Rc::default()),
+            None => Progress::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
+        };
         let (finished, young) = (BTreeSet::new(), BTreeSet::new());
-        Self { backups, min_age, keys, phase: Phase::Listing, finished, young }
-    }
-
-    /// The first operation.
-    #[must_use]
-    pub fn begin(&self) -> Operation {
-        Operation::List { at: self.backups.clone(), level: Level::Type }
+        (Self { shared, backups, phase: Phase::Listing, finished, young }, progress)
     }
 
     /// Goes on after the operation that was asked for last.
@@ -118,7 +114,7 @@ impl Search {
                 let (entries, rest) = match completion {
                     Ok(Outcome::Entries(entries, rest)) => (entries, rest),
                     Ok(_) => return Err(unexpected_outcome()),
-                    Err(failure) if failure.errno == ENOENT => return Ok(Progress::Found(Protected::default())),
+                    Err(failure) if failure.errno == ENOENT => return Ok(self.found(Protected::default())),
                     Err(failure) => return Err(failed("list backups in", &self.backups, failure.errno.0)),
                 };
                 let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
@@ -138,7 +134,7 @@ impl Search {
                 let Some(last) = labels.pop() else { return Err(unexpected_outcome()) };
                 match label {
                     Ok(Outcome::Metadata(metadata)) => {
-                        if is_young(metadata.changed, self.min_age) {
+                        if is_young(metadata.changed, self.shared.min_age) {
                             self.young.insert(last.clone());
                         }
                         self.finished.insert(last);
@@ -156,9 +152,9 @@ impl Search {
                     FileProgress::Read(bytes) => bytes,
                     FileProgress::Missing | FileProgress::TooLarge | FileProgress::Failed(_) => Vec::new(),
                 };
-                let keys: Vec<&[u8]> = self.keys.iter().map(|key| key.0.as_slice()).collect();
+                let keys: Vec<&[u8]> = self.shared.keys.iter().map(|key| key.0.as_slice()).collect();
                 match InfoFile::read(&bytes, &keys) {
-                    Reading::Known(info) => Ok(Progress::Found(self.protected(Some(&info)))),
+                    Reading::Known(info) => Ok(self.found(self.protected(Some(&info)))),
                     Reading::Opaque | Reading::Damaged(_) => Ok(self.read_info(index + 1)),
                 }
             }
@@ -168,7 +164,7 @@ impl Search {
     /// Looks at the last of `labels`; once there are none, goes on.
     fn look(&mut self, labels: Vec<String>) -> Result<Progress> {
         let Some(last) = labels.last() else {
-            return Ok(if self.young.is_empty() { Progress::Found(Protected::default()) } else { self.read_info(0) });
+            return Ok(if self.young.is_empty() { self.found(Protected::default()) } else { self.read_info(0) });
         };
         let at = self.below(&format!("{last}/{MANIFEST}"))?;
         self.phase = Phase::Ages(labels);
@@ -177,12 +173,18 @@ impl Search {
 
     fn read_info(&mut self, index: usize) -> Progress {
         let Some(at) = INFO.get(index).and_then(|name| self.below(name).ok()) else {
-            return Progress::Found(self.protected(None));
+            return self.found(self.protected(None));
         };
         let file = WholeFile::new(at, info_file::MAXIMUM);
         let operation = file.begin();
         self.phase = Phase::Info(file, index);
         Progress::Disk(operation)
+    }
+
+    fn found(&self, protected: Protected) -> Progress {
+        let protected = Rc::new(protected);
+        self.shared.note_protected(self.backups.to_string(), &protected);
+        Progress::Found(protected)
     }
 
     /// What young backups need, as `info` says or as their labels do.

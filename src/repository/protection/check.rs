@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
+use super::finished::Watch;
 use super::layout::{Area, Part, Wal};
-use super::{FINISHED, MANIFEST, Shared};
-use crate::config::Role;
+use super::{MANIFEST, Precaution, Shared};
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
 use crate::repository::info_guard::{InfoGuard, Progress as InfoProgress};
-use crate::repository::view::{Access, lacks};
+use crate::repository::view::Access;
 use crate::repository::{Step, Task, unexpected_outcome};
 
 /// More directories than any archive has; they are not removed at once while ages count.
@@ -31,29 +31,24 @@ pub struct Check {
     shared: Rc<Shared>,
     /// What the request is about.
     place: Location,
-    unfinished: Option<Unfinished>,
-    aged: Option<Aged>,
-    kept: bool,
+    wanted: Wanted,
     phase: Phase,
 }
 
 /// What has to be so.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    pub(super) unfinished: Option<Unfinished>,
+    /// The backup with this label is not finished.
+    pub(super) unfinished: Option<(Watch, String)>,
     pub(super) aged: Option<Aged>,
     /// A version of the file has to be kept.
     pub(super) kept: bool,
 }
 
-/// That a backup is not finished.
-#[derive(Debug)]
-pub(super) struct Unfinished {
-    /// The directory of the backup.
-    pub(super) directory: String,
-    pub(super) label: String,
-    /// What is wanted with it.
-    pub(super) access: Access,
+impl Wanted {
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.unfinished.is_none() && self.aged.is_none() && !self.kept
+    }
 }
 
 /// That what would be removed is old enough.
@@ -132,8 +127,7 @@ impl Check {
     ///
     /// What the client is told.
     pub(super) fn begin(shared: Rc<Shared>, place: Location, wanted: Wanted) -> Result<Option<(Self, Operation)>> {
-        let Wanted { unfinished, aged, kept } = wanted;
-        let mut check = Self { shared, place, unfinished, aged, kept, phase: Phase::Begun };
+        let mut check = Self { shared, place, wanted, phase: Phase::Begun };
         Ok(match check.look_at_backup()? {
             Progress::Disk(operation) => Some((check, operation)),
             Progress::Passed => None,
@@ -149,34 +143,23 @@ impl Check {
         match std::mem::replace(&mut self.phase, Phase::Begun) {
             Phase::Begun => Err(unexpected_outcome()),
             Phase::Manifest => {
-                let Some(Unfinished { directory, access, .. }) = self.unfinished.take() else {
-                    return Err(unexpected_outcome());
-                };
+                let (watch, _) = self.wanted.unfinished.take().ok_or_else(unexpected_outcome)?;
                 match completion {
                     Err(failure) if failure.errno == ENOENT => {
-                        self.shared.note_unfinished(directory);
+                        self.shared.note_unfinished(watch.directory().to_owned());
                         self.look_at_age()
                     }
                     Err(failure) => {
-                        let message = format_args!("unable to look whether backup '{directory}' is finished");
+                        let message = format_args!("unable to look whether backup '{}' is finished", watch.directory());
                         Err(Error::system(Code::FileOpen, message, failure.errno.0))
                     }
-                    Ok(_) => Err(with_reason(lacks(self.shared.role, Role::Admin, &self.place, access), FINISHED)),
+                    Ok(_) => Err(watch.refusal(&self.place)),
                 }
             }
-            Phase::Searching(mut search) => match search.resume(completion)? {
-                SearchProgress::Disk(operation) => {
-                    self.phase = Phase::Searching(search);
-                    Ok(Progress::Disk(operation))
-                }
-                SearchProgress::Found(protected) => {
-                    let protected = Rc::new(protected);
-                    if let Some(aged) = &self.aged {
-                        self.shared.note_protected(aged.backups.to_string(), &protected);
-                    }
-                    self.decide(&protected)
-                }
-            },
+            Phase::Searching(mut search) => {
+                let progress = search.resume(completion)?;
+                self.take_search(search, progress)
+            }
             Phase::Age => match completion {
                 Ok(Outcome::Metadata(metadata)) if is_young(metadata.changed, self.shared.min_age) => {
                     Err(self.refused("it is younger"))
@@ -215,7 +198,7 @@ impl Check {
 
     /// Keeps a version of what is going to be removed, if that is wanted.
     fn keep(&mut self) -> Progress {
-        if !std::mem::take(&mut self.kept) {
+        if !std::mem::take(&mut self.wanted.kept) {
             return Progress::Passed;
         }
         // Its age has been seen to.
@@ -226,30 +209,35 @@ impl Check {
     }
 
     fn look_at_backup(&mut self) -> Result<Progress> {
-        match &self.unfinished {
-            Some(backup) if !self.shared.is_known_unfinished(&backup.directory) => {
-                let path = RelativePath::new(&format!("{}/{MANIFEST}", backup.label)).ok_or_else(unexpected_outcome)?;
+        match &self.wanted.unfinished {
+            Some((_, label)) => {
+                let path = RelativePath::new(&format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
                 let at = Location::new(Rc::clone(&self.place.root), path).without_links();
                 self.phase = Phase::Manifest;
                 Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
             }
-            _ => self.look_at_age(),
+            None => self.look_at_age(),
         }
     }
 
     fn look_at_age(&mut self) -> Result<Progress> {
-        let Some(aged) = &self.aged else { return Ok(self.keep()) };
-        if let Some(protected) = self.shared.protected(&aged.backups.to_string()) {
-            return self.decide(&protected);
+        let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
+        let (search, progress) = Search::begin(Rc::clone(&self.shared), aged.backups.clone());
+        self.take_search(search, progress)
+    }
+
+    fn take_search(&mut self, search: Search, progress: SearchProgress) -> Result<Progress> {
+        match progress {
+            SearchProgress::Disk(operation) => {
+                self.phase = Phase::Searching(search);
+                Ok(Progress::Disk(operation))
+            }
+            SearchProgress::Found(protected) => self.decide(&protected),
         }
-        let search = Search::new(aged.backups.clone(), self.shared.min_age, Rc::clone(&self.shared.keys));
-        let operation = search.begin();
-        self.phase = Phase::Searching(search);
-        Ok(Progress::Disk(operation))
     }
 
     fn decide(&mut self, protected: &Protected) -> Result<Progress> {
-        let Some(aged) = &self.aged else { return Ok(self.keep()) };
+        let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
         let needed = || Err(self.refused("a younger backup needs it"));
         let kept = |label: &str| Err(self.refused(&format!("backup '{label}' is younger, or a younger one needs it")));
         match (&aged.matter, protected.labels().last()) {
@@ -298,7 +286,7 @@ impl Check {
     }
 
     fn refused(&self, why: &str) -> Error {
-        let path: String = self.aged.iter().flat_map(|aged| aged.path.chars()).take(200).collect();
+        let path: String = self.wanted.aged.iter().flat_map(|aged| aged.path.chars()).take(200).collect();
         Error::access(format!(
             "access denied: '{path}' cannot be removed or replaced before the min-age of {} s: {why}\n\
              HINT: the retention of clients has to be longer than min-age in repohostd.conf of the repository host.",
@@ -307,16 +295,11 @@ impl Check {
     }
 }
 
-/// Adds a reason to the first line of a text.
-pub(in crate::repository) fn with_reason(mut error: Error, reason: &str) -> Error {
-    let end = error.message.find('\n').unwrap_or(error.message.len());
-    error.message.insert_str(end, &format!(", {reason}"));
-    error
-}
-
-/// A request that begins once its check is passed.
+/// A request that begins once its check is passed, and ends when its backup is finished meanwhile.
 pub struct Checked {
-    check: Check,
+    at: Location,
+    check: Option<Check>,
+    watch: Option<Watch>,
     start: Option<Start>,
     task: Option<Box<dyn Task>>,
 }
@@ -325,23 +308,34 @@ pub struct Checked {
 pub type Start = Box<dyn FnOnce() -> (Box<dyn Task>, Step)>;
 
 impl Checked {
-    /// Lets `start` begin when `check` is passed, which has begun with `operation`.
+    /// Lets the request on `at` begin with `start` when the precaution allows it.
     #[must_use]
-    pub fn begin(check: Check, operation: Operation, start: Start) -> (Self, Step) {
-        (Self { check, start: Some(start), task: None }, Step::Disk(operation))
+    pub fn begin(at: Location, precaution: Precaution, start: Start) -> (Self, Step) {
+        let Precaution { check, watch } = precaution;
+        let Some((check, operation)) = check else {
+            let (task, step) = start();
+            return (Self { at, check: None, watch, start: None, task: Some(task) }, step);
+        };
+        (Self { at, check: Some(check), watch, start: Some(start), task: None }, Step::Disk(operation))
     }
 }
 
 impl Task for Checked {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        if let Some(task) = &mut self.task {
-            return task.resume(completion);
+        if let Some(check) = &mut self.check {
+            if let Progress::Disk(operation) = check.resume(completion)? {
+                return Ok(Step::Disk(operation));
+            }
+            self.check = None;
+            let (task, step) = self.start.take().ok_or_else(unexpected_outcome)?();
+            self.task = Some(task);
+            return Ok(step);
         }
-        if let Progress::Disk(operation) = self.check.resume(completion)? {
-            return Ok(Step::Disk(operation));
+        let step = self.task.as_mut().ok_or_else(unexpected_outcome)?.resume(completion)?;
+        // What is done is done; what would go on does not.
+        if let (Step::Disk(_) | Step::Work, Some(watch)) = (&step, &self.watch) {
+            watch.check(&self.at)?;
         }
-        let (task, step) = self.start.take().ok_or_else(unexpected_outcome)?();
-        self.task = Some(task);
         Ok(step)
     }
 

@@ -5,6 +5,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use crate::config::Role;
+use crate::disk::Location;
+use crate::protocol::error::{Error, Result};
+use crate::repository::view::{Access, lacks};
+
 /// So many are remembered. Whoever has been at it for longer is taken to be too late.
 const REMEMBERED: usize = 64;
 
@@ -44,39 +49,60 @@ impl Moment {
     }
 }
 
-/// Watches that a backup is not finished while something is written into it.
-#[derive(Debug)]
+/// Watches that a backup is not finished while something in it is changed.
+#[derive(Debug, Clone)]
 pub struct Watch {
     directory: String,
     since: Moment,
+    role: Role,
+    access: Access,
 }
 
 impl Watch {
-    pub(super) fn new(directory: String) -> Self {
-        Self { directory, since: Moment::now() }
+    pub(super) fn new(directory: String, role: Role, access: Access) -> Self {
+        Self { directory, since: Moment::now(), role, access }
     }
 
-    /// Whether it was finished since.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.since.has_seen(&self.directory)
+    pub(super) fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// Whether it was not finished since.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told that changes `at` if it was.
+    pub fn check(&self, at: &Location) -> Result<()> {
+        if self.since.has_seen(&self.directory) { Err(self.refusal(at)) } else { Ok(()) }
+    }
+
+    /// What the client is told if it is.
+    pub(super) fn refusal(&self, at: &Location) -> Error {
+        let mut error = lacks(self.role, Role::Admin, at, self.access);
+        let end = error.message.find('\n').unwrap_or(error.message.len());
+        error.message.insert_str(end, ", since the backup is finished");
+        error
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{RelativePath, Root};
 
     #[test]
     fn a_backup_that_is_finished_meanwhile_is_noticed() {
-        let watch = |directory: &str| Watch::new(directory.to_owned());
+        let watch = |directory: &str| Watch::new(directory.to_owned(), Role::Backup, Access::Write);
+        let at = Location::new(Root::new("/r/backup/demo"), RelativePath::new("1/file").unwrap());
         let (first, second) = (watch("/r/backup/demo/1"), watch("/r/backup/demo/2"));
         note("/r/backup/demo/1".to_owned());
-        assert!(first.has_ended() && !second.has_ended());
-        assert!(!watch("/r/backup/demo/1").has_ended());
+        let text = first.check(&at).unwrap_err().message;
+        assert!(text.contains("may not write '/r/backup/demo/1/file', since the backup is finished\nHINT: "), "{text}");
+        second.check(&at).unwrap();
+        watch("/r/backup/demo/1").check(&at).unwrap();
         for number in 0..REMEMBERED {
             note(format!("/r/backup/other/{number}"));
         }
-        assert!(second.has_ended(), "what happened meanwhile is not remembered");
+        assert!(second.check(&at).is_err(), "what happened meanwhile is not remembered");
     }
 }

@@ -13,6 +13,7 @@ pub mod same;
 pub mod segments;
 
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{FilterSpec, Secret};
 
 use self::aged::Protected;
-use self::check::{Aged, Check, Matter, Unfinished, Wanted};
+use self::check::{Aged, Check, Matter, Wanted};
 use self::finished::{Moment, Watch};
 use self::layout::Part;
 use self::replacement::Replacement;
@@ -37,9 +38,6 @@ use super::view::{Access, Place, View};
 /// The name of the file that a finished backup has.
 pub(super) const MANIFEST: &str = "backup.manifest";
 
-/// Why something is refused that is in a backup.
-pub(super) const FINISHED: &str = "since the backup is finished";
-
 /// How many requests in a row may rely on a backup that was seen to be unfinished. Other servers and
 /// pgbackrest itself may finish it, which nobody tells.
 const RELIED_MAXIMUM: u32 = 256;
@@ -47,19 +45,24 @@ const RELIED_MAXIMUM: u32 = 256;
 /// How long what was found to be protected is relied on.
 const FOUND_LASTS: Duration = Duration::from_secs(10);
 
+/// What is seen to before and while something is changed.
+#[derive(Debug, Default)]
+pub struct Precaution {
+    /// What has to be looked at before, and the first operation for that.
+    pub check: Option<(Check, Operation)>,
+    /// The backup that it is in, which must not be finished meanwhile.
+    pub watch: Option<Watch>,
+}
+
 /// What is seen to while a file is written.
 #[derive(Debug, Default)]
 pub struct Safeguard {
-    /// What has to be looked at before.
-    pub check: Option<(Check, Operation)>,
+    /// As for every change.
+    pub precaution: Precaution,
     /// What may have the name before.
     pub replace: Replace,
     /// The file is made anew rather than opened, since another name of it may be protected.
     pub separate: bool,
-    /// The backup that it is for, which must not be finished meanwhile.
-    pub watch: Option<Watch>,
-    /// The client's role, for what it is told.
-    pub role: Role,
 }
 
 /// What becomes of a file that has the name already.
@@ -68,13 +71,14 @@ pub enum Replace {
     /// It is replaced.
     #[default]
     Always,
-    /// It stays, which is fine if it is the same.
+    /// It stays, which is fine if it says the same.
     Never {
-        /// The name has the checksum of the content in it, so that what has the same name is the same.
-        named_by_content: bool,
         /// What both are encrypted with.
         key: Option<Secret>,
     },
+    /// It stays, and so does any other file of that segment. The name has the checksum of the content in it,
+    /// so that what has the same name is the same.
+    NeverSegment,
     /// It is an info file, and is replaced if what it says is not lost.
     Info(Box<Replacement>),
 }
@@ -109,13 +113,17 @@ pub struct Guard(Rc<Shared>);
 /// What checks share with each other.
 #[derive(Debug)]
 struct Shared {
-    role: Role,
-    min_age: Duration,
-    keys: Rc<[Secret]>,
-    opaque_info: bool,
-    versions: Option<Versions>,
+    measures: Measures,
     unfinished: RefCell<Option<Known<u32>>>,
     protected: RefCell<Option<Known<Found>>>,
+}
+
+impl Deref for Shared {
+    type Target = Measures;
+
+    fn deref(&self) -> &Measures {
+        &self.measures
+    }
 }
 
 /// What was found to be protected, and when.
@@ -180,9 +188,7 @@ impl Guard {
     /// The guard for a session.
     #[must_use]
     pub fn new(measures: Measures) -> Self {
-        let Measures { role, min_age, keys, opaque_info, versions } = measures;
-        let (unfinished, protected) = (RefCell::default(), RefCell::default());
-        Self(Rc::new(Shared { role, min_age, keys, opaque_info, versions, unfinished, protected }))
+        Self(Rc::new(Shared { measures, unfinished: RefCell::default(), protected: RefCell::default() }))
     }
 
     /// What the client may do.
@@ -191,15 +197,22 @@ impl Guard {
         self.0.role
     }
 
-    /// What has to be looked at before `access` to `place`, which the client calls `path`, begins, and
-    /// the first operation for it.
+    /// What is seen to when `access` to `place`, which the client calls `path`, is asked for.
     ///
     /// # Errors
     ///
     /// What the client is told.
-    pub fn check(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Option<(Check, Operation)>> {
+    pub fn precaution(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Precaution> {
         let part = place.part();
-        let unfinished = unfinished(place, access);
+        let backup = match part {
+            Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(label),
+            _ => None,
+        };
+        let watch = backup.map(|label| {
+            let directory = format!("{}/{label}", place.location.root.path().display());
+            Watch::new(directory, self.role(), access)
+        });
+        let unfinished = watch.clone().filter(|watch| !self.0.is_known_unfinished(watch.directory()));
         let aged = match (place.area, part) {
             _ if self.0.min_age.is_zero() => None,
             (Some(area), Some(part)) => Matter::of(area, part, access).and_then(|matter| {
@@ -216,51 +229,35 @@ impl Guard {
             _ => None,
         };
         let kept = access == Access::Remove && part == Some(Part::Info) && self.0.versions.is_some();
-        if unfinished.is_none() && aged.is_none() && !kept {
-            return Ok(None);
-        }
-        Check::begin(Rc::clone(&self.0), place.location.clone(), Wanted { unfinished, aged, kept })
+        let wanted = Wanted { unfinished: unfinished.zip(backup.map(str::to_owned)), aged, kept };
+        let check =
+            if wanted.is_nothing() { None } else { Check::begin(Rc::clone(&self.0), place.location.clone(), wanted)? };
+        Ok(Precaution { check, watch })
     }
 
     /// What is seen to while `place` is written through `filters`.
     ///
     /// # Errors
     ///
-    /// As for [`Guard::check`].
+    /// As for [`Guard::precaution`].
     pub fn safeguard(&self, view: &View, place: &Place, path: &str, filters: &[FilterSpec]) -> Result<Safeguard> {
-        let watch = unfinished(place, Access::Write);
-        let watch = watch.map(|backup| Watch::new(backup.directory));
-        let check = self.check(view, place, path, Access::Write)?;
+        let precaution = self.precaution(view, place, path, Access::Write)?;
         let part = place.part();
         // What no client may remove, none may replace either.
         let is_kept = !self.0.min_age.is_zero() && matches!(part, Some(Part::Segment(_) | Part::Record));
-        let is_new = place.rule == Rule::New || is_kept;
         let finishes = matches!(part, Some(Part::Backup { rest: MANIFEST, .. })) && place.rule == Rule::Unfinished;
         let key = || whole::encryption_key(filters).cloned();
-        if let (Some(Part::Info), Some(backups)) = (part, view.backups_of(&place.location))
-            && (view.is_guarded() || self.0.versions.is_some())
-        {
-            let replacement = Replacement::new(Rc::clone(&self.0), backups, key());
-            let replace = Replace::Info(Box::new(replacement));
-            return Ok(Safeguard { check, replace, separate: true, watch, role: self.role() });
-        }
-        let replace = if is_new || finishes {
-            Replace::Never { named_by_content: matches!(part, Some(Part::Segment(_))), key: key() }
-        } else {
-            Replace::Always
+        let is_guarded = view.is_guarded();
+        let replace = match (part, view.backups_of(&place.location)) {
+            (Some(Part::Info), Some(backups)) if is_guarded || self.0.versions.is_some() => {
+                Replace::Info(Box::new(Replacement::new(Rc::clone(&self.0), backups, key())))
+            }
+            (Some(Part::Segment(_)), _) if is_kept || place.rule == Rule::New => Replace::NeverSegment,
+            _ if is_kept || finishes || place.rule == Rule::New => Replace::Never { key: key() },
+            _ => Replace::Always,
         };
-        Ok(Safeguard { check, replace, separate: view.is_guarded(), watch, role: self.role() })
+        Ok(Safeguard { precaution, replace, separate: is_guarded })
     }
-}
-
-/// The backup that `place` is in, where it has to be unfinished.
-fn unfinished(place: &Place, access: Access) -> Option<Unfinished> {
-    let Some(Part::Backup { label, .. }) = place.part().filter(|_| place.rule == Rule::Unfinished) else { return None };
-    Some(Unfinished {
-        directory: format!("{}/{label}", place.location.root.path().display()),
-        label: label.to_owned(),
-        access,
-    })
 }
 
 #[cfg(test)]

@@ -36,17 +36,13 @@ impl Replacement {
 
     /// What `written` may do to `target`, whose name it wants.
     pub fn begin(&mut self, target: Location, written: Location) -> Operation {
-        let shared = &self.shared;
-        if shared.min_age.is_zero() {
-            return self.guard(&Protected::default(), target, written);
+        match Search::begin(Rc::clone(&self.shared), self.backups.clone()) {
+            (_, SearchProgress::Found(protected)) => self.guard(&protected, target, written),
+            (search, SearchProgress::Disk(operation)) => {
+                self.phase = Phase::Searching(Box::new(search), target, written);
+                operation
+            }
         }
-        if let Some(protected) = shared.protected(&self.backups.to_string()) {
-            return self.guard(&protected, target, written);
-        }
-        let search = Search::new(self.backups.clone(), shared.min_age, Rc::clone(&shared.keys));
-        let operation = search.begin();
-        self.phase = Phase::Searching(Box::new(search), target, written);
-        operation
     }
 
     /// About how many bytes it holds.
@@ -67,8 +63,6 @@ impl Replacement {
                 SearchProgress::Disk(operation) => Ok(Progress::Disk(operation)),
                 SearchProgress::Found(protected) => {
                     let (target, written) = (target.clone(), written.clone());
-                    let protected = Rc::new(protected);
-                    self.shared.note_protected(self.backups.to_string(), &protected);
                     Ok(Progress::Disk(self.guard(&protected, target, written)))
                 }
             },

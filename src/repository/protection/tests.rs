@@ -10,8 +10,10 @@ use crate::disk::{Disk, Outcome, Ticket};
 use crate::protocol::error::Code;
 use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
-use crate::repository::Step;
+use crate::repository::change::PathRemove;
 use crate::repository::write::WriteStream;
+use crate::repository::write::tests::request;
+use crate::repository::{Step, Task as _};
 
 const BASE: &str = "archive/demo/15-1/0000000100000000";
 const SUM: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -62,19 +64,7 @@ fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl Fn
     let path = format!("{}/{path}", session.site.directory.path().display());
     let place = session.view.locate(&path, Access::Write)?;
     let safeguard = session.guard.safeguard(&session.view, &place, &path, &[])?;
-    let request = WriteRequest {
-        file: path,
-        file_mode: 0o640,
-        path_mode: 0o750,
-        user: None,
-        group: None,
-        modified: 0,
-        create_path: true,
-        sync_file: false,
-        sync_path: false,
-        atomic,
-        filters: vec![],
-    };
+    let request = WriteRequest { atomic, ..request() };
     let (mut stream, mut step) =
         WriteStream::begin(request, place.location, safeguard, Release::newest(), Vec::with_capacity)?;
     let mut meanwhile = Some(meanwhile);
@@ -118,7 +108,7 @@ impl<'a> Session<'a> {
     fn ask(&mut self, path: &str, access: Access) -> Result<()> {
         let path = format!("{}/{path}", self.site.directory.path().display());
         let place = self.view.locate(&path, access)?;
-        let Some((mut check, mut operation)) = self.guard.check(&self.view, &place, &path, access)? else {
+        let Some((mut check, mut operation)) = self.guard.precaution(&self.view, &place, &path, access)?.check else {
             return Ok(());
         };
         loop {
@@ -268,7 +258,7 @@ fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
     let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() });
     for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
         let place = view.locate(&path, Access::RemoveTree).unwrap();
-        let result = guard.check(&view, &place, &path, Access::RemoveTree).map(|_| ());
+        let result = guard.precaution(&view, &place, &path, Access::RemoveTree).map(|_| ());
         denied(result, "cannot be removed while backups are protected");
     }
     assert!(Path::new(&base).join("backup/demo").is_dir());
@@ -321,4 +311,38 @@ fn an_info_file_that_is_removed_is_kept_before() {
     assert_eq!(versions.len(), 1);
     assert_eq!(fs::read(&versions[0]).unwrap(), fs::read(kept).unwrap());
     session.ask("backup/demo/backup.info.copy", Access::Remove).unwrap();
+}
+
+#[test]
+fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
+    let site = Site::new();
+    let label = "backup/demo/20261126-010101F";
+    for number in 0..3000 {
+        site.write(&format!("{label}/pg_data/{number}"), b"");
+    }
+    let session = Session::new(&site, Role::Backup, Duration::ZERO);
+    let path = site.directory.path().join(label).display().to_string();
+    let place = session.view.locate(&path, Access::RemoveTree).unwrap();
+    let precaution = session.guard.precaution(&session.view, &place, &path, Access::RemoveTree).unwrap();
+    let at = place.location.clone();
+    let (mut task, mut step) = check::Checked::begin(
+        place.location,
+        precaution,
+        Box::new(|| {
+            let (task, step) = PathRemove::begin(at, true);
+            (Box::new(task), step)
+        }),
+    );
+    let mut disk = Inline::new(Options::default());
+    // the look at the manifest, and the first slice
+    for _ in 0..2 {
+        let Step::Disk(operation) = step else { panic!("{step:?}") };
+        disk.submit(Ticket { session: 0, operation: 0 }, operation);
+        step = task.resume(disk.complete().unwrap().1).unwrap();
+    }
+    finished::note(path.clone());
+    let Step::Disk(operation) = step else { panic!("it was not removed in slices: {step:?}") };
+    disk.submit(Ticket { session: 0, operation: 0 }, operation);
+    denied(task.resume(disk.complete().unwrap().1).map(|_| ()), "the backup is finished");
+    assert!(fs::read_dir(path + "/pg_data").unwrap().count() > 0);
 }
