@@ -124,11 +124,13 @@ fn render(value: &Value) -> String {
         addresses.join(", "),
     );
     let mut sessions = Grid::new(&[
-        "PEER", "CLIENT", "STANZA", "COMMAND", "PROCESS", "RELEASE", "SECONDS", "REQUESTS", "READ", "WRITTEN",
+        "PEER", "CLIENT", "STANZA", "COMMAND", "PROCESS", "RELEASE", "SECONDS", "REQUESTS", "DENIED", "READ", "WRITTEN",
     ]);
     for session in list(value, "sessions") {
-        let names =
-            ["peer", "client", "stanza", "command", "process", "release", "seconds", "requests", "read", "written"];
+        let names = [
+            "peer", "client", "stanza", "command", "process", "release", "seconds", "requests", "denied", "read",
+            "written",
+        ];
         sessions.add(names.map(|name| member(session, name)).into());
     }
     let _ = write!(text, "\nsessions: {}\n{}", sessions.rows.len() - 1, sessions.render());

@@ -324,3 +324,25 @@ fn sync_directory(resolver: &Resolver, at: &Location) -> Completion {
     close_descriptor(directory).map_err(|errno| Failure::new(errno, Step::Close))?;
     Ok(Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_something_has_is_not_taken_in_either_way() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = rustix::fs::open(base.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let at = directory.as_fd();
+        for rename in [rename_new, link_new] {
+            std::fs::write(base.path().join("old"), "old").unwrap();
+            std::fs::write(base.path().join("taken"), "taken").unwrap();
+            assert_eq!(rename(at, "old", at, "taken"), Err(Errno::EXIST));
+            assert_eq!(std::fs::read(base.path().join("taken")).unwrap(), b"taken");
+            rename(at, "old", at, "new").unwrap();
+            assert!(!base.path().join("old").exists());
+            assert_eq!(std::fs::read(base.path().join("new")).unwrap(), b"old");
+            std::fs::remove_file(base.path().join("new")).unwrap();
+        }
+    }
+}

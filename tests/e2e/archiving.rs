@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::for_each_release;
+use crate::harness::postgres::Cluster;
 use crate::harness::{Bench, STANZA, files};
 
 for_each_release! {
@@ -25,8 +26,8 @@ fn every_segment_archived_asynchronously_comes_back(release: &str) {
     segments_come_back(&mut bench);
 }
 
-fn segments_come_back(bench: &mut Bench) {
-    let mut cluster = bench.with_cluster();
+/// Lets the cluster archive some segments while it has other work to do.
+pub(crate) fn archive_under_load(cluster: &Cluster) {
     cluster.fill(1);
     let load = cluster.load();
     for _ in 0..5 {
@@ -35,6 +36,11 @@ fn segments_come_back(bench: &mut Bench) {
     }
     drop(load);
     cluster.archive();
+}
+
+fn segments_come_back(bench: &mut Bench) {
+    let mut cluster = bench.with_cluster();
+    archive_under_load(&cluster);
 
     let archived = archived_segments(&bench.server.repository());
     assert!(archived.len() >= 6, "too little was archived: {archived:?}");

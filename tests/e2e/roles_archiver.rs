@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::archiving::archived_segments;
+use crate::archiving::{archive_under_load, archived_segments};
 use crate::for_each_release;
 use crate::harness::client::Client;
 use crate::harness::roles::{Role, assert_needs};
@@ -39,14 +39,7 @@ fn archives_under_load(mut bench: Bench) {
     let mut cluster = bench.with_cluster();
     bench.become_client(Role::Archiver);
     bench.client.ok(&["check"]);
-    cluster.fill(1);
-    let load = cluster.load();
-    for _ in 0..5 {
-        cluster.switch_wal();
-        cluster.query("create table if not exists filler as select md5(i::text) from generate_series(1, 50000) i");
-    }
-    drop(load);
-    cluster.archive();
+    archive_under_load(&cluster);
     cluster.stop();
 
     let archived = archived_segments(&bench.server.repository());

@@ -18,8 +18,10 @@ use crate::wire::{Answer, Conversation, How};
 
 for_each_release! {
     a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged: always, always, always;
+    a_hostile_client_destroys_nothing_where_the_kernel_resolves_no_paths: full, always, full;
     a_hostile_client_gets_no_session_that_its_role_is_not_for: always, always, always;
     a_hostile_client_of_role_backup_ruins_only_what_is_not_finished: always, always, always;
+    a_hostile_client_of_role_backup_gains_nothing_where_the_kernel_resolves_no_paths: full, full, always;
 }
 
 /// What a client of a role says that it is doing.
@@ -34,13 +36,31 @@ fn command(role: Role) -> &'static str {
 
 /// A server with a repository worth destroying.
 fn bench(release: &str) -> Bench {
+    started(Bench::with_roles(release))
+}
+
+/// The same on a kernel that does not know `openat2`, so that the server walks each path itself.
+fn bench_without_openat2(release: &str) -> Bench {
     let mut bench = Bench::with_roles(release);
+    bench.server.without_openat2 = true;
+    started(bench)
+}
+
+fn assert_walked(bench: &Bench) {
+    let trace = fs::read_to_string(bench.server.path("openat2.trace")).expect("the server was traced");
+    assert_eq!(trace.matches("openat2(").count(), 1, "it asks once and walks from then on:\n{trace}");
+    assert!(trace.contains("ENOSYS"), "{trace}");
+}
+
+fn started(mut bench: Bench) -> Bench {
     let repository = bench.server.repository();
     victim::build(&repository);
     own_all(&repository);
     for stanza in ["demo", "other", "demo2", "dem"] {
         bench.server.config.set(stanza, "pg1-path", "/var/lib/postgresql/15/main");
     }
+    let socket = bench.server.path("status.sock").display().to_string();
+    bench.server.own_config.set("global", "status-socket", &socket);
     bench.server.start();
     bench
 }
@@ -82,7 +102,17 @@ fn denied(what: &str, answer: Answer) {
 }
 
 fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &str) {
-    let bench = bench(release);
+    destroys_nothing(&bench(release));
+}
+
+fn a_hostile_client_destroys_nothing_where_the_kernel_resolves_no_paths(release: &str) {
+    let bench = bench_without_openat2(release);
+    destroys_nothing(&bench);
+    assert_walked(&bench);
+}
+
+fn destroys_nothing(bench: &Bench) {
+    let release = bench.client.release.as_str();
     let repository = bench.server.repository();
     let base = repository.display().to_string();
     let before = Snapshot::of(&repository);
@@ -112,7 +142,7 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
         ] {
             let path = format!("{base}/{place}");
             // of one session only the first ones are logged, and the others counted
-            let mut client = session(&bench, role);
+            let mut client = session(bench, role);
             denied(&path, client.path_remove(&path, true));
             denied(&path, client.path_remove(&path, false));
             denied(&path, client.remove(&path));
@@ -125,7 +155,7 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
         }
         for place in [&format!("{FINISHED}/backup.manifest"), FINISHED_FILE, "backup/demo/evil", "file", "new"] {
             let path = format!("{base}/{place}");
-            let mut client = session(&bench, role);
+            let mut client = session(bench, role);
             for atomic in [true, false] {
                 denied(&path, client.write(&path, b"evil", How { atomic, create_path: true }));
             }
@@ -133,7 +163,7 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
         }
         for place in ["backup/other", "archive/other", "backup/demo2/backup.info", "file", "lock"] {
             let path = format!("{base}/{place}");
-            let mut client = session(&bench, role);
+            let mut client = session(bench, role);
             denied(&path, client.info(&path, true));
             denied(&path, client.list(&path));
             denied(&path, client.read(&path));
@@ -152,10 +182,13 @@ fn a_hostile_client_destroys_nothing_and_each_of_its_tries_is_logged(release: &s
         before.assert_unchanged(&repository);
 
         // a flood is cut short in the log, but not in the count
-        let (mut flood, begun) = (session(&bench, role), Instant::now());
+        let (mut flood, begun) = (session(bench, role), Instant::now());
         for number in 0..100 {
             denied("a flood", flood.remove(&format!("{base}/{FINISHED}/flood-{number}")));
         }
+        let status = bench.server.own_command(&["status"]).ok();
+        let counted = |line: &str| line.contains(&role.subject()) && line.split_whitespace().any(|word| word == "100");
+        assert!(status.lines().any(counted), "{status}");
         drop(flood);
         wait_until("the count", SOON, || logged(&[&client, " denied=100 "]));
         let shown = bench.server.log()[mark..].lines().filter(|line| line.contains("/flood-")).count();
@@ -242,7 +275,16 @@ fn a_hostile_client_gets_no_session_that_its_role_is_not_for(release: &str) {
 }
 
 fn a_hostile_client_of_role_backup_ruins_only_what_is_not_finished(release: &str) {
-    let bench = bench(release);
+    ruins_only_what_is_not_finished(&bench(release));
+}
+
+fn a_hostile_client_of_role_backup_gains_nothing_where_the_kernel_resolves_no_paths(release: &str) {
+    let bench = bench_without_openat2(release);
+    ruins_only_what_is_not_finished(&bench);
+    assert_walked(&bench);
+}
+
+fn ruins_only_what_is_not_finished(bench: &Bench) {
     let repository = bench.server.repository();
     let base = repository.display().to_string();
     let own = format!("{base}/{UNFINISHED}");
@@ -252,7 +294,7 @@ fn a_hostile_client_of_role_backup_ruins_only_what_is_not_finished(release: &str
     let other = Snapshot::of(&incremental);
     let (in_place, at_once) = (How { atomic: false, create_path: true }, How { atomic: true, create_path: true });
 
-    let mut client = session(&bench, Role::Backup);
+    let mut client = session(bench, Role::Backup);
     for name in ["x/pg_data/base/1/1", "x/backup.manifest", "x/new", "f", "h"] {
         client.write(&format!("{own}/{name}"), b"evil", in_place);
         client.write(&format!("{own}/{name}"), b"evil", at_once);

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::archiving::archived_segments;
 use crate::for_each_release;
+use crate::harness::certificates::{Certificates, Kind, Wish};
 use crate::harness::postgres::Cluster;
 use crate::harness::roles::{Role, assert_needs};
 use crate::harness::snapshot::Snapshot;
@@ -14,6 +15,7 @@ for_each_release! {
     a_reader_restores_what_is_encrypted: full, always, full;
     a_reader_can_change_nothing: always, full, full;
     a_client_without_a_role_is_what_the_default_says: always, full, full;
+    every_name_of_a_client_counts_and_the_least_of_what_they_say: full, full, always;
 }
 
 #[test]
@@ -154,4 +156,27 @@ fn assert_deletes_nothing(client: &crate::harness::client::Client) {
     let output = client.run(&["stanza-delete", "--force"]);
     client.ok(&["start"]);
     assert_needs(&output, Role::Admin);
+}
+
+fn every_name_of_a_client_counts_and_the_least_of_what_they_say(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.config.set("global", "tls-server-auth", "db1.example=demo,other");
+    bench.server.config.set("other", "pg1-path", "/nowhere");
+    // one name says the role and another one the stanza
+    bench.server.own_config.set("client:whoever", "role", "admin");
+    bench.server.own_config.set("client:db1.example, db2.example", "role", "reader");
+    bench.server.own_config.set("client:db1.example, db2.example", "stanza", "demo");
+    let _cluster = bench.create_cluster();
+    bench.server.start();
+    let authority = &Certificates::shared().authority;
+    let names = "subjectAltName=DNS:db1.example,IP:127.0.0.1\n";
+    let names = Wish { extensions: names, ..Wish::plain(Kind::Curve("P-256")) };
+    bench.client.write_identity(&authority.issue_as("whoever", &names));
+    bench.client.ok(&["repo-ls", "archive/demo"]);
+    let text = bench.client.run_exactly(&["--stanza=other", "repo-ls"]).fails_with(105);
+    assert!(text.contains("access denied"), "{text}");
+    bench.server.wait_for_log("repohostd.conf does not leave the stanza to 'whoever' or 'db1.example'");
+    assert_needs(&bench.client.run(&["stanza-create", "--no-online"]), Role::Admin);
+    let text = bench.server.own_command(&["check", "--client=whoever,db1.example"]).ok();
+    assert!(text.contains("has role 'reader' in stanza demo\n"), "{text}");
 }

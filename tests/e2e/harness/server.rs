@@ -33,6 +33,8 @@ pub(crate) struct Server {
     pub(crate) own_config: Config,
     /// What the server finds in its environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Whether the kernel acts as one that does not know `openat2`.
+    pub(crate) without_openat2: bool,
     process: Option<Process>,
     log: String,
 }
@@ -51,6 +53,7 @@ impl Server {
             config: Config::default(),
             own_config: Config::default(),
             environment: Vec::new(),
+            without_openat2: false,
             process: None,
             log: String::new(),
         };
@@ -116,7 +119,16 @@ impl Server {
             command.env("PGBACKREST_CONFIG", &config).arg("server");
             command
         } else {
-            let mut command = self.workspace.command(self.binary());
+            let mut command = if self.without_openat2 {
+                // the tracer is no parent: the server's process keeps its number and its status
+                let mut command = self.workspace.command("strace");
+                command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=openat2"]);
+                command.args(["-e", "inject=openat2:error=ENOSYS", "-o"]).arg(self.path("openat2.trace"));
+                command.arg(self.binary());
+                command
+            } else {
+                self.workspace.command(self.binary())
+            };
             command.arg(format!("--config={}", config.display()));
             if !self.learns {
                 command.arg(format!("--release={}", self.release));
