@@ -212,7 +212,7 @@ mod tests {
         let value = json!({
             "version": 1, "server": "0.1.0", "pid": 7, "addresses": ["127.0.0.1:8432"], "release": null,
             "sessions": [{ "peer": "192.0.2.1:5", "client": "db1", "stanza": "demo", "command": "backup", "process": 0,
-                "release": "2.60.0", "seconds": 4, "requests": 3, "read": 1, "written": 2 }],
+                "release": "2.60.0", "seconds": 4, "requests": 3, "denied": 5, "read": 1, "written": 2 }],
             "sessions-omitted": 2,
             "clients": [
                 { "client": "db1", "address": "192.0.2.1", "releases": [{ "release": "2.60.0", "at": 1_700_000_000 },
@@ -226,7 +226,7 @@ mod tests {
         assert!(text.starts_with("repohostd 0.1.0, process 7, listens on 127.0.0.1:8432 and serves the pgBackRest of"));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         for expected in [
-            &["192.0.2.1:5", "db1", "demo", "backup", "0", "2.60.0", "4", "3", "1", "2"][..],
+            &["192.0.2.1:5", "db1", "demo", "backup", "0", "2.60.0", "4", "3", "5", "1", "2"][..],
             &["and", "2", "more"],
             &["clients:", "3"],
             &["db1", "192.0.2.1", "2.60.0", "2023-11-14", "2.55.1"],
