@@ -27,7 +27,7 @@ pub(crate) fn count(name: &str) -> Result<Count, String> {
     let myself = std::env::current_exe().map_err(|error| error.to_string())?;
     // nothing of the environment is to make a difference
     let watched = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=instructions::callgrind::counted*"])
+        .args(["--tool=callgrind", "--toggle-collect=*::callgrind::counted*"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(myself)
         .args(["--run", name])

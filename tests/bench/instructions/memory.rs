@@ -128,7 +128,7 @@ impl Memory {
                 self.step(Session::handle_work);
                 busy = true;
             }
-            self.session.poll_event();
+            while self.session.poll_event().is_some() {}
             if !busy {
                 return any;
             }

@@ -53,11 +53,13 @@ impl Recorded {
             _ = writeln!(complaint, "The compiler is another one, which may be why:");
             _ = writeln!(complaint, "  recorded with {}\n  now with      {}", self.compiler, now.compiler);
         }
-        complaint.push_str(
-            "callgrind_annotate target/tmp/callgrind.CASE shows where they are.\n\
+        complaint.push_str(concat!(
+            "callgrind_annotate ",
+            env!("CARGO_TARGET_TMPDIR"),
+            "/callgrind.CASE shows where they are.\n\
              If it has to be so, record it in the same commit, and say why in its body:\n  \
              cargo bench --bench instructions -- --record",
-        );
+        ));
         (table, Some(complaint))
     }
 }
