@@ -26,10 +26,12 @@ impl Recorded {
 
     /// A table of both, and what is wrong.
     ///
-    /// Also a case that takes less is wrong: until that is recorded, it could grow again unnoticed.
+    /// Also a case that takes less is wrong: until that is recorded, it could grow again unnoticed. Another
+    /// compiler may do better without a commit, though, and the table says that it is another one.
     pub(crate) fn compare(&self, now: &Self) -> (String, Option<String>) {
         let (mut table, mut complaint) =
             (format!("{:<34}{:>12}{:>12}\n", "instructions", "recorded", "now"), String::new());
+        let same_compiler = self.compiler == now.compiler;
         for (name, count) in &now.counts {
             let Some(before) = self.counts.get(name) else {
                 _ = writeln!(complaint, "{name} is new: {count} instructions");
@@ -37,7 +39,7 @@ impl Recorded {
             };
             let change = (f64::from(*count) / f64::from(*before) - 1.0) * 100.0;
             _ = writeln!(table, "{name:<34}{before:>12}{count:>12}{change:>+9.2} %");
-            if change.abs() > TOLERANCE_PERCENT {
+            if change > TOLERANCE_PERCENT || same_compiler && change < -TOLERANCE_PERCENT {
                 let how = if change > 0.0 { "more" } else { "fewer" };
                 let change = change.abs();
                 _ = writeln!(complaint, "{name} takes {change:.2} % {how} instructions: {before} before, {count} now");
@@ -46,12 +48,12 @@ impl Recorded {
         for name in self.counts.keys().filter(|name| !now.counts.contains_key(*name)) {
             _ = writeln!(complaint, "{name} is recorded but no longer counted");
         }
+        if !same_compiler {
+            _ = writeln!(table, "The compiler is another one, which may make a difference:");
+            _ = writeln!(table, "  recorded with {}\n  now with      {}", self.compiler, now.compiler);
+        }
         if complaint.is_empty() {
             return (table, None);
-        }
-        if self.compiler != now.compiler {
-            _ = writeln!(complaint, "The compiler is another one, which may be why:");
-            _ = writeln!(complaint, "  recorded with {}\n  now with      {}", self.compiler, now.compiler);
         }
         complaint.push_str(concat!(
             "callgrind_annotate ",
