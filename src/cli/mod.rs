@@ -22,6 +22,7 @@ use std::io::Write;
 use argh::{EarlyExit, FromArgs, SubCommand};
 
 use crate::config::Environment;
+use crate::disk::helpers;
 use crate::protocol::error::{Code, Error};
 
 /// The name that help texts show.
@@ -67,6 +68,7 @@ pub fn run(arguments: &[String]) -> u8 {
         "history" if !help => return history::run(rest, &environment),
         "systemd-drop-in" if !help => return systemd_drop_in::run(rest, &environment),
         "--version" => return version::run(),
+        helpers::COMMAND => return helpers::worker::run(),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
         "serve" | "server" | "check" | "status" | "learn" | "history" | "systemd-drop-in" if help => {}
         _ if help && word.starts_with("--") => {}

@@ -1,14 +1,15 @@
 //! Disk work: file operations that are submitted now and complete later.
 //!
 //! A session describes what it wants as an [`Operation`] on a [`Location`]; a [`Disk`] runs it and
-//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`inline::Inline`] does the
-//! work at once, [`scrambled::Scrambled`] (for tests) completes in a seeded random order and injects
-//! faults. This is also the one place that opens a path: `resolve` walks below a root so that no
+//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`helpers::Helpers`] has
+//! processes for what may take long, [`inline::Inline`] does the work at once,
+//! [`scrambled::Scrambled`] (for tests) completes in a seeded random order and injects faults. This is also the one place that opens a path: `resolve` walks below a root so that no
 //! link and no `..` leads out of it.
 //!
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
 
+pub mod helpers;
 mod information;
 pub mod inline;
 pub mod location;
@@ -21,12 +22,14 @@ pub mod tree;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 pub use location::{Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
 pub use tree::{Listing, Removal};
 
 /// An error number of the operating system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errno(pub i32);
 
 impl From<rustix::io::Errno> for Errno {
@@ -311,7 +314,7 @@ pub enum Outcome {
 
 /// What went wrong, in which part of the operation, and on which path where that is not the
 /// operation's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The system's error number.
     pub errno: Errno,
@@ -344,7 +347,7 @@ impl From<rustix::io::Errno> for Failure {
 
 /// The part of an operation that failed. Every operation can fail as [`Step::Whole`]; the others are
 /// told apart because clients see a different text for each.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Step {
     /// The operation as such: the call that it is named after.
     #[default]
@@ -367,6 +370,7 @@ pub enum Step {
     MakeDirectory,
     /// `SetOwner`: the change that the system refused. `Whole` means that the present owner could not
     /// be found out.
+    #[serde(skip)]
     ChangeOwner(Box<OwnerChange>),
 }
 
@@ -414,6 +418,16 @@ pub trait Disk {
 
     /// Operations that were taken on and have not been handed back.
     fn outstanding(&self) -> usize;
+
+    /// Wakes the poll of this registry for what completes later, with tokens from `first` on.
+    fn watch(&mut self, registry: mio::Registry, first: usize) {
+        let _ = (registry, first);
+    }
+
+    /// The poll was woken with the token `first` + `index`.
+    fn ready(&mut self, index: usize) {
+        let _ = index;
+    }
 }
 
 #[cfg(test)]

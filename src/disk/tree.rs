@@ -84,6 +84,9 @@ pub struct Removal {
     at: Location,
     /// From the top down to the directory that is being emptied.
     levels: Vec<Emptied>,
+    /// Entries that are gone. A slice counts these alone: on the way down it has to get at least as deep
+    /// as the one before.
+    removed: usize,
 }
 
 /// A directory that is being emptied.
@@ -106,12 +109,35 @@ impl Removal {
         let top = resolver
             .open(&at, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             .map_err(|errno| Failure::new(errno, Step::Listing))?;
-        Ok(Self { at, levels: vec![Emptied::new(CString::default(), top)] })
+        Ok(Self { at, levels: vec![Emptied::new(CString::default(), top)], removed: 0 })
+    }
+
+    /// Goes on in the directory `top`, which is what began as `at`, on the way down from there.
+    pub(super) fn resume(at: Location, top: OwnedFd) -> Result<Self> {
+        // The slice before has read it to some point.
+        seek(&top, SeekFrom::Start(0))?;
+        Ok(Self { at, levels: vec![Emptied::new(CString::default(), top)], removed: 0 })
+    }
+
+    /// What is removed.
+    pub(super) const fn at(&self) -> &Location {
+        &self.at
+    }
+
+    /// As [`Self::at`], when the rest is not needed.
+    pub(super) fn into_location(self) -> Location {
+        self.at
+    }
+
+    /// The directory itself.
+    pub(super) fn top(&self) -> Option<BorrowedFd<'_>> {
+        self.levels.first()?.directory.as_ref().map(AsFd::as_fd)
     }
 
     /// Removes the next entries.
     pub(super) fn slice(mut self, resolver: &Resolver) -> Completion {
-        for _ in 0..SLICE {
+        self.removed = 0;
+        while self.removed < SLICE {
             if self.step(resolver)? {
                 return Ok(Outcome::Removed(None));
             }
@@ -153,6 +179,7 @@ impl Removal {
             match unlinkat(directory, &name, AtFlags::empty()) {
                 Ok(()) => {
                     level.removed = true;
+                    self.removed += 1;
                     return Ok(());
                 }
                 Err(Errno::NOENT) => return Ok(()),
@@ -198,6 +225,7 @@ impl Removal {
         match result {
             Ok(()) | Err(Errno::NOENT) => {
                 self.levels.pop();
+                self.removed += 1;
                 if let Some(above) = self.levels.last_mut() {
                     above.removed = true;
                 }

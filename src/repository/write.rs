@@ -18,7 +18,7 @@ use super::make_path::{self, MakePath};
 use super::protection::check::{Check, Progress as CheckProgress};
 use super::protection::finished::{self, Watch};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
-use super::protection::segments::{self, Twin};
+use super::protection::segments::{self, Claim, Twin};
 use super::protection::{self, Precaution, Replace, Safeguard};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
@@ -74,6 +74,7 @@ pub struct WriteStream {
     replace: Replace,
     separate: bool,
     watch: Option<Watch>,
+    claim: Option<Claim>,
     notice: Option<String>,
     target: Location,
     /// Where the data goes: the target, or its temporary name.
@@ -132,6 +133,7 @@ impl WriteStream {
             replace,
             separate,
             watch,
+            claim: None,
             notice: None,
             target,
             place,
@@ -278,16 +280,16 @@ impl WriteStream {
             }
             Phase::SettingTimes => {
                 self.check(completion, Code::FileInfo, "unable to set time for", "")?;
-                Ok(self.sync())
+                self.sync()
             }
             Phase::Syncing => {
                 self.check(completion, Code::FileSync, "unable to sync file", " after write")?;
-                Ok(self.close())
+                self.close()
             }
             Phase::Closing => {
                 self.check(completion, Code::FileClose, "unable to close file", " after write")?;
                 self.watch()?;
-                Ok(self.rename())
+                self.rename()
             }
             Phase::Renaming => {
                 if let Err(failure) = completion {
@@ -301,6 +303,7 @@ impl WriteStream {
                     return Err(Error::system(Code::FileMove, message, failure.errno.0));
                 }
                 self.note_new();
+                self.claim = None;
                 self.left_behind = false;
                 self.file = None;
                 Ok(self.sync_path())
@@ -375,13 +378,16 @@ impl WriteStream {
     }
 
     /// Gives a segment its name, if no other file of it is there.
-    fn rename_segment(&mut self) -> Step {
-        let Some(at) = self.target.parent() else { return self.rename_over(Over::Nothing) };
-        if segments::is_missing(&at.to_string(), self.name()) {
-            return self.rename_over(Over::Nothing);
+    fn rename_segment(&mut self) -> Result<Step> {
+        let Some(at) = self.target.parent() else { return Ok(self.rename_over(Over::Nothing)) };
+        let directory = at.to_string();
+        let Some(claim) = Claim::take(&directory, self.name()) else { return Err(self.overtaken()) };
+        self.claim = Some(claim);
+        if segments::is_missing(&directory, self.name()) {
+            return Ok(self.rename_over(Over::Nothing));
         }
         self.phase = Phase::Twins(Instant::now(), Vec::new());
-        Step::Disk(Operation::List { at, level: Level::Exists })
+        Ok(Step::Disk(Operation::List { at, level: Level::Exists }))
     }
 
     fn look_at_twins(&mut self, completion: Completion, when: Instant, mut names: Vec<String>) -> Result<Step> {
@@ -541,47 +547,47 @@ impl WriteStream {
         self.flushed |= progress == Progress::Finished;
         match progress {
             Progress::Budget | Progress::NeedsInput => Ok(Step::Work),
-            Progress::Finished if empty => Ok(self.set_times()),
+            Progress::Finished if empty => self.set_times(),
             // Comes back here once that is written, to find nothing more.
             Progress::Finished | Progress::OutputFull => Ok(Step::Disk(self.write()?)),
         }
     }
 
     /// Before the sync, so that the times survive a power cut as the content does.
-    fn set_times(&mut self) -> Step {
+    fn set_times(&mut self) -> Result<Step> {
         match &self.file {
             Some(file) if self.request.modified != 0 => {
                 self.phase = Phase::SettingTimes;
-                Step::Disk(Operation::SetTimes { file: file.clone(), modified: self.request.modified })
+                Ok(Step::Disk(Operation::SetTimes { file: file.clone(), modified: self.request.modified }))
             }
             _ => self.sync(),
         }
     }
 
-    fn sync(&mut self) -> Step {
+    fn sync(&mut self) -> Result<Step> {
         match &self.file {
             Some(file) if self.request.sync_file => {
                 self.phase = Phase::Syncing;
-                Step::Disk(Operation::Sync { file: file.clone() })
+                Ok(Step::Disk(Operation::Sync { file: file.clone() }))
             }
             _ => self.close(),
         }
     }
 
-    fn close(&mut self) -> Step {
+    fn close(&mut self) -> Result<Step> {
         // A temporary file stays open until it is renamed; see `left_behind`.
         match if self.request.atomic { self.file.clone() } else { self.file.take() } {
             Some(file) => {
                 self.phase = Phase::Closing;
-                Step::Disk(Operation::Close { file })
+                Ok(Step::Disk(Operation::Close { file }))
             }
             None => self.rename(),
         }
     }
 
-    fn rename(&mut self) -> Step {
+    fn rename(&mut self) -> Result<Step> {
         if !self.request.atomic {
-            return self.sync_path();
+            return Ok(self.sync_path());
         }
         let over = match &mut self.replace {
             Replace::Always => Over::Anything,
@@ -589,10 +595,10 @@ impl WriteStream {
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(replacement) => {
                 self.phase = Phase::Guarding;
-                return Step::Disk(replacement.begin(self.target.clone(), self.place.clone()));
+                return Ok(Step::Disk(replacement.begin(self.target.clone(), self.place.clone())));
             }
         };
-        self.rename_over(over)
+        Ok(self.rename_over(over))
     }
 
     fn rename_over(&mut self, over: Over) -> Step {

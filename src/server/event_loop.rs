@@ -53,6 +53,8 @@ const RECENT: Duration = Duration::from_secs(10);
 const SIGNAL: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on, connections those below.
 const LISTENERS: usize = usize::MAX / 2;
+/// The disk has the tokens from here on.
+const DISK: usize = usize::MAX / 8 * 7;
 
 /// Waits for everything and serves it.
 pub struct EventLoop {
@@ -107,9 +109,11 @@ impl EventLoop {
     /// # Errors
     ///
     /// What the system says against a poll.
-    pub fn new(service: Service, disk: Box<dyn Disk>) -> io::Result<Self> {
+    pub fn new(service: Service, mut disk: Box<dyn Disk>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        disk.watch(poll.registry().try_clone()?, DISK);
         Ok(Self {
-            poll: Poll::new()?,
+            poll,
             events: Events::with_capacity(EVENTS),
             clock: Clock::new(),
             timers: Timers::default(),
@@ -256,6 +260,7 @@ impl EventLoop {
         for event in &self.events {
             match event.token() {
                 SIGNAL => signalled = true,
+                Token(token) if token >= DISK => self.disk.ready(token - DISK),
                 Token(token) if token >= status::TOKENS => self.status.note(),
                 Token(token) if token >= LISTENERS => note(&mut self.acceptable, token - LISTENERS),
                 Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),

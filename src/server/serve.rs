@@ -21,7 +21,8 @@ use super::stop_files::is_stopped;
 use super::umask;
 use crate::config::Environment;
 use crate::disk::HeldLock;
-use crate::disk::inline::{Inline, Options};
+use crate::disk::helpers::{self, Helpers};
+use crate::disk::inline::Options;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 
@@ -386,7 +387,7 @@ fn prepare(configuration: &mut Configuration) -> Result<Option<Ready>> {
         ));
     }
     let service = configuration.service(descriptors)?;
-    let disk = Box::new(Inline::new(Options::default()));
+    let disk = Box::new(Helpers::new(Options::default(), helpers::start_process));
     let failed = |error: io::Error| system("unable to start the event loop", &error);
     let mut event_loop = EventLoop::new(service, disk).map_err(failed)?;
     event_loop.watch(signals).map_err(failed)?;

@@ -6,11 +6,11 @@ use rustix::io::Errno;
 
 use super::*;
 
-fn open_write(disk: &mut Inline, at: Location) -> File {
+fn open_write(disk: &mut Tried, at: Location) -> File {
     file(run(disk, Operation::OpenWrite { at, mode: 0o640, fresh: false }))
 }
 
-fn open_read(disk: &mut Inline, at: Location) -> File {
+fn open_read(disk: &mut Tried, at: Location) -> File {
     file(run(disk, Operation::OpenRead { at }))
 }
 
@@ -234,12 +234,12 @@ fn a_directory_that_cannot_be_synced_says_which_part_failed() {
 }
 
 /// A back end in whose tables the present user is `me` and 12345 is `postgres`.
-fn with_names(base: &Path) -> Inline {
+fn with_names(base: &Path) -> Tried {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (passwd, group) = (base.join("passwd"), base.join("group"));
     write(&passwd, &format!("me:x:{uid}:{gid}::/:\npostgres:x:12345:12346::/:\n"));
     write(&group, &format!("mine:x:{gid}:\npostgres:x:12346:\n"));
-    Inline::new(Options { passwd, group, ..Options::default() })
+    Tried::Inline(Inline::new(Options { passwd, group, ..Options::default() }))
 }
 
 fn set_owner(file: &File, user: Option<&str>, group: Option<&str>) -> Operation {

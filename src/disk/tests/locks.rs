@@ -6,14 +6,14 @@ use rustix::io::Errno;
 
 use super::*;
 
-fn attempt(disk: &mut Inline, at: Location, contents: &str) -> LockAttempt {
+fn attempt(disk: &mut Tried, at: Location, contents: &str) -> LockAttempt {
     match run(disk, Operation::Lock { at, contents: contents.to_owned() }) {
         Ok(Outcome::Lock(attempt)) => attempt,
         other => panic!("no lock: {other:?}"),
     }
 }
 
-fn acquire(disk: &mut Inline, at: Location, contents: &str) -> HeldLock {
+fn acquire(disk: &mut Tried, at: Location, contents: &str) -> HeldLock {
     match attempt(disk, at, contents) {
         LockAttempt::Acquired(lock) => lock,
         LockAttempt::Busy { contents } => panic!("busy: {contents}"),

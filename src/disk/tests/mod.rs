@@ -3,19 +3,68 @@
 
 mod confinement;
 mod files;
+mod helping;
 mod locks;
 mod scrambling;
 mod trees;
 
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::Child;
 use std::rc::Rc;
+use std::time::Duration;
 
+use mio::{Events, Poll};
+
+use super::helpers::{Helpers, Start, worker};
 use super::inline::{Inline, Options};
 use super::*;
 
-/// A back end with the kernel's resolution of paths and one with our own.
-fn back_ends() -> [Inline; 2] {
-    [false, true].map(|by_component| Inline::new(Options { by_component, ..Options::default() }))
+/// A back end that the tests try.
+enum Tried {
+    Inline(Inline),
+    Helpers(Helpers, Poll),
+}
+
+impl Tried {
+    fn disk(&mut self) -> &mut dyn Disk {
+        match self {
+            Self::Inline(disk) => disk,
+            Self::Helpers(disk, _) => disk,
+        }
+    }
+
+    /// Helpers that are threads of the test.
+    fn helpers(start: Start) -> Self {
+        let poll = Poll::new().unwrap();
+        let mut disk = Helpers::new(Options::default(), start);
+        disk.watch(poll.registry().try_clone().unwrap(), 0);
+        Self::Helpers(disk, poll)
+    }
+
+    fn wait(&mut self) -> (Ticket, Completion) {
+        loop {
+            if let Some(completed) = self.disk().complete() {
+                return completed;
+            }
+            let Self::Helpers(disk, poll) = self else { panic!("inline work is done at once") };
+            let mut events = Events::with_capacity(8);
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(!events.is_empty(), "no helper has answered");
+            events.iter().for_each(|event| disk.ready(event.token().0));
+        }
+    }
+}
+
+fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
+    std::thread::spawn(move || worker::serve(socket.as_fd(), Options::default()));
+    Ok(None)
+}
+
+/// A back end with the kernel's resolution of paths, one with our own, and one with helpers.
+fn back_ends() -> [Tried; 3] {
+    let inline = |by_component| Tried::Inline(Inline::new(Options { by_component, ..Options::default() }));
+    [inline(false), inline(true), Tried::helpers(in_a_thread)]
 }
 
 fn place(root: &Rc<Root>, path: &str) -> Location {
@@ -23,13 +72,14 @@ fn place(root: &Rc<Root>, path: &str) -> Location {
 }
 
 /// Runs an operation as a session would, through the interface that all back ends have.
-fn run(disk: &mut Inline, operation: Operation) -> Completion {
+fn run(tried: &mut Tried, operation: Operation) -> Completion {
     let ticket = Ticket { session: 1, operation: 2 };
+    let disk = tried.disk();
     disk.submit(ticket, operation);
     assert_eq!(disk.outstanding(), 1);
-    let (completed, completion) = disk.complete().expect("inline work is done at once");
+    let (completed, completion) = tried.wait();
     assert_eq!(completed, ticket);
-    assert!(disk.complete().is_none());
+    assert!(tried.disk().complete().is_none());
     completion
 }
 

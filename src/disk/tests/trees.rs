@@ -17,7 +17,7 @@ fn entries(completion: Completion) -> (Vec<Entry>, Option<Listing>) {
     }
 }
 
-fn list(disk: &mut Inline, at: Location, level: Level) -> (Vec<Entry>, usize) {
+fn list(disk: &mut Tried, at: Location, level: Level) -> (Vec<Entry>, usize) {
     let (mut all, mut rest) = entries(run(disk, Operation::List { at, level }));
     let mut slices = 1;
     while let Some(listing) = rest {
@@ -31,7 +31,7 @@ fn list(disk: &mut Inline, at: Location, level: Level) -> (Vec<Entry>, usize) {
 }
 
 /// Removes to the end and tells in how many slices.
-fn remove(disk: &mut Inline, at: Location) -> Result<u32, Failure> {
+fn remove(disk: &mut Tried, at: Location) -> Result<u32, Failure> {
     let mut slices = 1;
     let mut outcome = run(disk, Operation::RemoveTree { at })?;
     loop {

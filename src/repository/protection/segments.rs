@@ -5,7 +5,7 @@
 //! clients can add.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::repository::write::TEMPORARY_SUFFIX;
@@ -19,6 +19,7 @@ pub(in crate::repository) const NAMES_MAXIMUM: usize = 1024;
 
 thread_local! {
     static LISTED: RefCell<VecDeque<Listed>> = const { RefCell::new(VecDeque::new()) };
+    static CLAIMED: RefCell<HashSet<String>> = RefCell::default();
 }
 
 struct Listed {
@@ -50,6 +51,26 @@ pub(in crate::repository) fn twin<'a>(own: &str, mut names: impl Iterator<Item =
         let (_, other) = split(name).filter(|(other, _)| *other == segment && name != own)?;
         Some(if other == checksum { Twin::Same } else { Twin::Other(name.to_owned()) })
     })
+}
+
+/// The right to add a file of one segment, which one writer has at a time: from looking for others until
+/// its own is there.
+#[derive(Debug)]
+pub(in crate::repository) struct Claim(String);
+
+impl Claim {
+    /// The right to add `name` to `directory`, unless somebody is about to add a file of that segment.
+    pub(in crate::repository) fn take(directory: &str, name: &str) -> Option<Self> {
+        let (segment, _) = split(name).unwrap_or((name, ""));
+        let claim = format!("{directory}/{segment}");
+        CLAIMED.with_borrow_mut(|claimed| claimed.insert(claim.clone())).then_some(Self(claim))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        CLAIMED.with_borrow_mut(|claimed| claimed.remove(&self.0));
+    }
 }
 
 /// Whether it is known that there is no file of the segment of `name` in `directory`.
@@ -107,6 +128,18 @@ mod tests {
         assert_eq!(ask(&format!("{SEGMENT}-{ONE}")), Some(Twin::Same));
         let other = format!("{SEGMENT}-{TWO}.gz");
         assert_eq!(ask(&other), Some(Twin::Other(other)));
+    }
+
+    #[test]
+    fn one_writer_at_a_time_adds_a_segment() {
+        let claim =
+            |checksum: &str| Claim::take("/r/archive/demo/15-1/0000000100000000", &format!("{SEGMENT}-{checksum}"));
+        let first = claim(ONE);
+        assert!(first.is_some());
+        assert!(claim(ONE).is_none() && claim(TWO).is_none());
+        assert!(Claim::take("/r/archive/other/15-1/0000000100000000", &format!("{SEGMENT}-{TWO}")).is_some());
+        drop(first);
+        assert!(claim(TWO).is_some());
     }
 
     #[test]

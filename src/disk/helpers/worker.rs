@@ -1,0 +1,86 @@
+//! The helper's side: it does what it is told, one operation after the other, until the server closes
+//! the socket.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, pread, retry_on_intr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::link;
+use super::message::{Reply, Task, decode, encode_reply};
+use crate::disk::inline::{Inline, Options};
+
+/// How long a helper that has nothing to do stays.
+const IDLE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+/// Bytes that are read at a time for the page cache.
+const PIECE: usize = 128 * 1024;
+
+/// What the process is that the server starts with the socket as its standard input. Returns its exit
+/// status.
+#[must_use]
+pub fn run() -> u8 {
+    // A service manager and a terminal signal every process of the server. What the server still wants
+    // to finish has to be done, and its end closes the socket.
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        if signal_hook::flag::register(signal, std::sync::Arc::default()).is_err() {
+            return 1;
+        }
+    }
+    let standard_input = std::io::stdin();
+    match serve(standard_input.as_fd(), Options::default()) {
+        Ok(()) => 0,
+        // Somebody called it by hand.
+        Err(_) => {
+            eprintln!("ERROR: this command is what repohostd starts for itself");
+            1
+        }
+    }
+}
+
+/// Serves until the other end of `socket` is closed.
+pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix::io::Result<()> {
+    let mut disk = Inline::new(options);
+    let mut buffer = vec![0; link::MESSAGE];
+    loop {
+        let mut waiting = [PollFd::new(&socket, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut waiting, Some(&IDLE)))? == 0 {
+            reply(socket, &Reply::Leaving, None)?;
+        }
+        let mut descriptors = Vec::new();
+        let Some(message) = link::receive(socket, &mut buffer, &mut descriptors)? else { return Ok(()) };
+        match decode(message, descriptors).ok_or(Errno::PROTO)? {
+            Task::Warm { file, length, offset } => {
+                warm(&file, length, offset);
+                reply(socket, &Reply::Done, None)?;
+            }
+            Task::Operation(operation) => {
+                let completion = disk.run(operation);
+                let (answer, descriptor) = encode_reply(&completion);
+                reply(socket, &answer, descriptor)?;
+            }
+        }
+    }
+}
+
+fn reply(socket: BorrowedFd<'_>, reply: &Reply, descriptor: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
+    let message = postcard::to_allocvec(reply).map_err(|_| Errno::PROTO)?;
+    match link::send(socket, &message, descriptor.as_slice()) {
+        // The server has gone meanwhile; the next message tells.
+        Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        result => result,
+    }
+}
+
+/// Reads a part of a file and forgets it. Whoever reads it next finds out about errors.
+fn warm(file: &OwnedFd, length: u64, offset: u64) {
+    let mut piece = vec![0; PIECE];
+    let mut done = 0;
+    while done < length {
+        let wanted = usize::try_from(length - done).unwrap_or(PIECE).min(PIECE);
+        match retry_on_intr(|| pread(file, &mut piece[..wanted], offset.saturating_add(done))) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => done += count as u64,
+        }
+    }
+}

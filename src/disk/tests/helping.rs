@@ -1,0 +1,114 @@
+//! Helpers: what waits for what, and what happens when one is lost.
+
+use super::*;
+use crate::disk::inline::write_at;
+
+fn write(at: &Location, fresh: bool) -> Operation {
+    Operation::OpenWrite { at: at.clone(), mode: 0o640, fresh }
+}
+
+#[test]
+fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    let mut tried = Tried::helpers(in_a_thread);
+    // Each makes the file anew; two at once would both find it missing and one of them fail.
+    for operation in 0..200 {
+        tried.disk().submit(Ticket { session: operation % 2, operation }, write(&place(&root, "same"), true));
+        let other = place(&root, &format!("other{operation}"));
+        tried.disk().submit(Ticket { session: 2, operation }, write(&other, true));
+    }
+    assert_eq!(tried.disk().outstanding(), 400);
+    let mut same = Vec::new();
+    for _ in 0..400 {
+        let (ticket, completion) = tried.wait();
+        file(completion);
+        if ticket.session < 2 {
+            same.push(ticket.operation);
+        }
+    }
+    assert!(same.is_sorted() && same.len() == 200, "{same:?}");
+    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 201);
+}
+
+#[test]
+fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    let mut tried = Tried::helpers(in_a_thread);
+    let (temporary, target) = (place(&root, "file.tmp"), place(&root, "file"));
+    for round in 0..200 {
+        let mine = file(run(&mut tried, write(&temporary, true)));
+        write_at(mine.0.as_fd(), b"whole", 0).unwrap();
+        let rename =
+            Operation::Rename { over: Over::Anything, file: Some(mine), from: temporary.clone(), to: target.clone() };
+        let (first, second) =
+            if round % 2 == 0 { (rename, write(&temporary, true)) } else { (write(&temporary, true), rename) };
+        tried.disk().submit(Ticket { session: 1, operation: 1 }, first);
+        tried.disk().submit(Ticket { session: 2, operation: 2 }, second);
+        let results = [tried.wait(), tried.wait()];
+        assert!(results.iter().any(|(_, completion)| matches!(completion, Ok(Outcome::File(_)))));
+        assert_eq!(std::fs::read(base.path().join("file")).unwrap(), b"whole", "round {round}");
+    }
+}
+
+#[test]
+fn what_a_lost_helper_was_doing_fails_and_the_next_one_works() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    // It takes the message and dies.
+    let mut tried = Tried::helpers(|socket| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
+        });
+        Ok(None)
+    });
+    let failure = run(&mut tried, write(&place(&root, "file"), true)).unwrap_err();
+    assert_eq!(failure, Failure::from(rustix::io::Errno::IO));
+    let Tried::Helpers(helpers, _) = &mut tried else { unreachable!() };
+    helpers.start_with(in_a_thread);
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+}
+
+#[test]
+fn without_helpers_the_work_is_done_all_the_same() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    let mut tried = Tried::helpers(|_| Err(std::io::Error::from_raw_os_error(11)));
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+    assert!(base.path().join("file").exists());
+}
+
+#[test]
+fn what_is_not_in_the_page_cache_is_read_through_a_helper() {
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = Root::new(base.path());
+    let data: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+    std::fs::write(base.path().join("file"), &data).unwrap();
+    let mut tried = Tried::helpers(in_a_thread);
+    for cold in [true, false] {
+        let handle = file(run(&mut tried, Operation::OpenRead { at: place(&root, "file") }));
+        if cold {
+            rustix::fs::fsync(&handle.0).unwrap();
+            rustix::fs::fadvise(&handle.0, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let buffer = Vec::with_capacity(data.len());
+        let read = Operation::Read { file: handle, buffer, length: data.len(), offset: 0 };
+        assert!(bytes(run(&mut tried, read)) == data);
+    }
+}
+
+#[test]
+fn a_helper_ends_with_the_server() {
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let helper = std::thread::spawn(move || worker::serve(theirs.as_fd(), Options::default()));
+    drop(ours);
+    helper.join().unwrap().unwrap();
+}
