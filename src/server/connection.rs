@@ -629,7 +629,7 @@ impl Connection {
     fn open(&mut self, cx: &mut Context<'_>) {
         let names = match identity(&self.tls) {
             Ok(identity) => identity.map(|identity| {
-                self.record.set_client(identity.common_name.as_deref().unwrap_or(&identity.subject));
+                self.record.set_client(identity.title);
                 identity.names
             }),
             Err(error) => {

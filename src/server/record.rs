@@ -62,8 +62,8 @@ impl Record {
         self.opened.is_some()
     }
 
-    pub(super) fn set_client(&mut self, name: &str) {
-        self.client = Some(name.to_owned());
+    pub(super) fn set_client(&mut self, name: String) {
+        self.client = Some(name);
     }
 
     pub(super) const fn set_release(&mut self, version: &'static str) {

@@ -90,7 +90,8 @@ impl Authorities {
         Ok(found)
     }
 
-    /// Whether `anchor`, one of webpki's, may be used at `now` above `intermediates` certificates.
+    /// The authority that `anchor`, one of webpki's, stands for, if it may be used at `now` above
+    /// `intermediates` certificates.
     ///
     /// # Errors
     /// The authority that stands against it.
@@ -99,12 +100,12 @@ impl Authorities {
         anchor: &TrustAnchor<'_>,
         intermediates: usize,
         now: i64,
-    ) -> std::result::Result<(), Option<&Authority>> {
+    ) -> std::result::Result<&Authority, Option<&Authority>> {
         // A renewed authority keeps its name and key: any of its certificates will do.
         let mut refused = None;
         for authority in self.issuers.iter().filter(|authority| authority.anchor == *anchor) {
             if authority.certificate.is_valid_at(now) && authority.permits_intermediates(intermediates) {
-                return Ok(());
+                return Ok(authority);
             }
             refused = Some(authority);
         }

@@ -126,11 +126,6 @@ impl Certificate {
     pub(super) fn issuer_text(&self) -> String {
         name_text(&self.issuer)
     }
-
-    /// The serial number in hexadecimal, as `openssl x509 -serial` prints it.
-    pub(super) fn serial_text(&self) -> String {
-        self.serial.iter().fold(String::new(), |text, byte| text + &format!("{byte:02X}"))
-    }
 }
 
 impl Extensions {

@@ -9,26 +9,16 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::certificate::Certificate;
+use super::certificate::{name_text, sequence_content};
 use crate::protocol::error::{Code, Error, Result};
 
 /// The certificate of an authenticated client, as authorization and log need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The first common name of the subject.
-    pub common_name: Option<String>,
+    /// How the log calls the client: the first common name of the subject, or all of the subject where it has none.
+    pub title: String,
     /// All names that may be authorized: the common name, then the DNS alternative names. Never empty.
     pub names: Vec<String>,
-    /// SHA-256 of the certificate, in lower-case hexadecimal.
-    pub fingerprint_sha256: String,
-    /// The subject for people, safe to log.
-    pub subject: String,
-    /// The issuer for people, safe to log.
-    pub issuer: String,
-    /// The serial number in upper-case hexadecimal, as OpenSSL prints it.
-    pub serial: String,
-    /// When the certificate expires, in seconds since the epoch.
-    pub not_after: i64,
 }
 
 /// The identity of the client whose handshake is complete; `None` when it presented no certificate.
@@ -42,16 +32,18 @@ pub fn identity(connection: &ServerConnection) -> Result<Option<Identity>> {
 }
 
 fn of_certificate(der: &CertificateDer<'_>) -> Result<Identity> {
+    // The verifier has looked at the rest of it.
     let malformed = || Error::new(Code::Crypto, "TLS certificate is malformed");
-    let (_, parsed) = X509Certificate::from_der(der.as_ref()).map_err(|_| malformed())?;
-    let certificate = Certificate::parse(der).ok_or_else(malformed)?;
+    let (_, certificate) = X509Certificate::from_der(der.as_ref()).map_err(|_| malformed())?;
+    let subject = sequence_content(certificate.subject().as_raw()).ok_or_else(malformed)?;
 
-    let common_name = match parsed.subject().iter_common_name().next() {
+    let common_name = match certificate.subject().iter_common_name().next() {
         Some(name) => Some(checked_name(name.attr_value().data)?),
         None => None,
     };
-    let mut names: Vec<String> = common_name.iter().cloned().collect();
-    for extension in parsed.extensions() {
+    let title = common_name.clone().unwrap_or_else(|| name_text(subject));
+    let mut names = Vec::from_iter(common_name);
+    for extension in certificate.extensions() {
         let ParsedExtension::SubjectAlternativeName(alternatives) = extension.parsed_extension() else { continue };
         for alternative in &alternatives.general_names {
             if let GeneralName::DNSName(name) = alternative {
@@ -63,18 +55,10 @@ fn of_certificate(der: &CertificateDer<'_>) -> Result<Identity> {
         }
     }
     if names.is_empty() {
-        let what = if certificate.subject.is_empty() { "subject name is missing" } else { "common name is missing" };
+        let what = if subject.is_empty() { "subject name is missing" } else { "common name is missing" };
         return Err(Error::format(what));
     }
-    Ok(Identity {
-        common_name,
-        names,
-        fingerprint_sha256: fingerprint(der),
-        subject: certificate.subject_text(),
-        issuer: certificate.issuer_text(),
-        serial: certificate.serial_text(),
-        not_after: certificate.not_after,
-    })
+    Ok(Identity { title, names })
 }
 
 /// A name as it is compared: its bytes, without conversion or case folding.
@@ -87,9 +71,4 @@ fn checked_name(bytes: &[u8]) -> Result<String> {
     }
     // The original compares raw bytes; what is not UTF-8 cannot be written into a configuration here.
     String::from_utf8(bytes.to_vec()).map_err(|_| Error::format("common name is not valid UTF-8"))
-}
-
-fn fingerprint(der: &CertificateDer<'_>) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der.as_ref());
-    digest.as_ref().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
 }

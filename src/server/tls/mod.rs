@@ -17,6 +17,7 @@ mod describe;
 mod files;
 mod identity;
 mod revocation;
+mod verified;
 mod verifier;
 
 #[cfg(test)]

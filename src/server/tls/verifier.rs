@@ -27,6 +27,7 @@ use super::authorities::{Authorities, Authority};
 use super::certificate::{Certificate, SignatureFault, name_text};
 use super::describe::{note_refusal, time_text};
 use super::revocation::RevocationLists;
+use super::verified::{Chain, Period, Verified};
 
 /// The most intermediates in a chain that is walked here; webpki has the same limit.
 const MOST_INTERMEDIATES: usize = 6;
@@ -39,6 +40,7 @@ pub(super) struct ClientVerifier {
     authorities: Authorities,
     revoked: RevocationLists,
     algorithms: WebPkiSupportedAlgorithms,
+    verified: Verified,
 }
 
 /// A refusal: what rustls turns into an alert, and the words for the log.
@@ -54,7 +56,7 @@ impl ClientVerifier {
         revoked: RevocationLists,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
-        Self { authorities, revoked, algorithms }
+        Self { authorities, revoked, algorithms, verified: Verified::default() }
     }
 
     pub(super) fn verify(
@@ -64,22 +66,45 @@ impl ClientVerifier {
         now: UnixTime,
     ) -> Result<(), Fault> {
         let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let chain = Chain::new(end_entity, intermediates);
+        if self.verified.is_good_at(&chain, now_seconds) {
+            return Ok(());
+        }
         let leaf = Certificate::parse(end_entity)
             .ok_or_else(|| Fault::new(CertificateError::BadEncoding, "the client's certificate is malformed"))?;
-        if self.authorities.pinned.contains(&leaf.der) {
-            return check_leaf(&leaf, now_seconds, now);
+        let presented: Vec<Certificate> = intermediates.iter().filter_map(Certificate::parse).collect();
+        let authority = self.check(end_entity, &leaf, intermediates, &presented, now)?;
+        // Which of the intermediates were needed does not matter: that all are valid is enough.
+        if presented.len() == intermediates.len() {
+            let period = presented.iter().map(Period::of).fold(Period::of(&leaf), Period::and);
+            self.verified.remember(chain, period.and(authority));
         }
-        match self.verify_with_webpki(end_entity, &leaf, intermediates, now, now_seconds) {
+        Ok(())
+    }
+
+    /// Checks a chain, and returns when the authority above it is valid.
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        leaf: &Certificate,
+        intermediates: &[CertificateDer<'_>],
+        presented: &[Certificate],
+        now: UnixTime,
+    ) -> Result<Period, Fault> {
+        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if self.authorities.pinned.contains(&leaf.der) {
+            return check_leaf(leaf, now_seconds, now).map(|()| Period::of(leaf));
+        }
+        match self.verify_with_webpki(end_entity, leaf, intermediates, now, now_seconds) {
             Err(Refused::Form) => {
-                check_leaf_form(&leaf)?;
-                let presented: Vec<Certificate> = intermediates.iter().filter_map(Certificate::parse).collect();
-                let walk = Walk { verifier: self, presented: &presented, now: now_seconds, time: now };
+                check_leaf_form(leaf)?;
+                let walk = Walk { verifier: self, presented, now: now_seconds, time: now };
                 let mut budget = MOST_SIGNATURES;
-                walk.find_issuer(&leaf, &leaf, &mut Vec::new(), &mut budget)?;
-                check_leaf(&leaf, now_seconds, now)
+                let authority = walk.find_issuer(leaf, leaf, &mut Vec::new(), &mut budget)?;
+                check_leaf(leaf, now_seconds, now).map(|()| authority)
             }
             Err(Refused::Fault(fault)) => Err(fault),
-            Ok(()) => Ok(()),
+            Ok(authority) => Ok(authority),
         }
     }
 
@@ -90,7 +115,7 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         now_seconds: i64,
-    ) -> Result<(), Refused> {
+    ) -> Result<Period, Refused> {
         let of_form = |error: &webpki::Error| {
             matches!(error, webpki::Error::UnsupportedCertVersion | webpki::Error::CaUsedAsEndEntity)
         };
@@ -100,12 +125,12 @@ impl ClientVerifier {
             Err(error) => return Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
         };
         // webpki calls this for every chain that it finds good, and looks for another one when it is refused.
-        let refusal: RefCell<Option<Fault>> = RefCell::new(None);
+        let last: RefCell<Option<Result<Period, Box<Fault>>>> = RefCell::new(None);
         let check = |path: &VerifiedPath<'_>| {
-            self.check_path(path, leaf, now).map_err(|fault| {
-                refusal.replace(Some(*fault));
-                webpki::Error::UnknownIssuer
-            })
+            let result = self.check_path(path, leaf, now);
+            let good = result.is_ok();
+            last.replace(Some(result));
+            if good { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
         let verified = cert.verify_for_usage(
             self.algorithms.all,
@@ -116,21 +141,22 @@ impl ClientVerifier {
             None,
             Some(&check),
         );
-        match verified {
-            Ok(_) => Ok(()),
-            Err(error) if of_form(&error) => Err(Refused::Form),
-            Err(error) => {
-                Err(Refused::Fault(refusal.take().unwrap_or_else(|| Fault::of_webpki(error, leaf, now_seconds))))
-            }
+        match (verified, last.take()) {
+            (Ok(_), Some(Ok(authority))) => Ok(authority),
+            (Ok(_), _) => Err(Refused::Fault(Fault::unknown_issuer(leaf))),
+            (Err(error), _) if of_form(&error) => Err(Refused::Form),
+            (Err(_), Some(Err(fault))) => Err(Refused::Fault(*fault)),
+            (Err(error), _) => Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
         }
     }
 
-    /// What webpki leaves out: the authority's own validity and limits, and our revocation lists.
-    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<(), Box<Fault>> {
+    /// What webpki leaves out: the authority's own validity and limits, and our revocation lists. Returns when
+    /// the authority is valid.
+    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<Period, Box<Fault>> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let between: Vec<_> = path.intermediate_certificates().collect();
         let count = between.iter().filter(|cert| cert.subject() != cert.issuer()).count();
-        self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
+        let authority = self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
             Box::new(match authority {
                 Some(authority) => authority_fault(authority, leaf, seconds, now),
                 None => Fault::unknown_issuer(leaf),
@@ -152,7 +178,7 @@ impl ClientVerifier {
                 return Err(Box::new(Fault::revoked(&revoked, serial)));
             }
         }
-        Ok(())
+        Ok(Period::of(&authority.certificate))
     }
 
     /// The public key of a leaf that webpki cannot read; `None` when it can.
@@ -257,20 +283,21 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Finds who issued `certificate`, up to an authority; `used` are the intermediates between it and `leaf`.
+    /// Finds who issued `certificate`, up to an authority, and returns when that is valid; `used` are the
+    /// intermediates between it and `leaf`.
     fn find_issuer(
         &self,
         certificate: &Certificate,
         leaf: &Certificate,
         used: &mut Vec<usize>,
         budget: &mut u32,
-    ) -> Result<(), Fault> {
+    ) -> Result<Period, Fault> {
         let mut fault = Fault::unknown_issuer(certificate);
         let named = |candidate: &Certificate| candidate.subject == certificate.issuer;
         let authorities = &self.verifier.authorities.issuers;
         for authority in authorities.iter().filter(|authority| named(&authority.certificate)) {
             match self.check_authority(authority, certificate, leaf, used, budget) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Period::of(&authority.certificate)),
                 Err(found) => fault = found,
             }
         }
@@ -285,7 +312,7 @@ impl Walk<'_> {
                 result
             });
             match found {
-                Ok(()) => return Ok(()),
+                Ok(authority) => return Ok(authority),
                 Err(found) => fault = found,
             }
         }
