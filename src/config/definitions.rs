@@ -4,6 +4,7 @@
 //! by which a written name finds its option: prefixes `no-` and `reset-`, indexes, deprecated names,
 //! abbreviations. It knows nothing of values or sources. Facts: specification, sections 1.1 and 1.9.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use crate::protocol::error::{Code, Error, Result};
@@ -211,7 +212,7 @@ pub(super) fn find(candidate: &str, matching: Matching) -> Result<Option<Found>>
             _ => return invalid(format!("option '{candidate}' key must be between 1 and {INDEX_MAXIMUM}")),
         }
     };
-    let base = format!("{word}{after}");
+    let base = if digits.is_empty() { Cow::Borrowed(name) } else { Cow::Owned(format!("{word}{after}")) };
 
     let Some((definition, alias)) = by_base_name(&base, matching) else { return Ok(None) };
     if let Some(alias) = alias {
@@ -248,10 +249,11 @@ pub(super) fn find(candidate: &str, matching: Matching) -> Result<Option<Found>>
 
 /// The option behind a name without its index, and how it is deprecated if it is.
 fn by_base_name(base: &str, matching: Matching) -> Option<(&'static Definition, Option<Alias>)> {
-    let known = || definitions().iter().filter(move |definition| matching.own || !definition.own);
-    if let Some(exact) = known().find(|definition| definition.name == base) {
+    let is_known = move |definition: &&Definition| matching.own || !definition.own;
+    if let Some(exact) = definition(base).filter(is_known) {
         return Some((exact, None));
     }
+    let known = || definitions().iter().filter(is_known);
     if matching.abbreviations {
         // Our own names must not make an abbreviation ambiguous that pgBackRest accepts.
         let mut candidates = known().filter(|definition| !definition.own && definition.name.starts_with(base));

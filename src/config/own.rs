@@ -300,7 +300,7 @@ impl Single<'_> {
     }
 
     fn path(&self) -> Result<String> {
-        value::path(self.key, self.text()?).map_err(|error| self.error(error.code, error.message))
+        value::path(|| self.key.to_owned(), self.text()?).map_err(|error| self.error(error.code, error.message))
     }
 
     /// A list with at least one entry.

@@ -134,7 +134,7 @@ pub fn parse_session(
     let mut configured = Settings::default();
     let mut scope = Scope { command: command.name(), stanza: None, takes: &takes };
     settings::add_environment(&mut configured, environment, &scope, &mut vec![])?;
-    let named = client.over(&configured);
+    let named = if client.setting("stanza", 1).is_some() { &client } else { &configured };
     let stanza = named.text("stanza", 1)?;
     scope.stanza = stanza.as_deref();
     settings::add_files(&mut configured, &files.ini, &scope, &mut vec![])?;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Environment;
@@ -21,7 +22,7 @@ const ENVIRONMENT_PREFIX: &str = "PGBACKREST_";
 pub(super) enum Source {
     CommandLine,
     Environment,
-    File { file: Arc<Path>, line: u32, section: String },
+    File { file: Arc<Path>, line: u32, section: Arc<str> },
 }
 
 impl Source {
@@ -56,30 +57,31 @@ pub(super) struct Setting {
 /// Raw values by the option's name and index (1 for options without one).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
-    values: BTreeMap<(&'static str, u16), Setting>,
+    /// Shared by what is merged of them, for each session anew.
+    values: BTreeMap<(&'static str, u16), Rc<Setting>>,
     /// Whether times may have fractions, as before 2.53.
     pub(super) fractions: bool,
 }
 
 impl Settings {
     pub(super) fn setting(&self, name: &'static str, key: u16) -> Option<&Setting> {
-        self.values.get(&(name, key))
+        self.values.get(&(name, key)).map(Rc::as_ref)
     }
 
     /// Everything that was said, in alphabetical order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u16, &Setting)> {
-        self.values.iter().map(|((name, key), setting)| (*name, *key, setting))
+        self.values.iter().map(|((name, key), setting)| (*name, *key, setting.as_ref()))
     }
 
     pub(super) fn insert(&mut self, name: &'static str, key: u16, setting: Setting) {
-        self.values.insert((name, key), setting);
+        self.values.insert((name, key), Rc::new(setting));
     }
 
     /// Everything of `self`, and of `below` what `self` does not mention.
     pub(super) fn over(&self, below: &Self) -> Self {
         let mut merged = below.clone();
         merged.fractions = self.fractions;
-        merged.values.extend(self.values.iter().map(|(key, setting)| (*key, setting.clone())));
+        merged.values.extend(self.values.iter().map(|(key, setting)| (*key, Rc::clone(setting))));
         merged
     }
 
@@ -114,15 +116,14 @@ impl Settings {
 
     fn checked(&self, name: &'static str, key: u16) -> Result<Option<Checked>> {
         let Some(definition) = definitions::definition(name) else { return Ok(None) };
-        let display = definition.display(key);
         if let Some(setting) = self.texts(name, key) {
             let text = setting.texts.first().map_or("", String::as_str);
-            return value::check(definition, &display, text, self.fractions).map(Some).map_err(|error| {
+            return value::check(definition, key, text, self.fractions).map(Some).map_err(|error| {
                 let hint = setting.source.hint();
                 Error::new(error.code, error.message + &hint)
             });
         }
-        definition.default.map(|text| value::check(definition, &display, text, false)).transpose()
+        definition.default.map(|text| value::check(definition, key, text, false)).transpose()
     }
 }
 
@@ -201,7 +202,6 @@ pub(super) fn command_line(arguments: &[String], matching: Matching, unquote: bo
 
 /// Adds one option of the command line to what was said before.
 fn add_argument(settings: &mut Settings, found: &Found, value: Option<String>) -> Result<()> {
-    let name = found.definition.display(found.key);
     let Some(earlier) = settings.values.get_mut(&(found.definition.name, found.key)) else {
         let setting = Setting {
             texts: value.into_iter().collect(),
@@ -223,12 +223,12 @@ fn add_argument(settings: &mut Settings, found: &Found, value: Option<String>) -
     } else if earlier.reset != found.reset {
         "cannot be set and reset"
     } else if let (Some(value), true) = (value, found.definition.multiple) {
-        earlier.texts.push(value);
+        Rc::make_mut(earlier).texts.push(value);
         return Ok(());
     } else {
         "cannot be set multiple times"
     };
-    Err(invalid(format!("option '{name}' {conflict}")))
+    Err(invalid(format!("option '{}' {conflict}", found.definition.display(found.key))))
 }
 
 /// Which options a command takes from environment and files.
@@ -322,11 +322,12 @@ fn add_section(
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let is_global = section == "global" || section.starts_with("global:");
+    let shared: Arc<str> = Arc::from(section);
     let mut names: BTreeMap<(&'static str, u16), &str> = BTreeMap::new();
     for entry in files.section(section) {
         let key = entry.key.as_str();
         let Some(first) = entry.values.first() else { continue };
-        let source = Source::File { file: Arc::clone(&first.file), line: first.line, section: section.to_owned() };
+        let source = Source::File { file: Arc::clone(&first.file), line: first.line, section: Arc::clone(&shared) };
         let with_place = |code: Code, message: String| Error::new(code, message + &source.hint());
         let found = definitions::find(key, Matching::default());
         let Some(found) = found.map_err(|error| with_place(error.code, error.message))? else {

@@ -7,6 +7,19 @@ use std::time::Duration;
 use super::definitions::{Definition, Kind};
 use crate::protocol::error::{Code, Error, Result};
 
+/// Units of sizes; each line is 1024 times the one before.
+const SIZES: [&[&str]; 6] = [
+    &["", "b"],
+    &["k", "kb", "kib"],
+    &["m", "mb", "mib"],
+    &["g", "gb", "gib"],
+    &["t", "tb", "tib"],
+    &["p", "pb", "pib"],
+];
+/// Units of times, in milliseconds.
+const TIMES: [(&str, i64); 7] =
+    [("", 1000), ("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+
 /// A checked value of an option that is neither boolean, list nor hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checked {
@@ -16,19 +29,20 @@ pub(super) enum Checked {
     Text(String),
 }
 
-/// Checks `text` for the option `name` (its name with index).
+/// Checks `text` for an option with an index.
 ///
 /// `fractions` accepts times like `0.5`, which releases before 2.53 wrote.
 ///
 /// # Errors
 ///
 /// 32 with pgBackRest's text when the value is malformed, out of range or not in the list.
-pub(super) fn check(definition: &Definition, name: &str, text: &str, fractions: bool) -> Result<Checked> {
+pub(super) fn check(definition: &Definition, key: u16, text: &str, fractions: bool) -> Result<Checked> {
     let invalid = |message: String| Error::new(Code::OptionInvalidValue, message);
+    let name = || definition.display(key);
     let number = match definition.kind {
         Kind::Integer | Kind::Size | Kind::Time => Some(
             number(definition.kind, text, fractions)
-                .ok_or_else(|| invalid(format!("'{text}' is not valid for '{name}' option")))?,
+                .ok_or_else(|| invalid(format!("'{text}' is not valid for '{}' option", name())))?,
         ),
         _ => None,
     };
@@ -38,7 +52,8 @@ pub(super) fn check(definition: &Definition, name: &str, text: &str, fractions: 
             && !(low..=high).contains(&value)
         {
             return Err(invalid(format!(
-                "'{text}' is out of range for '{name}' option\nHINT: allowed range is {minimum} to {maximum} inclusive"
+                "'{text}' is out of range for '{}' option\nHINT: allowed range is {minimum} to {maximum} inclusive",
+                name()
             )));
         }
     } else if !definition.allowed.is_empty() {
@@ -50,7 +65,8 @@ pub(super) fn check(definition: &Definition, name: &str, text: &str, fractions: 
         if !listed {
             let choices: Vec<_> = definition.allowed.split(',').map(|choice| format!("'{choice}'")).collect();
             return Err(invalid(format!(
-                "'{text}' is not allowed for '{name}' option\nHINT: allowed values are {}",
+                "'{text}' is not allowed for '{}' option\nHINT: allowed values are {}",
+                name(),
                 choices.join(", ")
             )));
         }
@@ -59,9 +75,12 @@ pub(super) fn check(definition: &Definition, name: &str, text: &str, fractions: 
         return Ok(Checked::Number(number));
     }
     if text.is_empty() {
-        return Err(invalid(format!("'{text}' must be >= 1 character for '{name}' option")));
+        return Err(invalid(format!("'{text}' must be >= 1 character for '{}' option", name())));
     }
-    if definition.kind == Kind::Path { path(name, text).map(Checked::Text) } else { Ok(Checked::Text(text.to_owned())) }
+    match definition.kind {
+        Kind::Path => path(name, text).map(Checked::Text),
+        _ => Ok(Checked::Text(text.to_owned())),
+    }
 }
 
 /// Checks a path: absolute, without `//`; a trailing slash is removed.
@@ -69,13 +88,13 @@ pub(super) fn check(definition: &Definition, name: &str, text: &str, fractions: 
 /// # Errors
 ///
 /// 32 with pgBackRest's text.
-pub(super) fn path(name: &str, text: &str) -> Result<String> {
+pub(super) fn path(name: impl Fn() -> String, text: &str) -> Result<String> {
     let invalid = |message: String| Err(Error::new(Code::OptionInvalidValue, message));
     if !text.starts_with('/') {
-        return invalid(format!("'{text}' must begin with / for '{name}' option"));
+        return invalid(format!("'{text}' must begin with / for '{}' option", name()));
     }
     if text.contains("//") {
-        return invalid(format!("'{text}' cannot contain // for '{name}' option"));
+        return invalid(format!("'{text}' cannot contain // for '{}' option", name()));
     }
     Ok(text.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(text).to_owned())
 }
@@ -83,15 +102,8 @@ pub(super) fn path(name: &str, text: &str) -> Result<String> {
 /// A size in bytes: digits and an optional unit, all powers of 1024.
 pub(super) fn size(text: &str) -> Option<i64> {
     let (value, unit) = digits_and_unit(text)?;
-    let power = match unit.as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        "p" | "pb" | "pib" => 5,
-        _ => return None,
-    };
+    let is_named = |names: &&[&str]| names.iter().any(|name| unit.eq_ignore_ascii_case(name));
+    let power = SIZES.iter().position(is_named).and_then(|power| u32::try_from(power).ok())?;
     value.checked_mul(1024i64.pow(power))
 }
 
@@ -107,16 +119,8 @@ pub(super) fn time(text: &str, fractions: bool) -> Option<i64> {
         return seconds.parse::<i64>().ok()?.checked_mul(1000)?.checked_add(thousandths.parse().ok()?);
     }
     let (value, unit) = digits_and_unit(text)?;
-    let factor = match unit.as_str() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 604_800_000,
-        _ => return None,
-    };
-    value.checked_mul(factor)
+    let (_, factor) = TIMES.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name))?;
+    value.checked_mul(*factor)
 }
 
 /// Milliseconds as the standard library counts them.
@@ -132,10 +136,10 @@ fn number(kind: Kind, text: &str, fractions: bool) -> Option<i64> {
     }
 }
 
-fn digits_and_unit(text: &str) -> Option<(i64, String)> {
+fn digits_and_unit(text: &str) -> Option<(i64, &str)> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (value, unit) = text.split_at(digits);
-    Some((value.parse().ok()?, unit.to_ascii_lowercase()))
+    Some((value.parse().ok()?, unit))
 }
 
 #[cfg(test)]
@@ -177,7 +181,7 @@ mod tests {
             ("log-path", "a", "'a' must begin with / for 'log-path' option"),
             ("log-path", "/a//b", "'/a//b' cannot contain // for 'log-path' option"),
         ] {
-            let error = check(definition(option).unwrap(), option, text, false).unwrap_err();
+            let error = check(definition(option).unwrap(), 1, text, false).unwrap_err();
             assert_eq!((error.code, error.message.as_str()), (Code::OptionInvalidValue, expected));
         }
     }
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!(times[..7], expected);
         assert_eq!(times[7..], [None, None, None]);
         assert_eq!(["0.1", "1.2345", "1.", ".5"].map(|text| time(text, true)), [Some(100), Some(1234), None, None]);
-        assert_eq!(path("x", "/a/").unwrap(), "/a");
-        assert_eq!(path("x", "/").unwrap(), "/");
+        assert_eq!(path(String::new, "/a/").unwrap(), "/a");
+        assert_eq!(path(String::new, "/").unwrap(), "/");
     }
 }

@@ -62,7 +62,7 @@ proptest! {
             }
         }
         let definition = super::super::definitions::definition(option).unwrap();
-        let _ = value::check(definition, option, &text, true);
+        let _ = value::check(definition, 1, &text, true);
     }
 
     #[test]
