@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::ServerConnection;
@@ -30,6 +31,8 @@ use super::authority::Authorities;
 use super::event_loop::ClientView;
 use super::event_loop::Rates;
 use super::greeting::Greeting;
+use super::hello::{FIRST_BYTES, PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
+use super::last_words::LastWords;
 use super::record::Record;
 use super::releases::learner::Learner;
 use super::releases::policy::Policy;
@@ -54,11 +57,6 @@ const CLOSING: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are swallowed from a client whose session is over.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// How much of a client's first bytes is kept to tell what it speaks: up to the version of a
-/// `ClientHello`.
-const FIRST_BYTES: usize = 11;
-/// The alert `protocol_version`, in a record that every version reads (RFC 5246, section 7.2).
-const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
 /// What new connections are served with; a reload replaces it as a whole.
 #[derive(Clone)]
@@ -142,7 +140,9 @@ pub(super) struct Connection {
     deadline: Instant,
     readable: bool,
     writable: bool,
-    /// The client has ended its side.
+    /// The poll has said that the client has ended its side, or that the connection broke.
+    ending: bool,
+    /// All that the client sent before it ended its side has been read.
     ended: bool,
     /// Our last word, `close_notify` or an alert, is said.
     said_goodbye: bool,
@@ -197,6 +197,7 @@ impl Connection {
             deadline: now + service.handshake,
             readable: false,
             writable: true,
+            ending: false,
             ended: false,
             said_goodbye: false,
             moved: false,
@@ -260,9 +261,12 @@ impl Connection {
     }
 
     /// Takes over what the poll said.
-    pub(super) const fn ready(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    pub(super) fn ready(&mut self, event: &Event) {
+        // An error is found out by reading or writing.
+        let broken = event.is_error();
+        self.ending |= broken || event.is_read_closed();
+        self.readable |= event.is_readable() || self.ending;
+        self.writable |= broken || event.is_writable() || event.is_write_closed();
     }
 
     /// When to call [`Connection::expire`].
@@ -415,7 +419,13 @@ impl Connection {
             if !self.tls.wants_write() || !self.writable || *budget == 0 {
                 break None;
             }
-            match self.tls.write_tls(&mut socket) {
+            // The last words travel with the end that follows them, which spares both sides a segment.
+            let written = if self.said_goodbye {
+                self.tls.write_tls(&mut LastWords(&socket))
+            } else {
+                self.tls.write_tls(&mut socket)
+            };
+            match written {
                 Ok(0) => break Some("the connection takes no more bytes".to_owned()),
                 Ok(count) => {
                     *budget = budget.saturating_sub(count);
@@ -489,6 +499,9 @@ impl Connection {
                 Ok(count) => {
                     *budget = budget.saturating_sub(count);
                     self.moved = true;
+                    // Less than there is room for was all, and the poll tells of more; but not once more of an
+                    // end that it has told of together with these bytes.
+                    self.readable = count == buffer.len() || self.ending;
                     let left = self.feed(cx, &buffer[..count]);
                     if left > 0 {
                         self.unread = cx.spare.pop().unwrap_or_default();
@@ -639,7 +652,7 @@ impl Connection {
         };
         self.names.clone_from(&names);
         let service = cx.service;
-        let local = self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        let local = || self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let greeting = Greeting::choose(names.as_deref(), (self.peer(), local), service, cx.learner);
         let release = greeting.release();
         let authority = Rc::clone(&service.authority).speaking(release);
@@ -767,28 +780,5 @@ impl Connection {
         self.stage = Stage::Gone;
         self.socket = None;
         self.unread = Vec::new();
-    }
-}
-
-/// Whether these are the first bytes of a `ClientHello` of a version before TLS 1.2. Later versions
-/// all say 1.2 in this place.
-fn is_before_tls_1_2(first: &[u8]) -> bool {
-    const HANDSHAKE: u8 = 22;
-    const CLIENT_HELLO: u8 = 1;
-    matches!(first, [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, minor] if *minor < 3)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_of_a_hello_is_told_from_what_is_none() {
-        let hello = |minor: u8| [22, 3, 1, 0, 100, 1, 0, 0, 96, 3, minor];
-        for (minor, old) in [(0, true), (1, true), (2, true), (3, false), (4, false)] {
-            assert_eq!(is_before_tls_1_2(&hello(minor)), old, "{minor}");
-        }
-        assert!(!is_before_tls_1_2(&hello(2)[..10]));
-        assert!(!is_before_tls_1_2(b"GET / HTTP/"));
     }
 }

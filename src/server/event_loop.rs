@@ -606,11 +606,7 @@ fn enqueue(queue: &mut VecDeque<u64>, connection: &mut Connection) {
 
 fn wake(connections: &mut Slab<Box<Connection>>, queue: &mut VecDeque<u64>, slot: usize, event: &Event) {
     if let Some(connection) = connections.get_mut(slot) {
-        // An error is found out by reading or writing.
-        let broken = event.is_error();
-        let readable = broken || event.is_readable() || event.is_read_closed();
-        let writable = broken || event.is_writable() || event.is_write_closed();
-        connection.ready(readable, writable);
+        connection.ready(event);
         enqueue(queue, connection);
     }
 }

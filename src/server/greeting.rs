@@ -30,7 +30,7 @@ impl Greeting {
     /// `local`.
     pub(super) fn choose(
         names: Option<&[String]>,
-        (peer, local): (SocketAddr, Option<SocketAddr>),
+        (peer, local): (SocketAddr, impl FnOnce() -> Option<SocketAddr>),
         service: &Service,
         learner: &Learner,
     ) -> Self {

@@ -8,6 +8,8 @@ mod clock;
 pub mod connection;
 pub mod event_loop;
 mod greeting;
+mod hello;
+mod last_words;
 pub mod limits;
 pub mod listen;
 pub mod notify;

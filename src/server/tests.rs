@@ -1,7 +1,7 @@
 //! The event loop with real sockets and real TLS, driven turn by turn by the test.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -281,6 +281,18 @@ fn who_does_not_speak_tls_is_closed_at_once() {
     socket.read_to_end(&mut answer).unwrap();
     assert_eq!(answer.first(), Some(&21), "a TLS alert: {answer:?}");
     drop(socket);
+    until(&mut event_loop, &mut [], |_, event_loop| event_loop.connections() == 0);
+}
+
+#[test]
+fn a_client_that_ends_its_side_with_its_first_bytes_is_not_waited_for() {
+    let pki = Pki::of_user_guide();
+    let (mut event_loop, address) = start(service(&pki));
+    let mut socket = TcpStream::connect(address).unwrap();
+    // Both are there before the loop looks, and it hears of them together.
+    socket.write_all(&[22, 3, 1]).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    until(&mut event_loop, &mut [], |_, event_loop| event_loop.connections() == 1);
     until(&mut event_loop, &mut [], |_, event_loop| event_loop.connections() == 0);
 }
 

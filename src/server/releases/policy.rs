@@ -94,10 +94,14 @@ impl Policy {
     /// The release written down for a client that proved to have `names` and came to the address
     /// `local`.
     #[must_use]
-    pub fn pinned(&self, names: Option<&[String]>, local: Option<SocketAddr>) -> Option<&'static Release> {
+    pub fn pinned(
+        &self,
+        names: Option<&[String]>,
+        local: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Option<&'static Release> {
         let by_name = names.into_iter().flatten().find_map(|name| self.clients.get(name).copied());
         let listener = || {
-            let local = local?;
+            let local = if self.listeners.is_empty() { None } else { local() }?;
             let matches = |(address, port, _): &&(Option<IpAddr>, Option<u16>, &'static Release)| {
                 address.is_none_or(|address| address == local.ip().to_canonical())
                     && port.is_none_or(|port| port == local.port())
@@ -195,7 +199,7 @@ mod tests {
         };
         let policy = Policy::new(&own).unwrap();
         let at = |client: &[&str], local: &str| {
-            policy.pinned(Some(&names(client)), Some(local.parse().unwrap())).unwrap().version
+            policy.pinned(Some(&names(client)), || Some(local.parse().unwrap())).unwrap().version
         };
         assert_eq!(at(&["old.example"], "192.0.2.1:8432"), "2.55.1");
         assert_eq!(at(&["other", "new.example"], "192.0.2.2:8432"), "2.60.0", "alternative names count");
@@ -203,9 +207,9 @@ mod tests {
         assert_eq!(at(&["other"], "[::ffff:192.0.2.1]:8432"), "2.60.0", "a socket for both families");
         assert_eq!(at(&["other"], "[::1]:8433"), "2.60.0");
         assert_eq!(at(&["other"], "192.0.2.2:8432"), "2.55.1");
-        assert_eq!(policy.pinned(None, None).unwrap().version, "2.55.1");
+        assert_eq!(policy.pinned(None, || None).unwrap().version, "2.55.1");
         let unpinned = Policy::new(&OwnSettings::default()).unwrap();
-        assert!(unpinned.pinned(Some(&names(&["other"])), None).is_none());
+        assert!(unpinned.pinned(Some(&names(&["other"])), || None).is_none());
     }
 
     #[test]
