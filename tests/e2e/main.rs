@@ -32,6 +32,7 @@ mod roles_archiver;
 mod roles_backup;
 mod roles_hostile;
 mod roles_reader;
+mod slow_disk;
 mod soak;
 mod stopping;
 mod strangers;

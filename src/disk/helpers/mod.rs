@@ -45,7 +45,7 @@ pub type Start = fn(OwnedFd) -> io::Result<Option<Child>>;
 pub struct Helpers {
     inline: Inline,
     start: Start,
-    helpers: Slab<Helper>,
+    processes: Slab<Helper>,
     /// Those that were told to end and may not have done so.
     leaving: Vec<Child>,
     queue: VecDeque<Job>,
@@ -95,7 +95,7 @@ impl Helpers {
         Self {
             inline: Inline::new(options),
             start,
-            helpers: Slab::new(),
+            processes: Slab::new(),
             leaving: Vec::new(),
             queue: VecDeque::new(),
             completed: VecDeque::new(),
@@ -115,7 +115,7 @@ impl Helpers {
         let mut index = 0;
         while let Some(job) = self.queue.get(index) {
             let earlier = self.queue.iter().take(index).map(|job| &job.names);
-            let running = self.helpers.iter().filter_map(|(_, helper)| helper.running.as_ref());
+            let running = self.processes.iter().filter_map(|(_, helper)| helper.running.as_ref());
             if running.map(|running| &running.names).chain(earlier).any(|names| share(names, &job.names)) {
                 index += 1;
                 continue;
@@ -132,10 +132,10 @@ impl Helpers {
     /// A helper with nothing to do; `None` when all have, and nobody when none can be started.
     #[allow(clippy::option_option, reason = "documented above; the caller matches both at once")]
     fn free_helper(&mut self) -> Option<Option<usize>> {
-        if let Some((key, _)) = self.helpers.iter().find(|(_, helper)| helper.running.is_none()) {
+        if let Some((key, _)) = self.processes.iter().find(|(_, helper)| helper.running.is_none()) {
             return Some(Some(key));
         }
-        if self.helpers.len() >= HELPERS {
+        if self.processes.len() >= HELPERS {
             return None;
         }
         self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
@@ -149,7 +149,7 @@ impl Helpers {
                     ));
                 }
                 // Those that run will be free some time.
-                if self.helpers.is_empty() { Some(None) } else { None }
+                if self.processes.is_empty() { Some(None) } else { None }
             }
         }
     }
@@ -157,7 +157,7 @@ impl Helpers {
     fn start_helper(&mut self) -> io::Result<usize> {
         let (ours, theirs) = link::pair()?;
         let process = (self.start)(theirs)?;
-        let entry = self.helpers.vacant_entry();
+        let entry = self.processes.vacant_entry();
         if let Some((registry, first)) = &self.watched {
             registry.register(&mut SourceFd(&ours.as_raw_fd()), Token(first + entry.key()), Interest::READABLE)?;
         }
@@ -176,7 +176,7 @@ impl Helpers {
             }
             operation => encode(operation, &mut handle, &mut descriptors),
         };
-        let Some(helper) = self.helpers.get_mut(key) else { return };
+        let Some(helper) = self.processes.get_mut(key) else { return };
         let Some(message) = message else {
             drop(descriptors);
             return self.run_here(ticket, operation);
@@ -209,7 +209,7 @@ impl Helpers {
 
     /// Takes what a helper says.
     fn hear(&mut self, key: usize) {
-        let Some(helper) = self.helpers.get_mut(key) else { return };
+        let Some(helper) = self.processes.get_mut(key) else { return };
         let mut descriptors = Vec::new();
         let message = match link::receive(helper.socket.as_fd(), &mut self.buffer, &mut descriptors) {
             Ok(Some(message)) => message,
@@ -248,7 +248,7 @@ impl Helpers {
     /// Gives up a helper that is not there any more, and fails what it was doing: nobody knows how far it
     /// got.
     fn lose(&mut self, key: usize, why: &str) {
-        if let Some(running) = self.helpers.get_mut(key).and_then(|helper| helper.running.take()) {
+        if let Some(running) = self.processes.get_mut(key).and_then(|helper| helper.running.take()) {
             log::warn(format_args!("a helper for the disk is lost: {why}; what it was doing has failed"));
             self.completed.push_back((running.ticket, Err(Failure::from(Errno::IO))));
         }
@@ -256,7 +256,7 @@ impl Helpers {
     }
 
     fn end(&mut self, key: usize) {
-        let Some(helper) = self.helpers.try_remove(key) else { return };
+        let Some(helper) = self.processes.try_remove(key) else { return };
         // Closing the socket, which the poll forgets with it, tells the process to end.
         drop(helper.socket);
         self.leaving.extend(helper.process);
@@ -284,7 +284,7 @@ impl Disk for Helpers {
     }
 
     fn outstanding(&self) -> usize {
-        let running = self.helpers.iter().filter(|(_, helper)| helper.running.is_some()).count();
+        let running = self.processes.iter().filter(|(_, helper)| helper.running.is_some()).count();
         self.completed.len() + self.queue.len() + running
     }
 
@@ -309,7 +309,6 @@ pub fn start_process(socket: OwnedFd) -> io::Result<Option<Child>> {
         .arg(COMMAND)
         // It needs nothing of what the service manager and the administrator told the server.
         .env_clear()
-        .current_dir("/")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::null())
         .spawn()?;

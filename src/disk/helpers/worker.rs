@@ -28,14 +28,11 @@ pub fn run() -> u8 {
         }
     }
     let standard_input = std::io::stdin();
-    match serve(standard_input.as_fd(), Options::default()) {
-        Ok(()) => 0,
-        // Somebody called it by hand.
-        Err(_) => {
-            eprintln!("ERROR: this command is what repohostd starts for itself");
-            1
-        }
+    if serve(standard_input.as_fd(), Options::default()).is_err() {
+        eprintln!("ERROR: this command is what repohostd starts for itself");
+        return 1;
     }
+    0
 }
 
 /// Serves until the other end of `socket` is closed.

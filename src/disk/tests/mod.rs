@@ -57,8 +57,8 @@ impl Tried {
 }
 
 fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
-    std::thread::spawn(move || worker::serve(socket.as_fd(), Options::default()));
-    Ok(None)
+    let serve = move || worker::serve(socket.as_fd(), Options::default());
+    std::thread::Builder::new().spawn(serve).map(|_| None)
 }
 
 /// A back end with the kernel's resolution of paths, one with our own, and one with helpers.

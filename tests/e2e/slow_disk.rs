@@ -1,0 +1,105 @@
+//! A disk that keeps one client waiting is no other client's business.
+//!
+//! What waits for the disk are helper processes of the server; one that is stopped stands for a disk that
+//! does not answer.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::for_each_release;
+use crate::harness::{Bench, Process, own, temporary_files, wait_for, wait_until};
+
+/// How long a client may take that waits for nobody.
+const SOON: Duration = Duration::from_secs(60);
+
+for_each_release! {
+    a_client_that_waits_for_the_disk_keeps_no_other_waiting: full, always, always;
+    a_lost_helper_fails_its_client_and_nobody_else: always, full, full;
+}
+
+/// The helpers that the server has.
+fn helpers(server: u32) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").expect("processes are listed").flatten();
+    processes
+        .filter_map(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // the name in parentheses may hold anything; the state and the parent follow it
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+            let ours = parent.parse() == Ok(server) && !stat.contains(") Z ");
+            ours.then(|| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).flatten()
+        })
+        .collect()
+}
+
+fn segment_name(number: usize) -> String {
+    format!("0000000100000001{number:08X}")
+}
+
+/// Stops the helpers that there are, and starts one more push than they can keep waiting. Returns the
+/// helpers, and the pushes that wait once the other one has succeeded.
+fn one_of_many_gets_through(bench: &mut Bench) -> (Vec<Pid>, Vec<Process>) {
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment(&segment_name(0));
+    let stopped = helpers(bench.server.id());
+    assert!(!stopped.is_empty(), "the server has no helper");
+    for pid in &stopped {
+        kill_process(*pid, Signal::STOP).expect("a helper can be stopped");
+    }
+    let mut pushes: Vec<_> = (0..=stopped.len())
+        .map(|number| {
+            let copy = segment.with_file_name(segment_name(number));
+            if number > 0 {
+                fs::copy(&segment, &copy).expect("the segment can be copied");
+                own(&copy);
+            }
+            bench.client.start(&["archive-push", &copy.display().to_string()])
+        })
+        .collect();
+    let first = wait_for("a push that waits for nobody", SOON, || {
+        let ended = pushes.iter_mut().position(|push| push.ended().is_some());
+        ended.map(|index| pushes.remove(index))
+    });
+    first.output(SOON).ok();
+    (stopped, pushes)
+}
+
+fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
+    let mut bench = Bench::new(release);
+    let (stopped, mut pushes) = one_of_many_gets_through(&mut bench);
+    bench.client.ok(&["info"]);
+    for push in &mut pushes {
+        assert!(push.ended().is_none(), "what waits for the disk has ended: {}", push.printed());
+    }
+    for pid in stopped {
+        kill_process(pid, Signal::CONT).expect("a helper can go on");
+    }
+    for push in pushes {
+        push.output(SOON).ok();
+    }
+    let helpers = helpers(bench.server.id());
+    assert_eq!(bench.server.terminate(), 0);
+    let is_there = |pid: &Pid| {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        line.contains("disk-helper")
+    };
+    wait_until("the end of the helpers", SOON, || !helpers.iter().any(is_there));
+}
+
+fn a_lost_helper_fails_its_client_and_nobody_else(release: &str) {
+    let mut bench = Bench::new(release);
+    let (stopped, pushes) = one_of_many_gets_through(&mut bench);
+    for pid in stopped {
+        kill_process(pid, Signal::KILL).expect("a helper can be killed");
+    }
+    for push in pushes {
+        let output = push.output(SOON);
+        assert_ne!(output.code, 0, "nobody knows what the helper has done: {}", output.text());
+        assert!(output.text().contains("[5] Input/output error"), "{}", output.text());
+    }
+    bench.server.wait_for_log("a helper for the disk is lost");
+    let segment = bench.workspace.path().join("segments").join(segment_name(0));
+    bench.client.ok(&["archive-push", &segment.display().to_string()]);
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<std::path::PathBuf>::new());
+}
