@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::for_each_release;
-use crate::harness::{Bench, Process, own, temporary_files, wait_for, wait_until};
+use crate::harness::{Bench, Process, STANZA, temporary_files, wait_for, wait_until};
 
 /// How long a client may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(60);
@@ -33,32 +33,35 @@ fn helpers(server: u32) -> Vec<Pid> {
         .collect()
 }
 
-fn segment_name(number: usize) -> String {
-    format!("0000000100000001{number:08X}")
+/// Runs `command` of the client for a stanza of the test's own: two pushes of one stanza would exclude each
+/// other.
+fn of_stanza<'a>(stanza: &'a str, data: &'a str, command: &'a [&'a str]) -> Vec<&'a str> {
+    [&["--stanza", stanza, data], command].concat()
 }
 
 /// Stops the helpers that there are, and starts one more push than they can keep waiting. Returns the
-/// helpers, and the pushes that wait once the other one has succeeded.
-fn one_of_many_gets_through(bench: &mut Bench) -> (Vec<Pid>, Vec<Process>) {
-    let cluster = bench.with_cluster();
-    let segment = cluster.copy_segment(&segment_name(0));
+/// helpers, and the stanzas and pushes that wait once the other one has succeeded.
+fn one_of_many_gets_through(bench: &mut Bench, segment: &str) -> (Vec<Pid>, Vec<(String, Process)>) {
+    let data = format!("--pg1-path={}", bench.client.config.value(STANZA, "pg1-path"));
+    let mut stanzas = Vec::new();
+    // more stanzas may need more helpers
+    while stanzas.len() <= helpers(bench.server.id()).len() {
+        let stanza = format!("stanza{}", stanzas.len());
+        bench.client.run_exactly(&of_stanza(&stanza, &data, &["--no-online", "stanza-create"])).ok();
+        stanzas.push(stanza);
+    }
     let stopped = helpers(bench.server.id());
     assert!(!stopped.is_empty(), "the server has no helper");
     for pid in &stopped {
         kill_process(*pid, Signal::STOP).expect("a helper can be stopped");
     }
-    let mut pushes: Vec<_> = (0..=stopped.len())
-        .map(|number| {
-            let copy = segment.with_file_name(segment_name(number));
-            if number > 0 {
-                fs::copy(&segment, &copy).expect("the segment can be copied");
-                own(&copy);
-            }
-            bench.client.start(&["archive-push", &copy.display().to_string()])
-        })
-        .collect();
-    let first = wait_for("a push that waits for nobody", SOON, || {
-        let ended = pushes.iter_mut().position(|push| push.ended().is_some());
+    let start = |stanza: String| {
+        let push = bench.client.start_exactly(&of_stanza(&stanza, &data, &["archive-push", segment]));
+        (stanza, push)
+    };
+    let mut pushes: Vec<_> = stanzas.into_iter().take(stopped.len() + 1).map(start).collect();
+    let (_, first) = wait_for("a push that waits for nobody", SOON, || {
+        let ended = pushes.iter_mut().position(|(_, push)| push.ended().is_some());
         ended.map(|index| pushes.remove(index))
     });
     first.output(SOON).ok();
@@ -67,15 +70,17 @@ fn one_of_many_gets_through(bench: &mut Bench) -> (Vec<Pid>, Vec<Process>) {
 
 fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
     let mut bench = Bench::new(release);
-    let (stopped, mut pushes) = one_of_many_gets_through(&mut bench);
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    let (stopped, mut pushes) = one_of_many_gets_through(&mut bench, &segment);
     bench.client.ok(&["info"]);
-    for push in &mut pushes {
+    for (_, push) in &mut pushes {
         assert!(push.ended().is_none(), "what waits for the disk has ended: {}", push.printed());
     }
     for pid in stopped {
         kill_process(pid, Signal::CONT).expect("a helper can go on");
     }
-    for push in pushes {
+    for (_, push) in pushes {
         push.output(SOON).ok();
     }
     let helpers = helpers(bench.server.id());
@@ -89,17 +94,19 @@ fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
 
 fn a_lost_helper_fails_its_client_and_nobody_else(release: &str) {
     let mut bench = Bench::new(release);
-    let (stopped, pushes) = one_of_many_gets_through(&mut bench);
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    let data = format!("--pg1-path={}", bench.client.config.value(STANZA, "pg1-path"));
+    let (stopped, pushes) = one_of_many_gets_through(&mut bench, &segment);
     for pid in stopped {
         kill_process(pid, Signal::KILL).expect("a helper can be killed");
     }
-    for push in pushes {
+    for (stanza, push) in pushes {
         let output = push.output(SOON);
         assert_ne!(output.code, 0, "nobody knows what the helper has done: {}", output.text());
         assert!(output.text().contains("[5] Input/output error"), "{}", output.text());
+        bench.client.run_exactly(&of_stanza(&stanza, &data, &["archive-push", &segment])).ok();
     }
     bench.server.wait_for_log("a helper for the disk is lost");
-    let segment = bench.workspace.path().join("segments").join(segment_name(0));
-    bench.client.ok(&["archive-push", &segment.display().to_string()]);
     assert_eq!(temporary_files(&bench.server.repository()), Vec::<std::path::PathBuf>::new());
 }
