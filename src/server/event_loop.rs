@@ -38,6 +38,9 @@ const READ_BYTES: usize = 64 * 1024;
 const SPARE_BUFFERS: usize = 16;
 /// Rounds in which connections advance before the kernel is asked again.
 const ROUNDS: usize = 8;
+/// For about so long connections advance before the kernel is asked again: somebody new needs several turns for
+/// a handshake, and has to wait for all that transfer files in each.
+const TURN: Duration = Duration::from_millis(1);
 /// Connections accepted before the others have their turn.
 const ACCEPTS: usize = 64;
 /// How long nothing is accepted after an error, first and at most.
@@ -431,6 +434,7 @@ impl EventLoop {
 
     /// Lets connections advance, with a bound so that the kernel is asked again in between.
     fn advance(&mut self) {
+        let begun = Instant::now();
         for _ in 0..ROUNDS {
             self.complete();
             if self.queue.is_empty() {
@@ -439,6 +443,9 @@ impl EventLoop {
             for _ in 0..self.queue.len() {
                 if let Some(key) = self.queue.pop_front() {
                     self.advance_one(key, false);
+                }
+                if begun.elapsed() >= TURN {
+                    return self.complete();
                 }
             }
         }
