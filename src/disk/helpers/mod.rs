@@ -25,6 +25,7 @@ use std::process::{Child, Command, Stdio};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use slab::Slab;
 
 use self::message::{Reply, decode_reply, describe, encode, encode_warm, is_for_helpers, names};
@@ -37,6 +38,8 @@ pub const COMMAND: &str = "disk-helper";
 /// Helpers at a time. Each is a process that waits for the disk; more of them than clients that sync
 /// at once gain nothing.
 const HELPERS: usize = 16;
+/// The tokens from here on tell of processes that have ended.
+const LEAVING: usize = HELPERS;
 
 /// How a helper is started that serves the other end of a socket; the process, unless it is none.
 pub type Start = fn(OwnedFd) -> io::Result<Option<Child>>;
@@ -46,8 +49,9 @@ pub struct Helpers {
     inline: Inline,
     start: Start,
     processes: Slab<Helper>,
-    /// Those that were told to end and may not have done so.
-    leaving: Vec<Child>,
+    /// Those that were told to end and may not have done so, and what tells when they have, where the kernel
+    /// knows that (Linux 5.3).
+    leaving: Slab<(Child, Option<OwnedFd>)>,
     queue: VecDeque<Job>,
     completed: VecDeque<(Ticket, Completion)>,
     watched: Option<(Registry, usize)>,
@@ -96,13 +100,18 @@ impl Helpers {
             inline: Inline::new(options),
             start,
             processes: Slab::new(),
-            leaving: Vec::new(),
+            leaving: Slab::new(),
             queue: VecDeque::new(),
             completed: VecDeque::new(),
             watched: None,
             buffer: vec![0; link::MESSAGE],
             told: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ending(&self) -> usize {
+        self.leaving.len()
     }
 
     #[cfg(test)]
@@ -138,7 +147,7 @@ impl Helpers {
         if self.processes.len() >= HELPERS {
             return None;
         }
-        self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
+        self.reap();
         match self.start_helper() {
             Ok(key) => Some(Some(key)),
             Err(error) => {
@@ -259,8 +268,20 @@ impl Helpers {
         let Some(helper) = self.processes.try_remove(key) else { return };
         // Closing the socket, which the poll forgets with it, tells the process to end.
         drop(helper.socket);
-        self.leaving.extend(helper.process);
-        self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
+        let Some(process) = helper.process else { return };
+        let exit = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        let exit = exit.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let key = self.leaving.insert((process, exit));
+        if let (Some((registry, first)), Some((_, Some(exit)))) = (&self.watched, self.leaving.get(key)) {
+            let token = Token(first + LEAVING + key);
+            // Without it the process is reaped when the next helper starts.
+            let _ = registry.register(&mut SourceFd(&exit.as_raw_fd()), token, Interest::READABLE);
+        }
+    }
+
+    /// Takes note of processes that have ended, which the system keeps for that.
+    fn reap(&mut self) {
+        self.leaving.retain(|_, (process, _)| matches!(process.try_wait(), Ok(None)));
     }
 }
 
@@ -293,6 +314,9 @@ impl Disk for Helpers {
     }
 
     fn ready(&mut self, index: usize) {
+        if index >= LEAVING {
+            return self.reap();
+        }
         self.hear(index);
         self.dispatch();
     }

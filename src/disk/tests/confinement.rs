@@ -228,7 +228,7 @@ fn a_directory_swapped_for_a_link_during_the_walk_leads_nowhere() {
         }
         link("../outside", at("root/link"));
         let root = Root::new(at("root"));
-        let mut disk = Tried::Inline(Inline::new(Options { by_component, ..Options::default() }));
+        let mut disk = Tried::inline(Options { by_component, ..Options::default() });
         let stop = AtomicBool::new(false);
         // The one thing that this test needs a second thread for is to change the tree while a system
         // call is under way.

@@ -239,7 +239,7 @@ fn with_names(base: &Path) -> Tried {
     let (passwd, group) = (base.join("passwd"), base.join("group"));
     write(&passwd, &format!("me:x:{uid}:{gid}::/:\npostgres:x:12345:12346::/:\n"));
     write(&group, &format!("mine:x:{gid}:\npostgres:x:12346:\n"));
-    Tried::Inline(Inline::new(Options { passwd, group, ..Options::default() }))
+    Tried::inline(Options { passwd, group, ..Options::default() })
 }
 
 fn set_owner(file: &File, user: Option<&str>, group: Option<&str>) -> Operation {

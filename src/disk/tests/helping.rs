@@ -72,6 +72,22 @@ fn what_a_lost_helper_was_doing_fails_and_the_next_one_works() {
 }
 
 #[test]
+fn a_process_that_has_ended_is_not_kept() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    // The process is there only to end; the socket of the helper is closed at once.
+    let mut tried = Tried::helpers(|_| std::process::Command::new("sleep").arg("0.2").spawn().map(Some));
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+    let Tried::Helpers(helpers, poll) = &mut tried else { unreachable!() };
+    let mut events = Events::with_capacity(8);
+    while helpers.ending() > 0 {
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        assert!(!events.is_empty(), "nobody tells of the end");
+        events.iter().for_each(|event| helpers.ready(event.token().0));
+    }
+}
+
+#[test]
 fn without_helpers_the_work_is_done_all_the_same() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(base.path());

@@ -22,16 +22,20 @@ use super::*;
 
 /// A back end that the tests try.
 enum Tried {
-    Inline(Inline),
-    Helpers(Helpers, Poll),
+    Inline(Box<Inline>),
+    Helpers(Box<Helpers>, Poll),
 }
 
 impl Tried {
     fn disk(&mut self) -> &mut dyn Disk {
         match self {
-            Self::Inline(disk) => disk,
-            Self::Helpers(disk, _) => disk,
+            Self::Inline(disk) => &mut **disk,
+            Self::Helpers(disk, _) => &mut **disk,
         }
+    }
+
+    fn inline(options: Options) -> Self {
+        Self::Inline(Box::new(Inline::new(options)))
     }
 
     /// Helpers that are threads of the test.
@@ -39,7 +43,7 @@ impl Tried {
         let poll = Poll::new().unwrap();
         let mut disk = Helpers::new(Options::default(), start);
         disk.watch(poll.registry().try_clone().unwrap(), 0);
-        Self::Helpers(disk, poll)
+        Self::Helpers(Box::new(disk), poll)
     }
 
     fn wait(&mut self) -> (Ticket, Completion) {
@@ -63,7 +67,7 @@ fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
 
 /// A back end with the kernel's resolution of paths, one with our own, and one with helpers.
 fn back_ends() -> [Tried; 3] {
-    let inline = |by_component| Tried::Inline(Inline::new(Options { by_component, ..Options::default() }));
+    let inline = |by_component| Tried::inline(Options { by_component, ..Options::default() });
     [inline(false), inline(true), Tried::helpers(in_a_thread)]
 }
 
