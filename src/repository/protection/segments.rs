@@ -63,7 +63,9 @@ impl Claim {
     pub(in crate::repository) fn take(directory: &str, name: &str) -> Option<Self> {
         let (segment, _) = split(name).unwrap_or((name, ""));
         let claim = format!("{directory}/{segment}");
-        CLAIMED.with_borrow_mut(|claimed| claimed.insert(claim.clone())).then_some(Self(claim))
+        let is_new = CLAIMED.with_borrow_mut(|claimed| claimed.insert(claim.clone()));
+        // Not `then_some`: a claim that is made and dropped gives up the other writer's.
+        is_new.then(|| Self(claim))
     }
 }
 
