@@ -1,7 +1,6 @@
 //! What the server asks a helper for, and what the helper answers. Both are the same program, so that
 //! the messages need no version.
 
-use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -246,13 +245,5 @@ pub(super) fn names(operation: &Operation) -> Vec<String> {
         Operation::Rename { from, to, .. } => vec![from.to_string(), to.to_string()],
         Operation::HardLink { target, at } => vec![target.to_string(), at.to_string()],
         _ => Vec::new(),
-    }
-}
-
-/// As the text of an error shows it.
-pub(super) fn describe(operation: &Operation) -> Cow<'static, str> {
-    match names(operation).first() {
-        Some(name) => Cow::Owned(format!(" for '{name}'")),
-        None => Cow::Borrowed(""),
     }
 }

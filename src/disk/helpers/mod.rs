@@ -28,7 +28,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use slab::Slab;
 
-use self::message::{Reply, decode_reply, describe, encode, encode_warm, is_for_helpers, names};
+use self::message::{Reply, decode_reply, encode, encode_warm, is_for_helpers, names};
 use super::inline::{Inline, Options};
 use super::{Completion, Disk, Failure, Location, Operation, Outcome, Ticket};
 use crate::observe::log;
@@ -192,9 +192,9 @@ impl Helpers {
         };
         if let Err(errno) = link::send(helper.socket.as_fd(), &message, &descriptors) {
             drop(descriptors);
-            let lost = matches!(errno, Errno::PIPE | Errno::CONNRESET);
-            if lost {
-                self.lose(key, &format!("it has ended before it was asked{}", describe(&operation)));
+            // It ended before it was asked, so that nothing of this is done yet.
+            if matches!(errno, Errno::PIPE | Errno::CONNRESET) {
+                self.end(key);
             }
             return self.run_here(ticket, operation);
         }
@@ -237,7 +237,7 @@ impl Helpers {
             Then::Removal(at) => Some(at.clone()),
             _ => None,
         };
-        let Some(completion) = decode_reply(reply, descriptors.pop(), at.clone()) else {
+        let Some(completion) = decode_reply(reply, descriptors.pop(), at) else {
             helper.running = Some(Running { ticket, names: Vec::new(), then });
             return self.lose(key, "it makes no sense");
         };
