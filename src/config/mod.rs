@@ -12,6 +12,7 @@
 //! files → ini ┘                       → session  (SessionSettings) → query (opt-g)
 //! ```
 
+mod cluster;
 mod command;
 mod definitions;
 mod describe;
@@ -30,6 +31,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
+pub use cluster::Cluster;
 pub use command::Command;
 pub use describe::{Described, describe};
 pub use files::{Files, Search};
@@ -39,7 +41,7 @@ pub use pins::{ListenerPin, Pin};
 pub use repositories::{Host, KnownRepository, load_host, repositories};
 pub use role::{NamedRights, Protection, Rights, Role};
 pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
-pub use session::{CipherType, RemoteType, Repository, RepositoryKind, SessionSettings, parse_session};
+pub use session::{CipherType, Repository, RepositoryKind, SessionSettings, Storage, parse_session};
 
 /// The process's environment, captured by the caller so that tests can pass their own; only
 /// variables called `PGBACKREST_…` count.

@@ -18,8 +18,9 @@ use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "allow-client-config",
+    "allow-client-pg-path",
     "allow-client-repository",
     "connection-max",
     "connection-max-per-address",
@@ -89,6 +90,9 @@ pub struct OwnSettings {
     /// `allow-client-config=`: further configuration files and directories that a client may ask
     /// for; a list. Default: empty.
     pub allow_client_config: Vec<String>,
+    /// `allow-client-pg-path=`: further clusters of this host that a client may ask for, of whatever
+    /// stanza; a list. Default: empty.
+    pub allow_client_pg_path: Vec<String>,
     /// `allow-client-repository=`: further repository paths that a client may ask for; a list.
     /// Default: empty.
     pub allow_client_repository: Vec<String>,
@@ -124,6 +128,7 @@ impl Default for OwnSettings {
             connection_max: 1024,
             connection_max_per_address: None,
             allow_client_config: vec![],
+            allow_client_pg_path: vec![],
             allow_client_repository: vec![],
             end_revoked_sessions: true,
             crl_file: None,
@@ -202,6 +207,7 @@ impl OwnSettings {
             "info-history" => self.protection.info_history = one.count(0, VERSIONS_MAXIMUM)?,
             "history-path" => self.history_path = Some(PathBuf::from(one.path()?)),
             "allow-client-config" => self.allow_client_config = list(),
+            "allow-client-pg-path" => self.allow_client_pg_path = list(),
             "allow-client-repository" => self.allow_client_repository = list(),
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
@@ -317,7 +323,7 @@ impl Single<'_> {
         let text = self.text()?;
         Role::from_name(text).ok_or_else(|| {
             let mut error = self.invalid(text);
-            let _ = write!(error.message, "\nHINT: roles are {}.", Role::ALL.map(Role::name).join(", "));
+            let _ = write!(error.message, "\nHINT: roles are {}.", Role::NAMES.join(", "));
             error
         })
     }

@@ -1,6 +1,7 @@
 //! How much of a stanza a client may do, and which clients may do how much.
 //!
-//! Roles are ours: pgBackRest authorizes a client for a stanza and everything in it.
+//! Roles are ours: pgBackRest authorizes a client for a stanza and everything in it. Those of repositories
+//! are a ladder; a session on a cluster has [`Role::PgReader`] whatever role its client has in repositories.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::own::OwnSettings;
 /// What a client may do inside of its stanzas; each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Role {
+    /// Look at and read a cluster. In repositories: nothing.
+    PgReader,
     /// Look and read.
     Reader,
     /// Add WAL segments and history files.
@@ -22,13 +25,16 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, the one that may do the least first.
+    /// All roles in repositories, the one that may do the least first.
     pub const ALL: [Self; 4] = [Self::Reader, Self::Archiver, Self::Backup, Self::Admin];
+    /// The names of all roles.
+    pub const NAMES: [&str; 5] = ["pg-reader", "reader", "archiver", "backup", "admin"];
 
     /// The name in `repohostd.conf` and in messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::PgReader => "pg-reader",
             Self::Reader => "reader",
             Self::Archiver => "archiver",
             Self::Backup => "backup",
@@ -39,10 +45,25 @@ impl Role {
     /// The role with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
+        [Self::PgReader].into_iter().chain(Self::ALL).find(|role| role.name() == name)
     }
 
-    /// The least role that a client needs for `command`.
+    /// Whether a session on a cluster may be one of `command`: those that read clusters over the network, all
+    /// of them on a repository host.
+    #[must_use]
+    pub const fn reads_cluster(command: Command) -> bool {
+        matches!(
+            command,
+            Command::Backup
+                | Command::Check
+                | Command::Manifest
+                | Command::StanzaCreate
+                | Command::StanzaDelete
+                | Command::StanzaUpgrade
+        )
+    }
+
+    /// The least role that a client needs for `command` in a repository.
     #[must_use]
     pub const fn for_command(command: Command) -> Self {
         match command {
@@ -65,14 +86,15 @@ impl Role {
         }
     }
 
-    /// The types of locks that a session of this role may take.
+    /// The types of locks that a session of this role may take. On a cluster they are those of any command
+    /// there.
     #[must_use]
     pub const fn lock_types(self) -> &'static [&'static str] {
         match self {
             Self::Reader => &[],
             Self::Archiver => &["archive"],
             Self::Backup => &["archive", "backup"],
-            Self::Admin => &["archive", "backup", "restore"],
+            Self::PgReader | Self::Admin => &["archive", "backup", "restore"],
         }
     }
 }

@@ -3,13 +3,14 @@
 //! Facts: specification, section 4. Deliberate differences from the original: only the remote role
 //! of a command is accepted and nothing is read before that is certain; a client cannot choose
 //! another configuration file, lock path or repository path than the administrator's unless
-//! `repohostd.conf` lists it; lock names are checked; only the selected repository is validated;
+//! `repohostd.conf` lists it, nor which of a host's clusters it reads ([`super::cluster`]); lock names are checked; only the selected repository is validated;
 //! options of every release are accepted, and those that nobody here uses are ignored.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Environment;
+use super::cluster::{self, Cluster};
 use super::command::Command;
 use super::definitions::{Definition, Matching};
 use super::files::{Files, Search};
@@ -29,13 +30,13 @@ const FOUNDING_OPTIONS: [&str; 4] = ["repo-cipher-type", "repo-gcs-user-project"
 /// Locks that one session may hold: real clients take one of each kind.
 const LOCKS_MAXIMUM: usize = 16;
 
-/// Which storage a session is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RemoteType {
-    /// A repository.
-    Repo,
-    /// A `PostgreSQL` cluster, which this server refuses for now.
-    Pg,
+/// Which storage a session is about, as `remote-type` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// `repo`: a repository.
+    Repository(Repository),
+    /// `pg`: a cluster of this host, of which everything is read and nothing is written.
+    Cluster(Cluster),
 }
 
 /// How a repository's file system is treated.
@@ -80,10 +81,8 @@ pub struct SessionSettings {
     pub command: Command,
     /// `stanza`; never empty, never with a slash.
     pub stanza: Option<String>,
-    /// `remote-type`.
-    pub remote_type: RemoteType,
-    /// The selected repository.
-    pub repository: Repository,
+    /// The selected repository, or the cluster.
+    pub storage: Storage,
     /// `process`: 0 for the main session of a command.
     pub process: u32,
     /// `exec-id`: who owns the locks.
@@ -102,6 +101,26 @@ pub struct SessionSettings {
     pub protocol_timeout: Duration,
     /// `db-timeout`.
     pub db_timeout: Duration,
+}
+
+impl SessionSettings {
+    /// The repository, if the session is about one.
+    #[must_use]
+    pub const fn repository(&self) -> Option<&Repository> {
+        match &self.storage {
+            Storage::Repository(repository) => Some(repository),
+            Storage::Cluster(_) => None,
+        }
+    }
+
+    /// The cluster, if the session is about one.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&Cluster> {
+        match &self.storage {
+            Storage::Repository(_) => None,
+            Storage::Cluster(cluster) => Some(cluster),
+        }
+    }
 }
 
 /// Reads the parameters of a `config` request: options, and `<command>:remote` as the last one.
@@ -130,7 +149,11 @@ pub fn parse_session(
 
     let other_files = client_files(files, server, &client)?;
     let files = other_files.as_ref().unwrap_or(files);
-    let takes = |definition: &Definition| definition.known_to(command.name()) || definition.name == "lock-path";
+    let takes = |definition: &Definition| {
+        definition.known_to(command.name())
+            || definition.name == "lock-path"
+            || cluster::WHERE_OPTIONS.contains(&definition.name)
+    };
     let mut configured = Settings::default();
     let mut scope = Scope { command: command.name(), stanza: None, takes: &takes };
     settings::add_environment(&mut configured, environment, &scope, &mut vec![])?;
@@ -163,23 +186,25 @@ impl Parts<'_> {
         let stanza = stanza.map(checked_stanza).transpose()?;
         let process = self.merged.number("process", 1)?.and_then(|number| u32::try_from(number).ok());
         let process = process.ok_or_else(|| self.required("process", ""))?;
-        let remote_type = match self.merged.text("remote-type", 1)?.as_deref() {
-            Some("repo") => RemoteType::Repo,
-            Some(_) => return Err(no_postgresql_host()),
+        let (protocol_timeout, db_timeout) = self.timeouts()?;
+        let (storage, key) = match self.merged.text("remote-type", 1)?.as_deref() {
+            Some("repo") => {
+                let repository = self.repository()?;
+                let key = repository.key;
+                (Storage::Repository(repository), key)
+            }
+            Some(_) => (Storage::Cluster(self.cluster(stanza.as_deref(), db_timeout)?), cluster::LOCK_KEY),
             None => return Err(self.required("remote-type", "")),
         };
-        let repository = self.repository()?;
-        let (protocol_timeout, db_timeout) = self.timeouts()?;
         let exec_id = self.merged.text("exec-id", 1)?;
         if let Some(text) = exec_id.as_deref().filter(|text| text.chars().any(char::is_control)) {
             return Err(invalid_value(format!("{text:?} is not valid for 'exec-id' option")));
         }
         Ok(SessionSettings {
             command: self.command,
-            locks: self.locks(stanza.as_deref(), process, repository.key)?,
+            locks: self.locks(stanza.as_deref(), process, key)?,
             stanza,
-            remote_type,
-            repository,
+            storage,
             process,
             exec_id,
             lock_path: self.lock_path()?,
@@ -263,6 +288,19 @@ impl Parts<'_> {
         }
         let option = format!("repo{key}-path");
         Err(self.refused(&option, &wanted, &ours, &self.files.main_or_default(), "allow-client-repository"))
+    }
+
+    /// The cluster that the client asks for, if it is the stanza's on this host.
+    fn cluster(&self, stanza: Option<&str>, db_timeout: Duration) -> Result<Cluster> {
+        cluster::Choice {
+            client: &self.client,
+            configured: &self.configured,
+            merged: &self.merged,
+            file: self.files.main_or_default(),
+            server: self.server,
+        }
+        .find(stanza, db_timeout)?
+        .ok_or_else(|| self.required("pg1-path", "\nHINT: does this stanza exist?"))
     }
 
     /// Two repositories must not share a path; whether another one is complete is not our business.
@@ -411,15 +449,7 @@ fn refused(server: &ServerSettings, option: &str, wanted: &str, ours: &str, file
     ))
 }
 
-fn no_postgresql_host() -> Error {
-    invalid_value(
-        "'pg' is not allowed for 'remote-type' option because this server does not serve a PostgreSQL host yet\n\
-         HINT: run 'pgbackrest server' on the PostgreSQL host, or run the command there."
-            .to_owned(),
-    )
-}
-
-fn invalid_value(message: String) -> Error {
+pub(super) fn invalid_value(message: String) -> Error {
     Error::new(Code::OptionInvalidValue, message)
 }
 
@@ -448,10 +478,10 @@ fn is_lock_name(name: &str, stanza: &str) -> bool {
     number.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn is_listed(list: &[String], path: &str) -> bool {
+pub(super) fn is_listed(list: &[String], path: &str) -> bool {
     !path.is_empty() && list.iter().any(|listed| without_slash(listed) == without_slash(path))
 }
 
-fn without_slash(path: &str) -> &str {
+pub(super) fn without_slash(path: &str) -> &str {
     path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path)
 }

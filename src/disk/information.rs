@@ -64,12 +64,20 @@ pub(super) fn look(
         }
         Some(_) => {}
     }
-    let entry = open_entry(resolver, at, follow)?;
+    describe_entry(open_entry(resolver, at, follow)?.as_fd(), level, names)
+}
+
+/// Looks at what the link at a place points to, but not at what a link there points to.
+pub(super) fn look_behind(names: &mut Names, at: &Location, level: Level) -> std::result::Result<Metadata, Failure> {
+    describe_entry(Resolver::open_target(at)?.as_fd(), level, names)
+}
+
+fn describe_entry(entry: BorrowedFd<'_>, level: Level, names: &mut Names) -> std::result::Result<Metadata, Failure> {
     if level == Level::Exists {
         return Ok(of_kind(Kind::File));
     }
-    let stat = statat(&entry, "", AtFlags::EMPTY_PATH)?;
-    describe(entry.as_fd(), "", &stat, level, names)
+    let stat = statat(entry, "", AtFlags::EMPTY_PATH)?;
+    describe(entry, "", &stat, level, names)
 }
 
 /// What `stat` says at `level`; `name` in `directory` is where it came from.

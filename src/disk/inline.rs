@@ -68,6 +68,9 @@ impl Inline {
             Operation::Stat { at, follow, level } => {
                 information::look(resolver, &mut self.names, &at, follow, level).map(Outcome::Metadata)
             }
+            Operation::StatTarget { at, level } => {
+                information::look_behind(&mut self.names, &at, level).map(Outcome::Metadata)
+            }
             Operation::OpenRead { at } => opened(resolver.open(&at, OFlags::RDONLY | CAREFUL, Mode::empty())),
             Operation::Read { file, mut buffer, length, offset } => {
                 read_at(file.0.as_fd(), &mut buffer, length, offset)?;

@@ -73,6 +73,12 @@ impl RelativePath {
         &self.0
     }
 
+    /// The path of `name` in this directory, if such a name is allowed.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Option<Self> {
+        if self.is_root() { Self::new(name) } else { Self::new(&format!("{}/{name}", self.0)) }
+    }
+
     /// Whether it is the root itself.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -86,28 +92,47 @@ impl RelativePath {
     }
 }
 
-/// A place below a root.
+/// Which symbolic links lead on to a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    /// Those that stay below the root.
+    #[default]
+    Inside,
+    /// None.
+    Never,
+    /// Those that belong to root, to the user that this process runs as, or to the owner of the root directory
+    /// (which does not count where this process is root's), wherever they lead. Nothing special is opened.
+    Owned,
+}
+
+/// A place below a root, or one that a trusted link below it leads to.
 #[derive(Debug, Clone)]
 pub struct Location {
     /// The directory that confines it.
     pub root: Rc<Root>,
     /// Where below it.
     pub path: RelativePath,
-    /// Whether no link is followed on the way there, also not one that stays below the root.
-    pub without_links: bool,
+    /// Which links are followed on the way there.
+    pub links: Links,
 }
 
 impl Location {
     /// The place `path` below `root`.
     #[must_use]
     pub const fn new(root: Rc<Root>, path: RelativePath) -> Self {
-        Self { root, path, without_links: false }
+        Self { root, path, links: Links::Inside }
     }
 
     /// The same place, but only if it is reached without a link.
     #[must_use]
     pub fn without_links(self) -> Self {
-        Self { without_links: true, ..self }
+        Self { links: Links::Never, ..self }
+    }
+
+    /// The same place, reached through links that the owner made.
+    #[must_use]
+    pub fn through_owned_links(self) -> Self {
+        Self { links: Links::Owned, ..self }
     }
 
     /// The directory that this place is in, if that is still within the root.

@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-pub use location::{Location, RelativePath, Root};
+pub use location::{Links, Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
 pub use tree::{Listing, Removal};
 
@@ -113,6 +113,14 @@ pub enum Operation {
         at: Location,
         /// Look at what a link in the last place points to, not at the link.
         follow: bool,
+        /// How much is wanted.
+        level: Level,
+    },
+    /// Looks at what the link at a place points to, but not at what a link there points to. Outcome:
+    /// [`Outcome::Metadata`].
+    StatTarget {
+        /// The link; anything else is looked at itself.
+        at: Location,
         /// How much is wanted.
         level: Level,
     },

@@ -11,6 +11,12 @@
 //! whatever would leave it, an absolute link included, fails with EXDEV, as `openat2` has it. So does
 //! any link on the way to a place [without links](Location::without_links).
 //!
+//! A cluster is another matter: its administrator puts tablespaces, the WAL and configuration files elsewhere
+//! by links, at any depth, and whoever reads it has to follow them. There the walk goes wherever a link leads,
+//! as long as the link's owner is [trusted](Trusted); who may write to a directory that the cluster links to, such
+//! as one of log files, cannot lead the walk on with a link of his own. Without a link on the way one call does
+//! it there too.
+//!
 //! What each operation costs in system calls, for a root that is open:
 //!
 //! | operation | last place | directories below the root |
@@ -29,11 +35,15 @@ use std::rc::Rc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlinkat};
 use rustix::io::{Errno, Result, retry_on_intr};
+use rustix::process::geteuid;
 
-use super::location::{Location, Root};
+use super::location::{Links, Location, Root};
 
 /// How a descriptor is opened that only serves as the start of other calls.
 pub(super) const DIRECTORY_HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How an entry is opened to find out what it is, without any effect on it.
+const ENTRY_HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How often `openat2` is tried again after it noticed a rename on its way. The walk, which a rename
 /// cannot mislead, takes over then.
@@ -84,7 +94,16 @@ impl Resolver {
             }
             return retry_on_intr(|| open(at.root.path(), flags.difference(OFlags::NOFOLLOW), mode));
         }
-        below(&at.root, |root| self.open_below(root, at.path.as_str(), at.without_links, flags, mode))
+        below(&at.root, |root| self.open_below(root, at, at.path.as_str(), flags, mode))
+    }
+
+    /// Opens what the link at a place points to as a mere handle, and no link that is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub(super) fn open_target(at: &Location) -> Result<OwnedFd> {
+        below(&at.root, |root| walk_owned(root, at.path.as_str(), ENTRY_HANDLE, 1))
     }
 
     /// Runs `act` on the directory that a place is in and the place's last name.
@@ -106,7 +125,7 @@ impl Resolver {
             if parent.is_empty() {
                 return act(root, name);
             }
-            let directory = self.open_below(root, parent, at.without_links, DIRECTORY_HANDLE, Mode::empty())?;
+            let directory = self.open_below(root, at, parent, DIRECTORY_HANDLE, Mode::empty())?;
             act(directory.as_fd(), name)
         })
     }
@@ -132,14 +151,19 @@ impl Resolver {
         })
     }
 
+    /// Opens `path` below `root`, on the way to `at`.
     fn open_below(
         &self,
         root: BorrowedFd<'_>,
+        at: &Location,
         path: &str,
-        without_links: bool,
         flags: OFlags,
         mode: Mode,
     ) -> Result<OwnedFd> {
+        if at.links == Links::Owned {
+            return self.open_owned(root, path, flags);
+        }
+        let without_links = at.links == Links::Never;
         if !self.by_component {
             let how = if without_links { CONFINED.union(ResolveFlags::NO_SYMLINKS) } else { CONFINED };
             for _ in 0..ATTEMPTS {
@@ -151,6 +175,29 @@ impl Resolver {
             }
         }
         walk(root, path, without_links, flags, mode)
+    }
+
+    /// Opens `path` through links of trusted owners, for reading only.
+    fn open_owned(&self, root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let open = |flags: OFlags| {
+            let how = CONFINED.union(ResolveFlags::NO_SYMLINKS);
+            retry_on_intr(|| openat2(root, path, flags | OFlags::NOFOLLOW, Mode::empty(), how))
+        };
+        if self.by_component {
+            return walk_owned(root, path, flags, 0);
+        }
+        let opened = open(ENTRY_HANDLE).and_then(|found| {
+            let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
+            if kind == FileType::Symlink && !flags.contains(OFlags::NOFOLLOW) {
+                return Err(Errno::LOOP);
+            }
+            open_found(found, kind, flags, open)
+        });
+        match opened {
+            // There is a link on the way, or something was renamed meanwhile.
+            Err(Errno::LOOP | Errno::AGAIN) => walk_owned(root, path, flags, 0),
+            result => result,
+        }
     }
 }
 
@@ -248,6 +295,115 @@ fn walk(root: BorrowedFd<'_>, path: &str, without_links: bool, flags: OFlags, mo
     retry_on_intr(|| openat(here, ".", flags.difference(OFlags::CREATE | OFlags::NOFOLLOW), Mode::empty()))
 }
 
+/// Opens `path` below `root` one component at a time, through links of trusted owners wherever they lead. With
+/// `O_NOFOLLOW` that many links in the last place are followed nevertheless.
+fn walk_owned(root: BorrowedFd<'_>, path: &str, flags: OFlags, mut behind: u32) -> Result<OwnedFd> {
+    let mut trusted = None;
+    let mut directory: Option<OwnedFd> = None;
+    let mut pending: Vec<Vec<u8>> = Vec::new();
+    push_components(&mut pending, path.as_bytes());
+    let mut links = 0;
+    while let Some(name) = pending.pop() {
+        let here = directory.as_ref().map_or(root, AsFd::as_fd);
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                directory = Some(retry_on_intr(|| openat(here, "..", DIRECTORY_HANDLE, Mode::empty()))?);
+                continue;
+            }
+            _ => {}
+        }
+        let last = pending.is_empty();
+        let found = openat(here, name.as_slice(), ENTRY_HANDLE, Mode::empty())?;
+        let stat = fstat(&found)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let stays = last && flags.contains(OFlags::NOFOLLOW) && behind == 0;
+        if kind == FileType::Symlink && !stays {
+            if last {
+                behind = behind.saturating_sub(1);
+            }
+            links = count_link(links)?;
+            let trusted = match trusted {
+                Some(trusted) => trusted,
+                None => *trusted.insert(Trusted::below(root)?),
+            };
+            if !trusted.owns(stat.st_uid) {
+                return Err(Errno::XDEV);
+            }
+            let target = readlinkat(&found, "", Vec::new())?.into_bytes();
+            if target.first() == Some(&b'/') {
+                directory = Some(retry_on_intr(|| open("/", DIRECTORY_HANDLE, Mode::empty()))?);
+            }
+            push_components(&mut pending, &target);
+            continue;
+        }
+        if last {
+            let opened = open_found(found, kind, flags, |flags| {
+                retry_on_intr(|| openat(here, name.as_slice(), flags | OFlags::NOFOLLOW, Mode::empty()))
+            });
+            match opened {
+                // It has become a link since it was looked at.
+                Err(Errno::LOOP) if !stays => {
+                    links = count_link(links)?;
+                    pending.push(name);
+                    continue;
+                }
+                result => return result,
+            }
+        }
+        if kind != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        directory = Some(found);
+    }
+    let here = directory.as_ref().map_or(root, AsFd::as_fd);
+    retry_on_intr(|| openat(here, ".", flags.difference(OFlags::NOFOLLOW), Mode::empty()))
+}
+
+/// Goes from the handle of an entry to what was asked for, with `open` if that is more than the handle. Opening a
+/// pipe or a device may wait, or do something, so only files and directories are opened.
+fn open_found(
+    found: OwnedFd,
+    kind: FileType,
+    flags: OFlags,
+    open: impl FnOnce(OFlags) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
+    if flags.contains(OFlags::DIRECTORY) && kind != FileType::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    if flags.contains(OFlags::PATH) {
+        return Ok(found);
+    }
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Err(if kind == FileType::Symlink { Errno::LOOP } else { Errno::NXIO });
+    }
+    let opened = open(flags)?;
+    // Something else may have its name now. Not even a pipe has made this wait.
+    match FileType::from_raw_mode(fstat(&opened)?.st_mode) {
+        FileType::RegularFile | FileType::Directory => Ok(opened),
+        _ => Err(Errno::NXIO),
+    }
+}
+
+/// Whose links are followed out of a root directory.
+#[derive(Debug, Clone, Copy)]
+struct Trusted {
+    ourselves: u32,
+    owner: u32,
+}
+
+impl Trusted {
+    fn below(root: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self { ourselves: geteuid().as_raw(), owner: fstat(root)?.st_uid })
+    }
+
+    /// Whether a link of this user is followed: of one who could read what it leads to by himself, that is. Where
+    /// this process may read everything, the owner of the directory could not.
+    const fn owns(self, uid: u32) -> bool {
+        uid == 0 || uid == self.ourselves || uid == self.owner && self.ourselves != 0
+    }
+}
+
 /// Puts the components of `path` on top of those that are still to be walked, the first on top.
 fn push_components(pending: &mut Vec<Vec<u8>>, path: &[u8]) {
     pending.extend(path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
@@ -255,4 +411,21 @@ fn push_components(pending: &mut Vec<Vec<u8>>, path: &[u8]) {
 
 fn count_link(links: u32) -> Result<u32> {
     if links < LINKS_MAXIMUM { Ok(links + 1) } else { Err(Errno::LOOP) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_trusted_of_whom_could_read_by_himself_what_they_lead_to() {
+        const OWNER: u32 = 100;
+        let as_owner = Trusted { ourselves: OWNER, owner: OWNER };
+        let in_group = Trusted { ourselves: 200, owner: OWNER };
+        let as_root = Trusted { ourselves: 0, owner: OWNER };
+        let whom = |trusted: Trusted| [0, OWNER, 200, 300].map(|uid| trusted.owns(uid));
+        assert_eq!(whom(as_owner), [true, true, false, false]);
+        assert_eq!(whom(in_group), [true, true, true, false]);
+        assert_eq!(whom(as_root), [true, false, false, false]);
+    }
 }

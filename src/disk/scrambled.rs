@@ -122,6 +122,7 @@ impl Scrambled {
             // Looking has no effect to lose; the failure of a change of owner has details that cannot be
             // made up; and a lock is given up even when its file stays.
             Operation::Stat { .. }
+            | Operation::StatTarget { .. }
             | Operation::List { .. }
             | Operation::ListMore { .. }
             | Operation::SetOwner { .. }

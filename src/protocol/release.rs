@@ -81,6 +81,8 @@ pub struct Release {
     pub assertions_are_fatal: bool,
     /// Feature bits of a posix repository.
     pub repository_features: u64,
+    /// Feature bits of a cluster's storage.
+    pub cluster_features: u64,
     /// Feature bits of a cifs repository, which has neither links nor owners nor directories to sync.
     pub cifs_features: u64,
     /// The words before the path in the error of a failed removal of a file.
@@ -120,6 +122,7 @@ const V2_37: Release = Release {
     backs_up_from_clients: false,
     assertions_are_fatal: false,
     repository_features: 127,
+    cluster_features: 127,
     cifs_features: 21,
     remove_error: "unable to remove",
     tells_owners: false,
@@ -136,6 +139,7 @@ const V2_38: Release = Release {
     read_layout: ReadLayout::OffsetTextLimit,
     assertions_are_fatal: true,
     repository_features: 31,
+    cluster_features: 31,
     cifs_features: 1,
     ..V2_37
 };
@@ -166,6 +170,7 @@ const V2_59_0: Release = Release {
     version: "2.59.0",
     read_layout: ReadLayout::Plain,
     repository_features: 151,
+    cluster_features: 159,
     remove_error: "unable to remove file",
     ..V2_57_0
 };

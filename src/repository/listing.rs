@@ -1,5 +1,6 @@
 //! Requests that look: one entry, and the entries of a directory (specification, section 4.1).
 
+use std::fmt;
 use std::rc::Rc;
 
 use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Listing, Location, Metadata, Operation, Outcome};
@@ -86,6 +87,8 @@ fn encode_name(pack: &mut Writer, name: Option<&Rc<str>>, previous: &mut Option<
 #[derive(Debug)]
 pub struct Info {
     at: Location,
+    /// What the client calls it, if not by that place.
+    called: Option<String>,
     level: Level,
     release: &'static Release,
 }
@@ -95,13 +98,24 @@ impl Info {
     #[must_use]
     pub fn begin(at: Location, level: Level, follow: bool, release: &'static Release) -> (Self, Step) {
         let step = Step::Disk(Operation::Stat { at: at.clone(), follow, level });
-        (Self { at, level, release }, step)
+        (Self { at, called: None, level, release }, step)
+    }
+
+    /// Starts to look at what the link at `link` points to, which the client calls `called`. A link there is not
+    /// followed.
+    #[must_use]
+    pub fn begin_behind(link: Location, called: String, level: Level, release: &'static Release) -> (Self, Step) {
+        let step = Step::Disk(Operation::StatTarget { at: link.clone(), level });
+        (Self { at: link, called: Some(called), level, release }, step)
     }
 }
 
 impl Task for Info {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        let metadata = take_metadata(completion, &self.at)?;
+        let metadata = match &self.called {
+            Some(called) => take_metadata(completion, &self.at, called)?,
+            None => take_metadata(completion, &self.at, &self.at)?,
+        };
         Ok(Step::Done(Answer::data(Payload::from_pack(|pack| {
             pack.bool_forced(metadata.is_some());
             if let Some(metadata) = &metadata {
@@ -111,8 +125,8 @@ impl Task for Info {
     }
 }
 
-/// What a look at `at` found; `None` when nothing is there.
-fn take_metadata(completion: Completion, at: &Location) -> Result<Option<Metadata>> {
+/// What a look at `at` found, which the client calls `called`; `None` when nothing is there.
+fn take_metadata(completion: Completion, at: &Location, called: impl fmt::Display) -> Result<Option<Metadata>> {
     match completion {
         Ok(Outcome::Metadata(metadata)) => Ok(Some(metadata)),
         Ok(_) => Err(unexpected_outcome()),
@@ -124,7 +138,7 @@ fn take_metadata(completion: Completion, at: &Location) -> Result<Option<Metadat
                     disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
                     _ => (Code::FileOpen, "unable to get info for path/file"),
                 };
-                Err(Error::system(code, format_args!("{text} '{at}'"), errno.0))
+                Err(Error::system(code, format_args!("{text} '{called}'"), errno.0))
             }
         },
     }
@@ -199,6 +213,9 @@ impl List {
     }
 
     fn add(&mut self, name: &str, metadata: &Metadata) {
+        if let (Some(destinations), Some(text)) = (&self.place.destinations, &metadata.link_destination) {
+            destinations.note(&self.place.location, name, text);
+        }
         let (previous, level) = (&mut self.previous, self.level);
         let fill = |pack: &mut Writer| {
             pack.str(name);
@@ -277,7 +294,7 @@ impl List {
 impl Task for List {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         if std::mem::take(&mut self.itself) {
-            let Some(metadata) = take_metadata(completion, &self.place.location)? else {
+            let Some(metadata) = take_metadata(completion, &self.place.location, &self.place.location)? else {
                 return Ok(Step::Done(found(false)));
             };
             self.add(".", &metadata);

@@ -3,10 +3,11 @@
 //!
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
 //! with its completion. Nothing here does I/O. [`view::View`] is where a client's paths become
-//! places; no request reaches the disk but through it. [`protection`] is what a client may not do
+//! places, of a repository or of a cluster; no request reaches the disk but through it. [`protection`] is what a client may not do
 //! with what it can reach.
 
 pub mod change;
+pub mod cluster;
 pub mod info_file;
 pub mod info_guard;
 pub mod listing;

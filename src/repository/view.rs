@@ -1,4 +1,4 @@
-//! Which places of a repository a session can reach.
+//! Which places a session can reach: of a repository, or of a cluster ([`super::cluster`]).
 //!
 //! Clients send absolute paths that they computed from the repository's path. A session of a stanza
 //! reaches `archive/STANZA` and `backup/STANZA` and sees of the directories above only what a real
@@ -15,9 +15,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::config::Role;
-use crate::disk::{Location, RelativePath, Root};
-use crate::protocol::error::{Code, Error, Result};
+use crate::disk::{Links, Location, RelativePath, Root};
+use crate::protocol::error::{Error, Result};
 
+use super::cluster::{ClusterView, Destinations, reads_only};
 use super::protection::layout::{self, Area, Part};
 use super::protection::rules::Rule;
 
@@ -55,7 +56,7 @@ impl Access {
         !matches!(self, Self::Look | Self::Read)
     }
 
-    const fn verb(self) -> &'static str {
+    pub(super) const fn verb(self) -> &'static str {
         match self {
             Self::Look => "look at",
             Self::Read => "read",
@@ -92,6 +93,17 @@ pub struct Place {
     pub area: Option<Area>,
     /// What is still to be seen to, by [`super::protection::Guard`]; never [`Rule::Needs`].
     pub rule: Rule,
+    /// What remembers the links that are listed there, if anything does.
+    pub destinations: Option<Rc<Destinations>>,
+}
+
+/// What a client wants to look at.
+#[derive(Debug)]
+pub enum Sight {
+    /// What is there.
+    Place(Location),
+    /// What the link there points to, which the client has another path for.
+    Behind(Location),
 }
 
 impl Place {
@@ -102,9 +114,10 @@ impl Place {
     }
 }
 
-/// The part of a repository that a session can reach.
+/// The part of a repository that a session can reach, or its cluster.
 #[derive(Debug)]
 pub struct View {
+    cluster: Option<ClusterView>,
     base: String,
     stanza: Option<String>,
     role: Role,
@@ -118,7 +131,14 @@ impl View {
     pub fn new(base: &str, stanza: Option<&str>) -> Self {
         let base = base.trim_end_matches('/').to_owned();
         let stanza = stanza.map(str::to_owned);
-        Self { base, stanza, role: Role::Admin, aged: false, roots: RefCell::default() }
+        Self { cluster: None, base, stanza, role: Role::Admin, aged: false, roots: RefCell::default() }
+    }
+
+    /// The cluster with its data directory at the absolute path `base`.
+    #[must_use]
+    pub fn of_cluster(base: &str) -> Self {
+        let view = Self::new(base, None).restricted(Role::PgReader, false);
+        Self { cluster: Some(ClusterView::new(&view.base)), ..view }
     }
 
     /// The same for a client of `role`; `aged` says whether backups are protected by their age.
@@ -127,7 +147,13 @@ impl View {
         Self { role, aged, ..self }
     }
 
-    /// The repository's path, as the feature request answers it.
+    /// Bytes that it holds of what it has told the client.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.cluster.as_ref().map_or(0, ClusterView::memory)
+    }
+
+    /// The path of the repository or the cluster, as the feature request answers it.
     #[must_use]
     pub fn base(&self) -> &str {
         if self.base.is_empty() { "/" } else { &self.base }
@@ -137,8 +163,13 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`Code::Access`] when the session may not reach it that way.
+    /// 105 when the session may not reach it that way.
     pub fn locate(&self, path: &str, access: Access) -> Result<Place> {
+        if let Some(cluster) = &self.cluster {
+            let destinations = Some(Rc::clone(cluster.destinations()));
+            let location = cluster.locate(path, access)?;
+            return Ok(Place { location, visible: None, area: None, rule: Rule::Allowed, destinations });
+        }
         let denied = || Error::access(format!("access denied: {}", self.explain(path)));
         let below = self.strip(path).ok_or_else(denied)?;
         let below = RelativePath::new(below).ok_or_else(denied)?;
@@ -154,7 +185,21 @@ impl View {
         let location = Location::new(self.root(root), path);
         // What is allowed by its name is not changed by another one.
         let location = if self.is_guarded() && access.changes() { location.without_links() } else { location };
-        Ok(Place { location, visible: self.visible(kind), area, rule })
+        Ok(Place { location, visible: self.visible(kind), area, rule, destinations: None })
+    }
+
+    /// What the client looks at that calls it `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`].
+    pub fn sight(&self, path: &str) -> Result<Sight> {
+        if let Some(cluster) = &self.cluster
+            && let Some(link) = cluster.link_to(path)?
+        {
+            return Ok(Sight::Behind(link));
+        }
+        Ok(Sight::Place(self.locate(path, Access::Look)?.location))
     }
 
     /// The directory of the backups of the stanza that `location` belongs to.
@@ -189,6 +234,9 @@ impl View {
     ///
     /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
     pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
+        if self.cluster.is_some() {
+            return Err(reads_only(link, Access::Link));
+        }
         if self.is_beside_areas(link, target) {
             return self.locate(link, Access::Write);
         }
@@ -219,6 +267,9 @@ impl View {
     ///
     /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
     pub fn locate_source(&self, path: &str) -> Result<Location> {
+        if self.cluster.is_some() {
+            return Err(reads_only(path, Access::HardLink));
+        }
         let place = self.locate(path, Access::Read)?;
         if self.is_guarded() {
             return match place.part() {
@@ -323,10 +374,18 @@ pub fn lacks(role: Role, needed: Role, path: impl std::fmt::Display, access: Acc
     ))
 }
 
-/// The error of a request whose place turned out to lead out of its root.
+/// The error of a request whose place turned out to lead out of its root, or through a link of a stranger.
 #[must_use]
-pub fn leads_out(path: impl std::fmt::Display) -> Error {
-    Error::new(Code::Access, format!("access denied: '{path}' leads out of its stanza's directory through a link"))
+pub fn leads_out(place: &Location) -> Error {
+    Error::access(if place.links == Links::Owned {
+        format!(
+            "access denied: the way to '{place}' leads through a link of a user that is not trusted\nHINT: links have \
+             to belong to the user that repohostd runs as, to the owner of the cluster, or to root; where repohostd \
+             runs as root, to root alone."
+        )
+    } else {
+        format!("access denied: '{place}' leads out of its stanza's directory through a link")
+    })
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ impl WriteStream {
             Phase::Opening => self.opened(completion),
             Phase::MakingPath(path) => match path.resume(completion) {
                 make_path::Progress::Disk(operation) => Ok(Step::Disk(operation)),
-                make_path::Progress::Failed(at, EXDEV) => Err(leads_out(at)),
+                make_path::Progress::Failed(at, EXDEV) => Err(leads_out(&at)),
                 make_path::Progress::Failed(at, errno) => {
                     Err(Error::system(Code::PathCreate, format_args!("unable to create path '{at}'"), errno.0))
                 }

@@ -123,13 +123,15 @@ impl Configured {
             let reason = format!("repohostd.conf does not leave the stanza to '{}'", names.join("' or '"));
             return Err(denied(reason));
         }
-        check_role(rights.role, &settings)?;
+        // What a client may do in repositories says nothing of clusters, which it only reads.
+        let role = if settings.cluster().is_some() { Role::PgReader } else { rights.role };
+        check_role(role, &settings)?;
         let whole_repository = grant.is_for_all() && rights.stanzas.is_none();
         let protection = self.server.own.protection;
         Ok(Authorized {
             settings,
             whole_repository,
-            role: rights.role,
+            role,
             protection,
             versions: self.versions.clone(),
             umask: umask::inherited(),
@@ -139,6 +141,15 @@ impl Configured {
 
 /// Whether the command, and the locks that it asks for, are for this role.
 fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
+    if settings.cluster().is_some() {
+        if Role::reads_cluster(settings.command) {
+            return Ok(());
+        }
+        return Err(Error::access(format!(
+            "access denied: '{}' does not read a PostgreSQL host over the network\nHINT: run it on the PostgreSQL host.",
+            settings.command.name()
+        )));
+    }
     let (command, needed) = (settings.command, Role::for_command(settings.command));
     if role < needed {
         let expire = if command == Command::Expire {
@@ -303,12 +314,12 @@ mod tests {
             held.refresh(later);
         };
         look("[global]\nrepo1-path=/elsewhere\n");
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/elsewhere"));
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/elsewhere"));
         look("[global\nrepo1-path=/broken\n");
         assert!(authority.held.borrow().complaint.is_some());
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/elsewhere"));
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/elsewhere"));
         look("[global]\nrepo1-path=/mended\n");
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository.path, Path::new("/mended"));
+        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/mended"));
         assert!(authority.held.borrow().complaint.is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Role, SessionSettings};
+use crate::config::{Role, SessionSettings, Storage};
 use crate::disk::{Completion, HeldLock, Operation};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
@@ -313,7 +313,7 @@ impl Session {
             Stream::Write(write) => write.memory(),
         });
         let partial = Some(self.framer.held()).filter(|held| *held > SMALL).unwrap_or(0);
-        let bytes = streams.sum::<usize>() + self.output.memory() + partial;
+        let bytes = streams.sum::<usize>() + self.output.memory() + self.view.memory() + partial;
         if !self.memory.set(bytes, self.limits.memory) && self.phase != Phase::Closing {
             let message = format!(
                 "open files of all clients would take more than {} bytes of memory on the repository host\n\
@@ -594,17 +594,25 @@ impl Session {
         match authorized {
             Ok(Authorized { settings, whole_repository, role, protection, versions, umask }) => {
                 self.umask = if settings.neutral_umask { 0 } else { umask };
-                let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                self.view = View::new(&settings.repository.path.to_string_lossy(), stanza)
-                    .restricted(role, !protection.min_age.is_zero());
-                let keys = settings.repository.own_pass.iter().chain(&settings.repository.cipher_pass).cloned();
-                self.guard = Guard::new(Measures {
-                    role,
-                    min_age: protection.min_age,
-                    keys: keys.collect(),
-                    opaque_info: protection.opaque_info,
-                    versions,
-                });
+                (self.view, self.guard) = match &settings.storage {
+                    Storage::Repository(repository) => {
+                        let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
+                        let view = View::new(&repository.path.to_string_lossy(), stanza)
+                            .restricted(role, !protection.min_age.is_zero());
+                        let keys = repository.own_pass.iter().chain(&repository.cipher_pass).cloned();
+                        let guard = Guard::new(Measures {
+                            role,
+                            min_age: protection.min_age,
+                            keys: keys.collect(),
+                            opaque_info: protection.opaque_info,
+                            versions,
+                        });
+                        (view, guard)
+                    }
+                    Storage::Cluster(cluster) => {
+                        (View::of_cluster(&cluster.path.to_string_lossy()), Guard::new(Measures::of_cluster()))
+                    }
+                };
                 self.events.push_back(Event::Opened(Opened {
                     command: settings.command.name().to_owned(),
                     stanza: settings.stanza.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{RepositoryKind, Role};
+use crate::config::{RepositoryKind, Role, Storage};
 use crate::disk::Location;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
@@ -14,7 +14,7 @@ use crate::repository::listing::{Info, List, decode_level};
 use crate::repository::protection::Precaution;
 use crate::repository::protection::check::Checked;
 use crate::repository::read::{ReadOptions, ReadRange, ReadStream};
-use crate::repository::view::{Access, Place};
+use crate::repository::view::{Access, Place, Sight};
 use crate::repository::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
@@ -44,8 +44,11 @@ impl Session {
             Request::Feature => at_once(self.feature()),
             Request::OptionGet(names) => at_once(self.option_values(&names)?),
             Request::Info { file, level, follow } => {
-                let place = self.view.locate(&file, Access::Look)?;
-                task(Info::begin(place.location, decode_level(level)?, follow, self.release))
+                let level = decode_level(level)?;
+                match self.view.sight(&file)? {
+                    Sight::Place(at) => task(Info::begin(at, level, follow, self.release)),
+                    Sight::Behind(link) => task(Info::begin_behind(link, file, level, self.release)),
+                }
             }
             Request::List { path, level } => {
                 let place = self.view.locate(&path, Access::Look)?;
@@ -133,15 +136,20 @@ impl Session {
     }
 
     fn feature(&self) -> Answer {
-        let Release { repository_features, cifs_features, .. } = *self.release;
-        let features = if self.is_cifs() { cifs_features } else { repository_features };
+        let Release { repository_features, cifs_features, cluster_features, .. } = *self.release;
+        let features = match self.settings.as_ref().map(|settings| &settings.storage) {
+            Some(Storage::Cluster(_)) => cluster_features,
+            _ if self.is_cifs() => cifs_features,
+            _ => repository_features,
+        };
         Answer::data(Payload::from_pack(|pack| {
             pack.str(self.view.base()).u64(features);
         }))
     }
 
     fn is_cifs(&self) -> bool {
-        self.settings.as_ref().is_some_and(|settings| settings.repository.kind == RepositoryKind::Cifs)
+        let repository = self.settings.as_ref().and_then(|settings| settings.repository());
+        repository.is_some_and(|repository| repository.kind == RepositoryKind::Cifs)
     }
 
     fn option_values(&self, names: &[String]) -> Result<Answer> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{CipherType, Command, RemoteType, Repository, RepositoryKind};
+use crate::config::{CipherType, Command, Repository, RepositoryKind, Storage};
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Ticket};
 use crate::protocol::framing::Framing;
@@ -32,15 +32,14 @@ impl Authority for Grant {
         let settings = SessionSettings {
             command: Command::Backup,
             stanza: None,
-            remote_type: RemoteType::Repo,
-            repository: Repository {
+            storage: Storage::Repository(Repository {
                 key: 1,
                 path: self.repository.clone(),
                 kind: RepositoryKind::Posix,
                 cipher: CipherType::None,
                 cipher_pass: None,
                 own_pass: None,
-            },
+            }),
             process: 1,
             exec_id: None,
             locks: Vec::new(),

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{
-    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
-};
+use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::protocol::pack::{Reader, Writer};
@@ -49,15 +47,14 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
     SessionSettings {
         command: Command::Backup,
         stanza: Some("demo".to_owned()),
-        remote_type: RemoteType::Repo,
-        repository: Repository {
+        storage: Storage::Repository(Repository {
             key: 1,
             path: base.to_owned(),
             kind: RepositoryKind::Posix,
             cipher: CipherType::None,
             cipher_pass: None,
             own_pass: None,
-        },
+        }),
         process: 1,
         exec_id: Some("1-test".to_owned()),
         locks: Vec::new(),
@@ -166,7 +163,10 @@ impl Talk {
     fn connected(release: &str, granted: Granted, limits: Limits, options: Options) -> Self {
         let now = Instant::now();
         let release = Release::find(release).expect("the release is known");
-        let base = granted.settings.repository.path.clone();
+        let base = match &granted.settings.storage {
+            Storage::Repository(repository) => repository.path.clone(),
+            Storage::Cluster(cluster) => cluster.path.clone(),
+        };
         let authority = Rc::new(granted);
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, authority, limits, now);

@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{
-    CipherType, Command, Protection, RemoteType, Repository, RepositoryKind, Role, SessionSettings,
-};
+use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::disk::{Disk, Ticket};
@@ -63,15 +61,14 @@ impl Authority for Grant {
         let settings = SessionSettings {
             command: Command::ArchivePush,
             stanza: Some("demo".to_owned()),
-            remote_type: RemoteType::Repo,
-            repository: Repository {
+            storage: Storage::Repository(Repository {
                 key: 1,
                 path: self.repository.join("repo"),
                 kind: RepositoryKind::Posix,
                 cipher: CipherType::None,
                 cipher_pass: None,
                 own_pass: None,
-            },
+            }),
             process: 0,
             exec_id: Some("1-simulation".to_owned()),
             locks: self.locks.clone(),

@@ -1,5 +1,6 @@
 //! Tests that need several parts of the configuration together.
 
+mod cluster;
 mod files;
 mod properties;
 mod server;

@@ -44,7 +44,7 @@ proptest! {
         }
         if let Ok(session) = parse_session(&files, &environment(&[]), &loaded.server, release, &params) {
             prop_assert!(session.locks.iter().all(|name| !name.contains('/')));
-            prop_assert_eq!(session.repository.path.as_path(), Path::new("/var/lib/pgbackrest"));
+            prop_assert_eq!(session.repository().unwrap().path.as_path(), Path::new("/var/lib/pgbackrest"));
             let _ = session.option_json(&["repo1-cipher-type", "db-timeout"]);
         }
     }

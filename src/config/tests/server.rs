@@ -181,7 +181,7 @@ fn our_own_settings_arrive() {
         "repohostd.conf",
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
-         end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
+         allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
          status-socket=/run/x.sock\nrole=reader\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
@@ -201,6 +201,7 @@ fn our_own_settings_arrive() {
         connection_max: 7,
         connection_max_per_address: Some(3),
         allow_client_config: strings(&["/a", "/b", "/c"]),
+        allow_client_pg_path: strings(&["/p"]),
         allow_client_repository: strings(&["/r"]),
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
@@ -208,7 +209,7 @@ fn our_own_settings_arrive() {
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 23), pin("db2.example", "2.45", 23)],
+        clients: vec![pin("db1.example", "2.45", 24), pin("db2.example", "2.45", 24)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -223,9 +224,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(27),
+            place: place(28),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 29)],
+        declared: vec![pin("2.61.0", "2.60.0", 30)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -239,7 +240,7 @@ fn a_typo_in_our_own_file_is_found() {
             "[global]\n\ndrain-timout=1",
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
-             allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
+             allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
              end-revoked-sessions, handshake-timeout, history-path, info-history, listing-memory-max, memory-max, \
              min-age, opaque-info, release, releases, role, state-path, status-socket.",
         ),
@@ -280,8 +281,8 @@ fn a_typo_in_our_own_file_is_found() {
         (
             "[client:a]\nrole=owner",
             Code::OptionInvalidValue,
-            "'owner' is not valid for 'role' option\nHINT: see '$/repohostd.conf:2'.\nHINT: roles are reader, archiver, \
-             backup, admin.",
+            "'owner' is not valid for 'role' option\nHINT: see '$/repohostd.conf:2'.\nHINT: roles are pg-reader, \
+             reader, archiver, backup, admin.",
         ),
         ("[client:a]\nstanza= , ", Code::OptionInvalidValue, "option 'stanza' must have a value"),
         ("[global]\nmin-age=11000d", Code::OptionInvalidValue, "'11000d' is out of range for 'min-age' option"),

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, NEWEST, Site, assert_error, environment, strings};
-use crate::config::{CipherType, Command, RemoteType, RepositoryKind, SessionSettings, parse_session};
+use crate::config::{CipherType, Command, RepositoryKind, SessionSettings, parse_session};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
 use crate::protocol::release::Release;
@@ -120,8 +120,9 @@ fn what_real_clients_send_is_understood() {
         assert_eq!(session.locks, locks, "{release} {list}");
         assert_eq!(session.stanza.as_deref(), Some("demo"));
         assert_eq!(session.exec_id.as_deref(), Some("24620-16c4f865"));
-        assert_eq!((session.remote_type, session.lock_path.as_path()), (RemoteType::Repo, Path::new("/lock")));
-        assert_eq!((session.repository.key, session.repository.path.as_path()), (1, Path::new("/repo")));
+        assert_eq!(session.lock_path, Path::new("/lock"));
+        let repository = session.repository().unwrap();
+        assert_eq!((repository.key, repository.path.as_path()), (1, Path::new("/repo")));
     }
 }
 
@@ -197,11 +198,6 @@ fn a_wrong_session_is_refused_in_the_originals_words() {
     let error =
         parse_on(&site(), NEWEST, &["--process=0", "--repo=2", "--remote-type=repo", "info:remote"]).unwrap_err();
     assert_error(&error, Code::OptionInvalidValue, "key '2' is not valid for 'repo' option");
-    let error =
-        parse_on(&site(), NEWEST, &["--process=0", "--remote-type=pg", "--stanza=demo", "backup:remote"]).unwrap_err();
-    let expected =
-        "'pg' is not allowed for 'remote-type' option because this server does not serve a PostgreSQL host yet";
-    assert_error(&error, Code::OptionInvalidValue, expected);
     let error = parse_on(&site(), NEWEST, &["--stanza=a\0b", "info:remote"]).unwrap_err();
     assert_eq!(error.code, Code::Format);
 }
@@ -280,7 +276,8 @@ fn commands_lock_as_their_release_does() {
 #[test]
 fn a_clients_path_is_used_only_when_the_administrator_agrees() {
     let site = site();
-    let path = |extra: &[&str]| run(&site, extra, "info:remote").map(|session| session.repository.path);
+    let path =
+        |extra: &[&str]| run(&site, extra, "info:remote").map(|session| session.repository().unwrap().path.clone());
     assert_eq!(path(&["--repo1-path=/repo/"]).unwrap(), Path::new("/repo"));
     let expected = site.filled(
         "'/etc' is not allowed for 'repo1-path' option because the repository host uses '/repo'\n\
@@ -300,14 +297,17 @@ fn a_clients_path_is_used_only_when_the_administrator_agrees() {
     assert!(second("--repo2-path=/var/lib/pgbackrest").is_ok());
 
     site.write("repohostd.conf", "[global]\nallow-client-repository=/etc/\n");
-    assert_eq!(run(&site, &["--repo1-path=/etc"], "info:remote").unwrap().repository.path, Path::new("/etc"));
+    assert_eq!(
+        run(&site, &["--repo1-path=/etc"], "info:remote").unwrap().repository().unwrap().path,
+        Path::new("/etc")
+    );
 }
 
 #[test]
 fn values_with_spaces_arrive_without_the_clients_quotes() {
     let site = Site::new(&format!("{MINIMAL}repo1-path=/sp ace\n"));
     let session = run(&site, &["--repo1-path=\"/sp ace\""], "info:remote").unwrap();
-    assert_eq!(session.repository.path, Path::new("/sp ace"));
+    assert_eq!(session.repository().unwrap().path, Path::new("/sp ace"));
 }
 
 #[test]
@@ -321,7 +321,11 @@ fn a_clients_configuration_file_is_used_only_when_the_administrator_agrees() {
         &["--config-include-path=$/conf.d"],
         &["--config=$/pgbackrest.conf", "--config-path=$", "--config-include-path=$/conf.d"],
     ] {
-        assert_eq!(run(&site, extra, "info:remote").unwrap().repository.path, Path::new("/repo"), "{extra:?}");
+        assert_eq!(
+            run(&site, extra, "info:remote").unwrap().repository().unwrap().path,
+            Path::new("/repo"),
+            "{extra:?}"
+        );
     }
     for (extra, option) in [
         ("--config=$/other/pgbackrest.conf", "config"),
@@ -337,7 +341,7 @@ fn a_clients_configuration_file_is_used_only_when_the_administrator_agrees() {
     site.write("repohostd.conf", &site.filled("[global]\nallow-client-config=$/other/pgbackrest.conf,$/other\n"));
     for extra in ["--config=$/other/pgbackrest.conf", "--config-path=$/other"] {
         let session = run(&site, &[extra], "info:remote").unwrap();
-        assert_eq!(session.repository.path, Path::new("/elsewhere"), "{extra}");
+        assert_eq!(session.repository().unwrap().path, Path::new("/elsewhere"), "{extra}");
     }
 }
 
@@ -347,10 +351,10 @@ fn the_servers_own_file_holds_for_its_sessions() {
     site.write("own.conf", &format!("{MINIMAL}repo1-path=/right\n"));
     let params = ["--process=0", "--remote-type=repo", "--repo=1", "info:remote"];
     let session = parse_with(&site, &["--config=$/own.conf"], &[], NEWEST, &params).unwrap();
-    assert_eq!(session.repository.path, Path::new("/right"));
+    assert_eq!(session.repository().unwrap().path, Path::new("/right"));
     let variables = [("PGBACKREST_REPO1_PATH", "/environment")];
     let session = parse_with(&site, &["--config=$/own.conf"], &variables, NEWEST, &params).unwrap();
-    assert_eq!(session.repository.path, Path::new("/environment"));
+    assert_eq!(session.repository().unwrap().path, Path::new("/environment"));
 }
 
 #[test]
@@ -362,8 +366,10 @@ fn sections_of_stanza_and_command_hold_for_a_session() {
         let stanza = format!("--stanza={stanza}");
         parse_on(&site, NEWEST, &["--process=0", "--remote-type=repo", "--repo=1", &stanza, command])
             .unwrap()
-            .repository
+            .repository()
+            .unwrap()
             .path
+            .clone()
     };
     assert_eq!(path("info:remote", "demo"), Path::new("/1"));
     assert_eq!(path("verify:remote", "demo"), Path::new("/2"));
@@ -375,12 +381,12 @@ fn sections_of_stanza_and_command_hold_for_a_session() {
 fn only_the_selected_repository_must_be_complete() {
     let main = format!("{MINIMAL}repo1-path=/one\nrepo2-type=s3\nrepo3-type=cifs\nrepo3-path=/three\n");
     let session = run(&Site::new(&main), &[], "info:remote").unwrap();
-    assert_eq!(session.repository.path, Path::new("/one"));
+    assert_eq!(session.repository().unwrap().path, Path::new("/one"));
     let select = |key: &str| {
         let repo = format!("--repo={key}");
         parse_on(&Site::new(&main), NEWEST, &["--process=0", "--remote-type=repo", &repo, "info:remote"])
     };
-    let three = select("3").unwrap().repository;
+    let three = select("3").unwrap().repository().unwrap().clone();
     assert_eq!((three.key, three.kind, three.path.as_path()), (3, RepositoryKind::Cifs, Path::new("/three")));
     assert_error(
         &select("2").unwrap_err(),
@@ -395,9 +401,10 @@ fn only_the_selected_repository_must_be_complete() {
 #[test]
 fn the_first_repository_is_the_default_one() {
     let site = Site::new(&format!("{MINIMAL}repo5-path=/five\nrepo4-retention-full=3\n"));
-    let repository = parse_on(&site, NEWEST, &["--process=0", "--remote-type=repo", "info:remote"]).unwrap().repository;
+    let repository = parse_on(&site, NEWEST, &["--process=0", "--remote-type=repo", "info:remote"]);
+    let repository = repository.unwrap().repository().unwrap().clone();
     assert_eq!((repository.key, repository.path.as_path()), (5, Path::new("/five")));
-    let repository = run(&Site::new(MINIMAL), &[], "info:remote").unwrap().repository;
+    let repository = run(&Site::new(MINIMAL), &[], "info:remote").unwrap().repository().unwrap().clone();
     assert_eq!((repository.key, repository.path.as_path()), (1, Path::new("/var/lib/pgbackrest")));
 }
 
@@ -407,8 +414,8 @@ fn the_cipher_of_the_repository_is_answered_and_no_other_secret() {
         "{MINIMAL}repo1-path=/r\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=pa\"ss\nrepo2-path=/b\n"
     ));
     let session = run(&site, &[], "info:remote").unwrap();
-    assert_eq!(session.repository.cipher, CipherType::Aes256Cbc);
-    assert_eq!(session.repository.cipher_pass, Some(Secret(b"pa\"ss".to_vec())));
+    assert_eq!(session.repository().unwrap().cipher, CipherType::Aes256Cbc);
+    assert_eq!(session.repository().unwrap().cipher_pass, Some(Secret(b"pa\"ss".to_vec())));
     assert!(!format!("{session:?}").contains("ss\\"));
     let json = |names: &[&str]| session.option_json(names);
     let both = json(&["repo1-cipher-type", "repo1-cipher-pass"]).unwrap();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::location::{Location, RelativePath, Root};
+use crate::disk::location::{Links, Location, RelativePath, Root};
 use crate::disk::{Completion, Failure, File, Operation, Outcome, Over, Removal};
 
 /// A request: one operation, on one root if it names places.
@@ -111,7 +111,7 @@ pub(super) fn encode<'a>(
     let mut files: [Option<&'a File>; 2] = [None, None];
     let mut place = |at: &'a Location| {
         root = Some(&at.root);
-        (at.path.as_str(), at.without_links)
+        (at.path.as_str(), at.links == Links::Never)
     };
     let work = match operation {
         Operation::OpenWrite { at, mode, fresh } => Work::OpenWrite { at: place(at), mode: *mode, fresh: *fresh },
@@ -176,7 +176,7 @@ pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Task> 
     };
     let place = |(path, without_links): Place<'_>| {
         let location = Location::new(Rc::clone(root.as_ref()?), RelativePath::new(path)?);
-        Some(Location { without_links, ..location })
+        Some(if without_links { location.without_links() } else { location })
     };
     let mut file = || descriptors.next().map(|descriptor| File(Rc::new(descriptor)));
     Some(Task::Operation(match work {

@@ -51,7 +51,7 @@ fn scene() -> (TempDir, Rc<Root>) {
     (base, root)
 }
 
-fn read_text(disk: &mut Tried, at: Location) -> Result<String, Errno> {
+pub(super) fn read_text(disk: &mut Tried, at: Location) -> Result<String, Errno> {
     let file = match run(disk, Operation::OpenRead { at }) {
         Ok(Outcome::File(file)) => file,
         other => return Err(errno(other)),

@@ -5,6 +5,7 @@ mod confinement;
 mod files;
 mod helping;
 mod locks;
+mod owned_links;
 mod scrambling;
 mod trees;
 

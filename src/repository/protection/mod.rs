@@ -104,6 +104,12 @@ impl Measures {
     pub fn of_nobody() -> Self {
         Self { role: Role::Reader, min_age: Duration::ZERO, keys: Rc::default(), opaque_info: false, versions: None }
     }
+
+    /// For a cluster, where there is nothing to protect because nothing is ever written.
+    #[must_use]
+    pub fn of_cluster() -> Self {
+        Self { role: Role::PgReader, ..Self::of_nobody() }
+    }
 }
 
 /// The protection that a session is under.

@@ -26,6 +26,9 @@ impl Rule {
     #[must_use]
     pub fn of(role: Role, area: Area, part: Part<'_>, access: Access) -> Self {
         let least = |least: Role, rule: Self| if role >= least { rule } else { Self::Needs(least) };
+        if role < Role::Reader {
+            return Self::Needs(Role::Reader);
+        }
         if role == Role::Admin || matches!(access, Access::Look | Access::Read) {
             return Self::Allowed;
         }
