@@ -2,6 +2,7 @@
 //! client may reach, and a connection that stays usable whatever fails.
 
 mod bounds;
+mod cluster;
 mod errors;
 mod reach;
 mod roles;

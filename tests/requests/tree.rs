@@ -17,8 +17,10 @@ pub(crate) fn contents(base: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         } else if metadata.is_symlink() {
             let target = fs::read_link(&path).expect("a link can be read");
             [b"a link to ", target.as_os_str().as_encoded_bytes()].concat()
-        } else {
+        } else if metadata.is_file() {
             fs::read(&path).expect("a file can be read")
+        } else {
+            b"a special file".to_vec()
         };
         found.insert(path.strip_prefix(base).expect("it is below").to_owned(), content);
     }

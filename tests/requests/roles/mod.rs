@@ -59,7 +59,7 @@ fn repository() -> tempfile::TempDir {
 /// A session of stanza `demo` of the command that the role is for.
 fn session(release: &str, base: &Path, role: Role, by_component: bool) -> Conversation {
     let command = match role {
-        Role::Reader => Command::Restore,
+        Role::PgReader | Role::Reader => Command::Restore,
         Role::Archiver => Command::ArchivePush,
         Role::Backup => Command::Backup,
         Role::Admin => Command::Expire,
