@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -55,6 +55,11 @@ impl Cluster {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("its mode can be set");
         let sockets = workspace.directory(&format!("{name}/run"));
         Self { path, workspace: Arc::clone(workspace), sockets, process: None }
+    }
+
+    /// The directory of its socket.
+    pub(crate) fn sockets(&self) -> &Path {
+        &self.sockets
     }
 
     /// Starts the cluster; returns when it takes queries and has left recovery.

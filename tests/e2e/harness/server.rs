@@ -1,4 +1,4 @@
-//! The repository host: our server, or the original one in its place.
+//! A host with a server, a repository host unless it says otherwise: ours, or the original in its place.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,8 +33,11 @@ pub(crate) struct Server {
     pub(crate) own_config: Config,
     /// What the server finds in its environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Whether it is the original server.
+    pub(crate) is_original: bool,
     /// Whether the kernel acts as one that does not know `openat2`.
     pub(crate) without_openat2: bool,
+    name: String,
     process: Option<Process>,
     log: String,
 }
@@ -42,8 +45,13 @@ pub(crate) struct Server {
 impl Server {
     /// Prepares a host that lets `pgbackrest-client` use every stanza.
     pub(crate) fn new(workspace: &Arc<Workspace>, release: &str) -> Self {
-        for name in ["server/repository", "server/lock", "server/log"] {
-            workspace.directory(name);
+        Self::named(workspace, release, "server")
+    }
+
+    /// As [`Server::new`], in a directory of this name.
+    pub(crate) fn named(workspace: &Arc<Workspace>, release: &str, name: &str) -> Self {
+        for directory in ["repository", "lock", "log"] {
+            workspace.directory(&format!("{name}/{directory}"));
         }
         let mut server = Self {
             workspace: Arc::clone(workspace),
@@ -53,14 +61,16 @@ impl Server {
             config: Config::default(),
             own_config: Config::default(),
             environment: Vec::new(),
+            is_original: original(),
             without_openat2: false,
+            name: name.to_owned(),
             process: None,
             log: String::new(),
         };
         let certificates = Certificates::shared();
-        workspace.file("server/ca.crt", 0o644, &certificates.authority.certificate);
+        server.write_authority(&certificates.authority.certificate);
         server.write_identity(&certificates.server);
-        let here = workspace.path().join("server").display().to_string();
+        let here = workspace.path().join(name).display().to_string();
         let port = server.port.to_string();
         for (key, value) in [
             ("repo1-path", format!("{here}/repository")),
@@ -80,8 +90,8 @@ impl Server {
 
     /// Replaces the files of the server's key and certificate.
     pub(crate) fn write_identity(&self, identity: &Identity) {
-        self.workspace.file("server/server.crt", 0o644, &identity.certificate);
-        self.workspace.file("server/server.key", 0o600, &identity.key);
+        self.file("server.crt", 0o644, &identity.certificate);
+        self.file("server.key", 0o600, &identity.key);
     }
 
     /// Where the repository is.
@@ -98,7 +108,12 @@ impl Server {
 
     /// A path of this host.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.workspace.path().join("server").join(name)
+        self.workspace.path().join(&self.name).join(name)
+    }
+
+    /// Writes a file of this host.
+    pub(crate) fn file(&self, name: &str, mode: u32, text: &str) -> PathBuf {
+        self.workspace.file(&format!("{}/{name}", self.name), mode, text)
     }
 
     /// Writes the configuration and starts the server; returns when it accepts connections.
@@ -113,7 +128,7 @@ impl Server {
         assert!(self.process.is_none(), "the server runs already");
         self.write_config();
         let config = self.path("pgbackrest.conf");
-        let mut command = if original() {
+        let mut command = if self.is_original {
             let mut command = self.workspace.command(peer(&self.release));
             // its sessions do not know a --config of its command line
             command.env("PGBACKREST_CONFIG", &config).arg("server");
@@ -136,7 +151,7 @@ impl Server {
             command
         };
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        self.process = Some(self.workspace.spawn("server", command));
+        self.process = Some(self.workspace.spawn(&self.name, command));
     }
 
     /// Waits until the server accepts connections at an address.
@@ -152,8 +167,9 @@ impl Server {
 
     /// Writes `pgbackrest.conf` and `repohostd.conf`.
     pub(crate) fn write_config(&self) {
-        self.workspace.update("server/pgbackrest.conf", 0o640, &self.config.text());
-        self.workspace.update("server/repohostd.conf", 0o640, &self.own_config.text());
+        for (name, text) in [("pgbackrest.conf", self.config.text()), ("repohostd.conf", self.own_config.text())] {
+            self.workspace.update(&format!("{}/{name}", self.name), 0o640, &text);
+        }
     }
 
     /// Writes the configuration and has the server read it again; returns when it says that it has.
@@ -242,7 +258,7 @@ impl Server {
 
     /// Writes the CA file that clients are checked with.
     pub(crate) fn write_authority(&self, certificates: &str) {
-        self.workspace.file("server/ca.crt", 0o644, certificates);
+        self.file("ca.crt", 0o644, certificates);
     }
 
     /// Our server at a place that the tests' user can reach, wherever the source tree is.
