@@ -92,6 +92,11 @@ fn text(client: &str, grant: &Grant, own: &OwnSettings, names: &[String]) -> Res
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(out, "client '{client}' has role '{}' in {reach}", role.name());
+    let clusters = "in each cluster of this host, as pg-reader: read\n";
+    if role == Role::PgReader {
+        let _ = write!(out, "in each repository: nothing\n{clusters}");
+        return Ok(out);
+    }
     let _ = writeln!(out, "commands: {}", commands.join(", "));
     let locks = role.lock_types();
     let _ = writeln!(out, "locks: {}", if locks.is_empty() { "none".to_owned() } else { locks.join(", ") });
@@ -105,6 +110,7 @@ fn text(client: &str, grant: &Grant, own: &OwnSettings, names: &[String]) -> Res
         }
         let _ = writeln!(out, "  anything else: {}", if all { "read" } else { "nothing" });
     }
+    out.push_str(clusters);
     if !own.protection.min_age.is_zero() {
         let _ = writeln!(
             out,
@@ -175,6 +181,11 @@ mod tests {
         let reader = ask(&own(Role::Reader, Some(&["demo"])), "*").unwrap();
         assert!(reader.starts_with("client 'pg1' has role 'reader' in stanza demo\n"), "{reader}");
         assert!(reader.contains("\nlocks: none\n") && !reader.contains("write") && !reader.contains("add"), "{reader}");
+        let pg_reader = ask(&own(Role::PgReader, None), "demo").unwrap();
+        let expected = "client 'pg1' has role 'pg-reader' in stanza demo\nin each repository: nothing\nin each cluster of \
+                        this host, as pg-reader: read\n";
+        assert_eq!(pg_reader, expected);
+        assert!(reader.contains("\nin each cluster of this host, as pg-reader: read\n"), "{reader}");
         let protection = Protection { min_age: std::time::Duration::from_secs(7), ..Protection::default() };
         let admin = ask(&OwnSettings { protection, ..OwnSettings::default() }, "demo,other").unwrap();
         assert!(admin.contains("in stanza demo, other\n") && admin.contains("min-age of 7 s"), "{admin}");

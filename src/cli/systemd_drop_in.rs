@@ -2,8 +2,9 @@
 //! service reaches what the configuration names.
 //!
 //! The unit as shipped runs as a user of its own and may write where pgBackRest's defaults are. A
-//! host whose repository lies elsewhere or belongs to somebody else needs a drop-in, which is derived
-//! here from the effective configuration and the repository's owner. The same text comes from an
+//! host whose repository lies elsewhere or belongs to somebody else needs a drop-in, and so does one with a
+//! cluster, which its owner alone can read. It is derived here from the effective configuration and the owner of
+//! what is served. The same text comes from an
 //! administrator's call and from the check at start, because neither looks at who asks.
 
 use std::fmt::Write as _;
@@ -40,7 +41,7 @@ const INTRODUCTION: &str = "# /etc/systemd/system/repohostd.service.d/site.conf,
                             # systemctl daemon-reload && systemctl restart repohostd\n";
 
 /// print the drop-in that the systemd unit needs on this host (user, writable paths, capabilities),
-/// by the effective configuration and the owner of the repository; takes the options of 'serve'.
+/// by the effective configuration and the owner of the repository or the cluster; takes the options of 'serve'.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "systemd-drop-in")]
 pub struct SystemdDropIn {}
@@ -150,9 +151,11 @@ impl Needs {
                 unique.push(path);
             }
         }
-        // The key is the next best witness of who serves where there is no repository yet.
+        // The key is the next best witness of who serves where there is neither a repository nor a cluster yet.
         let key = paths(values(&|name| name == "tls-server-key-file"));
-        let user = repositories.iter().chain(&key).find_map(|path| owner(path));
+        let clusters = clusters(described);
+        let clusters = clusters.iter().filter(|path| !is_missing(path));
+        let user = repositories.iter().chain(clusters).chain(&key).find_map(|path| owner(path));
         Self {
             arguments: vec![],
             user,
@@ -208,6 +211,22 @@ impl Needs {
         };
         write.or_else(read)
     }
+}
+
+/// The data directories of this host's clusters, which their owner alone can read.
+fn clusters(described: &[Described]) -> Vec<PathBuf> {
+    let said = |name: String, value: Option<&str>| {
+        described.iter().any(|(other, text, _)| *other == name && value.is_none_or(|value| value == text))
+    };
+    let paths = described.iter().filter_map(|(name, path, _)| {
+        let bare = name.rsplit(' ').next().filter(|bare| is_indexed(bare, "pg", "-path"))?;
+        let prefix = name.strip_suffix(bare)?;
+        let key = bare.strip_suffix("-path")?;
+        let is_elsewhere =
+            said(format!("{prefix}{key}-host"), None) && !said(format!("{prefix}{key}-local"), Some("y"));
+        (!is_elsewhere).then(|| PathBuf::from(path))
+    });
+    paths.collect()
 }
 
 /// Whether `name` is `<group>N<rest>`.
@@ -282,6 +301,23 @@ mod tests {
     fn a_repository_of_somebody_else_is_served_as_its_owner() {
         let needs = Needs::by(&rows(&USUAL), &mut |path| path.starts_with("/var/lib").then(|| "postgres".to_owned()));
         assert_eq!(needs.text(), format!("{INTRODUCTION}[Service]\nUser=postgres\n"));
+    }
+
+    #[test]
+    fn a_postgresql_host_is_served_as_the_owner_of_its_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = directory.path().to_str().unwrap();
+        let settings = [
+            ("log-level-file", "off"),
+            ("tls-server-key-file", "/nonexistent/server.key"),
+            ("repo1-host", "repository"),
+            ("[demo] pg1-path", cluster),
+        ];
+        let mut user = |path: &Path| Some(if path == directory.path() { "postgres" } else { "key" }.to_owned());
+        assert_eq!(Needs::by(&rows(&settings), &mut user).text(), format!("{INTRODUCTION}[Service]\nUser=postgres\n"));
+        let mut elsewhere = settings.to_vec();
+        elsewhere.push(("[demo] pg1-host", "database"));
+        assert_eq!(Needs::by(&rows(&elsewhere), &mut user).user.as_deref(), Some("key"));
     }
 
     #[test]

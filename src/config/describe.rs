@@ -1,6 +1,7 @@
 //! The effective configuration with the source of each value, for an administrator.
 
 use super::Environment;
+use super::cluster::WHERE_OPTIONS;
 use super::definitions::{self, Definition, Section};
 use super::files::{Files, Search};
 use super::own::OwnSettings;
@@ -8,7 +9,8 @@ use super::server::{COMMAND, Sources};
 use super::settings::{self, Scope, Setting, Settings};
 use crate::protocol::error::Result;
 
-/// What a session takes is shown as a backup would see it: that command knows all these options.
+/// What a session takes is shown as a backup would see it: that command knows all these options. What is on another
+/// host is shown too.
 const SESSION_COMMAND: &str = "backup";
 const REDACTED: &str = "<redacted>";
 
@@ -49,8 +51,11 @@ pub(super) fn stanzas(files: &Files) -> Vec<String> {
 }
 
 pub(super) fn session_settings(files: &Files, environment: &Environment, stanza: Option<&str>) -> Result<Settings> {
-    let takes =
-        |definition: &Definition| definition.known_to(SESSION_COMMAND) && definition.section != Section::CommandLine;
+    let takes = |definition: &Definition| {
+        definition.known_to(SESSION_COMMAND) && definition.section != Section::CommandLine
+            || WHERE_OPTIONS.contains(&definition.name)
+            || definition.name == "repo-host"
+    };
     let scope = Scope { command: SESSION_COMMAND, stanza, takes: &takes };
     let mut settings = Settings::default();
     settings::add_environment(&mut settings, environment, &scope, &mut vec![])?;

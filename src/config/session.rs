@@ -287,7 +287,8 @@ impl Parts<'_> {
             return Ok(wanted);
         }
         let option = format!("repo{key}-path");
-        Err(self.refused(&option, &wanted, &ours, &self.files.main_or_default(), "allow-client-repository"))
+        let refusal = Refusal { host: "repository", option: &option, wanted: &wanted, ours: &ours };
+        Err(refusal.error(self.server, &self.files.main_or_default(), "allow-client-repository"))
     }
 
     /// The cluster that the client asks for, if it is the stanza's on this host.
@@ -325,7 +326,7 @@ impl Parts<'_> {
             let ours = Take(&self.configured).path("lock-path")?;
             if wanted != ours {
                 return Err(invalid_value(format!(
-                    "'{}' is not allowed for 'lock-path' option\nHINT: the lock path of this repository host is '{}'.",
+                    "'{}' is not allowed for 'lock-path' option\nHINT: the lock path of this host is '{}'.",
                     wanted.display(),
                     ours.display()
                 )));
@@ -388,10 +389,6 @@ impl Parts<'_> {
         }
         Ok((value::duration(protocol), value::duration(database)))
     }
-
-    fn refused(&self, option: &str, wanted: &str, ours: &str, file: &Path, remedy: &str) -> Error {
-        refused(self.server, option, wanted, ours, file, remedy)
-    }
 }
 
 /// The command at the end of the client's list.
@@ -413,6 +410,11 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     let directory = search.config_path.clone().or_else(|| main.parent().map(Path::to_owned)).unwrap_or_default();
     let include = files.include_directory().unwrap_or_default();
     let ours = [("config", &main), ("config-path", &directory), ("config-include-path", &include)];
+    let is_pg = client.texts("remote-type", 1).is_some_and(|setting| setting.texts.iter().any(|text| text == "pg"));
+    let host = if is_pg { "PostgreSQL" } else { "repository" };
+    let refusal = |option: &str, wanted: &str, ours: &str| {
+        Refusal { host, option, wanted, ours }.error(server, &main, "allow-client-config")
+    };
     let mut wanted = [None, None, None];
     let mut differs = false;
     for ((option, ours), wanted) in ours.into_iter().zip(&mut wanted) {
@@ -420,11 +422,11 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
         let shown = ours.to_string_lossy();
         let text = setting.texts.first().map_or("", String::as_str);
         if setting.negated {
-            return Err(refused(server, option, "", &shown, &main, "allow-client-config"));
+            return Err(refusal(option, "", &shown));
         }
         if without_slash(text) != without_slash(&shown) {
             if !is_listed(&server.own.allow_client_config, text) {
-                return Err(refused(server, option, text, &shown, &main, "allow-client-config"));
+                return Err(refusal(option, text, &shown));
             }
             differs = true;
         }
@@ -438,15 +440,27 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     Files::load_for_client(&search).map(Some)
 }
 
-/// An error for a value that the administrator did not allow clients to choose.
-fn refused(server: &ServerSettings, option: &str, wanted: &str, ours: &str, file: &Path, remedy: &str) -> Error {
-    invalid_value(format!(
-        "'{wanted}' is not allowed for '{option}' option because the repository host uses '{ours}'\n\
-         HINT: remove the option from the client, or set it to the value in '{}' of the repository host.\n\
-         HINT: to accept it from clients, add '{remedy}={wanted}' to '{}' of the repository host and reload.",
-        file.display(),
-        server.own_file.display()
-    ))
+/// A value that the administrator did not allow clients to choose.
+struct Refusal<'a> {
+    /// What kind of host this is for the client.
+    host: &'a str,
+    option: &'a str,
+    wanted: &'a str,
+    ours: &'a str,
+}
+
+impl Refusal<'_> {
+    /// The error that names the server's file, and what makes the value acceptable.
+    fn error(&self, server: &ServerSettings, file: &Path, remedy: &str) -> Error {
+        let Self { host, option, wanted, ours } = self;
+        invalid_value(format!(
+            "'{wanted}' is not allowed for '{option}' option because the {host} host uses '{ours}'\n\
+             HINT: remove the option from the client, or set it to the value in '{}' of the {host} host.\n\
+             HINT: to accept it from clients, add '{remedy}={wanted}' to '{}' of the {host} host and reload.",
+            file.display(),
+            server.own_file.display()
+        ))
+    }
 }
 
 pub(super) fn invalid_value(message: String) -> Error {

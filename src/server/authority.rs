@@ -303,6 +303,43 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_read_whatever_the_role_and_pg_readers_read_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let configured = configured(directory.path(), "[demo]\npg1-path=/pg\n");
+        let names = ["client".to_owned()];
+        let with = |role, stanzas: &[&str]| {
+            let stanzas = Some(stanzas.iter().map(|stanza| (*stanza).to_owned()).collect());
+            let mut server = configured.server.clone();
+            server.own.rights = vec![NamedRights { name: "client".to_owned(), role: Some(role), stanzas }];
+            let files = configured.held.borrow().files.clone();
+            Configured::new(server, files, Environment::default(), Rc::clone(&configured.policy))
+        };
+        let ask = |authority: &Configured, kind: &str, command: &str| {
+            let mut parameters = vec!["--pg1-path=/pg", "--process=0", "--stanza=demo", "--lock=demo-backup-1.lock"];
+            let kind = format!("--remote-type={kind}");
+            parameters.extend([kind.as_str(), command]);
+            let parameters: Vec<_> = parameters.into_iter().map(str::to_owned).collect();
+            let answer = authority.authorize(Release::newest(), &names, &parameters);
+            answer.map(|authorized| authorized.role).map_err(|refusal| refusal.error)
+        };
+        for role in [Role::PgReader, Role::Reader, Role::Archiver, Role::Backup, Role::Admin] {
+            let authority = with(role, &["demo"]);
+            for command in ["backup", "check", "stanza-create", "stanza-upgrade", "stanza-delete"] {
+                let command = format!("{command}:remote");
+                assert_eq!(ask(&authority, "pg", &command), Ok(Role::PgReader), "{role:?} {command}");
+            }
+            for command in ["restore:remote", "archive-get:remote", "archive-push:remote"] {
+                assert_eq!(ask(&authority, "pg", command).unwrap_err().code, Code::Access, "{role:?} {command}");
+            }
+            assert_eq!(ask(&with(role, &["other"]), "pg", "backup:remote").unwrap_err().message, "access denied");
+            assert!(authority.grants(&names, Some("demo"), Role::PgReader));
+        }
+        let error = ask(&with(Role::PgReader, &["demo"]), "repo", "restore:remote").unwrap_err();
+        assert!(error.message.contains("role 'pg-reader' may not run 'restore'"), "{error}");
+        assert!(error.message.contains("this needs role 'reader'"), "{error}");
+    }
+
+    #[test]
     fn a_changed_file_counts_without_a_reload_and_a_broken_one_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let authority = configured(directory.path(), "[demo]\npg1-path=/pg\n");

@@ -115,6 +115,10 @@ fn a_client_cannot_read_a_directory_that_is_not_its_stanzas_cluster_here() {
     assert_eq!(cluster(&both, &["--pg1-path=/pg3"]).unwrap().path, Path::new("/pg3"));
     assert!(refused(&both, "/x").message.contains("uses '/pg' and '/pg3' for stanza 'demo'"));
     assert!(refused(&both, "/pg2").message.contains("pg2-host"));
+    let error = cluster(&own, &["--pg1-path=/pg", "--config=/other.conf"]).unwrap_err();
+    let expected =
+        "'/other.conf' is not allowed for 'config' option because the PostgreSQL host uses '$/pgbackrest.conf'";
+    assert_error(&error, Code::OptionInvalidValue, &own.filled(expected));
     let error = ask(&own, NEWEST, &[], &["--pg1-path=/pg", "check:remote"]).unwrap_err();
     assert!(error.message.contains("no cluster of any stanza"), "{error}");
     let error = ask(&without, NEWEST, &[], &["--stanza=demo", "backup:remote"]).unwrap_err();
