@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use super::client::{Finished, First, Rows};
+use crate::protocol::database::Expected;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::pack::Writer;
 use crate::protocol::release::{DatabaseAnswers, Release};
 use crate::protocol::response::Payload;
-use crate::protocol::string_id::StringId;
 
 /// Types by their numbers in `pg_type`.
 const BOOL: u32 = 16;
@@ -26,37 +26,6 @@ const OID: u32 = 26;
 const TYPED: [u32; 7] = [BOOL, CHAR, NAME, INT8, INT4, TEXT, OID];
 /// Those that have one in JSON, where all numbers are alike.
 const UNTYPED: [u32; 8] = [BOOL, CHAR, NAME, INT8, INT2, INT4, TEXT, OID];
-
-/// What a client expects of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// Whatever comes.
-    Any,
-    /// One row with one column.
-    Column,
-    /// No rows, that is a command.
-    None,
-    /// One row.
-    Row,
-}
-
-impl Expected {
-    /// What `id` stands for.
-    #[must_use]
-    pub fn from_id(id: StringId) -> Option<Self> {
-        const ANY: StringId = StringId::new("any");
-        const COLUMN: StringId = StringId::new("column");
-        const NONE: StringId = StringId::new("none");
-        const ROW: StringId = StringId::new("row");
-        Some(match id {
-            ANY => Self::Any,
-            COLUMN => Self::Column,
-            NONE => Self::None,
-            ROW => Self::Row,
-            _ => return None,
-        })
-    }
-}
 
 /// A statement of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -163,10 +163,3 @@ fn a_statement_that_took_too_long_says_how_long() {
         assert!(fails(Finished::TooLong(7)).starts_with("[057]: unable to execute query 'select x': the answer"));
     }
 }
-
-#[test]
-fn names_of_expectations_are_those_of_the_wire() {
-    assert_eq!(Expected::from_id(StringId::new("column")), Some(Expected::Column));
-    assert_eq!(Expected::from_id(StringId::new("none")), Some(Expected::None));
-    assert_eq!(Expected::from_id(StringId::new("rows")), None);
-}

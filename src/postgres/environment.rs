@@ -3,6 +3,7 @@
 //! What libpq knows and this does not (service files, TLS, Kerberos) is an error that names the
 //! variable, since leaving it out could lead somewhere else or send a password in the clear.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -65,6 +66,16 @@ pub enum Address {
         /// What that means.
         address: SocketAddr,
     },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "socket \"{path}\""),
+            Self::Abstract(name) => write!(f, "socket \"@{name}\""),
+            Self::Tcp { address, .. } => write!(f, "{address}"),
+        }
+    }
 }
 
 impl Address {
@@ -133,6 +144,9 @@ impl Plan {
     /// The text that libpq would give, or what is wanted and not supported.
     pub fn new(settings: &Settings, system: &dyn System) -> Result<Self, String> {
         let environment = Environment(system);
+        if settings.port == 0 {
+            return Err("invalid port number: \"0\"".to_owned());
+        }
         environment.check_supported()?;
         let user = match environment.given(settings.user.as_ref(), "PGUSER") {
             Some(user) => user,
