@@ -16,6 +16,7 @@ pub mod config;
 pub mod disk;
 pub mod filter;
 pub mod observe;
+pub mod postgres;
 pub mod protocol;
 pub mod repository;
 pub mod server;

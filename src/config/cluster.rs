@@ -39,6 +39,8 @@ pub struct Cluster {
     pub database: String,
     /// `db-timeout`: how long one query may take.
     pub db_timeout: Duration,
+    /// `sql=any` of `repohostd.conf`: whether clients may send whatever statement they like.
+    pub any_statement: bool,
 }
 
 /// What the choice depends on.
@@ -96,6 +98,7 @@ impl Choice<'_> {
             user: text("pg-user")?,
             database: text("pg-database")?.unwrap_or_default(),
             db_timeout,
+            any_statement: self.server.own.any_statement,
         }))
     }
 

@@ -18,7 +18,7 @@ use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 21] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -37,6 +37,7 @@ const KNOWN: [&str; 20] = [
     "release",
     "releases",
     "role",
+    "sql",
     "state-path",
     "status-socket",
 ];
@@ -93,6 +94,9 @@ pub struct OwnSettings {
     /// `allow-client-pg-path=`: further clusters of this host that a client may ask for, of whatever
     /// stanza; a list. Default: empty.
     pub allow_client_pg_path: Vec<String>,
+    /// `sql=any`: whether clients may send any statement to the database of a cluster. Default:
+    /// `known`, those that pgBackRest's clients send.
+    pub any_statement: bool,
     /// `allow-client-repository=`: further repository paths that a client may ask for; a list.
     /// Default: empty.
     pub allow_client_repository: Vec<String>,
@@ -129,6 +133,7 @@ impl Default for OwnSettings {
             connection_max_per_address: None,
             allow_client_config: vec![],
             allow_client_pg_path: vec![],
+            any_statement: false,
             allow_client_repository: vec![],
             end_revoked_sessions: true,
             crl_file: None,
@@ -209,6 +214,7 @@ impl OwnSettings {
             "allow-client-config" => self.allow_client_config = list(),
             "allow-client-pg-path" => self.allow_client_pg_path = list(),
             "allow-client-repository" => self.allow_client_repository = list(),
+            "sql" => self.any_statement = one.any_statement()?,
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
@@ -301,6 +307,18 @@ impl Single<'_> {
             _ => {
                 let message = format!("boolean option '{}' must be 'y' or 'n'", self.key);
                 Err(self.error(Code::OptionInvalidValue, message))
+            }
+        }
+    }
+
+    fn any_statement(&self) -> Result<bool> {
+        match self.text()? {
+            "any" => Ok(true),
+            "known" => Ok(false),
+            text => {
+                let mut error = self.invalid(text);
+                error.message += "\nHINT: known, which is what pgbackrest clients send, or any.";
+                Err(error)
             }
         }
     }

@@ -42,6 +42,15 @@ pub enum HashLayout {
     Binary,
 }
 
+/// What the answer to a database statement looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseAnswers {
+    /// All rows as text in JSON, whatever they are; the client does not say what it expects (up to 2.38).
+    Json,
+    /// A pack of typed values; the client says whether it expects rows, a row, a value or none (2.39 on).
+    Typed,
+}
+
 /// What a lock file says of who holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockContents {
@@ -102,6 +111,12 @@ pub struct Release {
     pub check_needs_stanza: bool,
     /// Whether times are decimal seconds, without units.
     pub fractional_times: bool,
+    /// What the answers to database statements look like.
+    pub database_answers: DatabaseAnswers,
+    /// Whether a failed statement that should have no result is said to have one.
+    pub expects_no_result_first: bool,
+    /// Whether a connection to the database that is lost during a statement is called that.
+    pub explains_lost_connections: bool,
     /// Whether nobody has seen it: its announcement names no change on the wire, and that is all
     /// that is known.
     pub inferred: bool,
@@ -132,6 +147,9 @@ const V2_37: Release = Release {
     expire_locks: false,
     check_needs_stanza: true,
     fractional_times: true,
+    database_answers: DatabaseAnswers::Json,
+    expects_no_result_first: true,
+    explains_lost_connections: false,
     inferred: false,
 };
 const V2_38: Release = Release {
@@ -143,8 +161,13 @@ const V2_38: Release = Release {
     cifs_features: 1,
     ..V2_37
 };
-const V2_39: Release =
-    Release { version: "2.39", read_layout: ReadLayout::Offset, lock_contents: LockContents::Json, ..V2_38 };
+const V2_39: Release = Release {
+    version: "2.39",
+    read_layout: ReadLayout::Offset,
+    lock_contents: LockContents::Json,
+    database_answers: DatabaseAnswers::Typed,
+    ..V2_38
+};
 const V2_40: Release = Release { version: "2.40", hash_layout: HashLayout::TextResult, lists_itself: false, ..V2_39 };
 const V2_42: Release = Release { version: "2.42", hash_layout: HashLayout::Binary, makes_links: true, ..V2_40 };
 const V2_46: Release = Release { version: "2.46", tells_owners: true, ..V2_42 };
@@ -163,7 +186,13 @@ const V2_54_0: Release = Release {
     tells_version: true,
     ..V2_53
 };
-const V2_55_0: Release = Release { version: "2.55.0", backs_up_from_clients: true, expire_locks: true, ..V2_54_0 };
+const V2_55_0: Release = Release {
+    version: "2.55.0",
+    backs_up_from_clients: true,
+    expire_locks: true,
+    expects_no_result_first: false,
+    ..V2_54_0
+};
 const V2_56_0: Release = Release { version: "2.56.0", stanza_locks: &["archive", "backup", "restore"], ..V2_55_0 };
 const V2_57_0: Release = Release { version: "2.57.0", repository_features: 23, ..V2_56_0 };
 const V2_59_0: Release = Release {
@@ -172,6 +201,7 @@ const V2_59_0: Release = Release {
     repository_features: 151,
     cluster_features: 159,
     remove_error: "unable to remove file",
+    explains_lost_connections: true,
     ..V2_57_0
 };
 const V2_60_0: Release = Release {

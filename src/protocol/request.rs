@@ -1,5 +1,6 @@
 //! Requests and their parameters, typed (specification, section 4).
 
+use super::database::{self, DatabaseRequest};
 use super::error::{Error, Result};
 use super::filter::{FilterSpec, decode_filters};
 use super::framing::{Envelope, Framing, name};
@@ -146,6 +147,8 @@ pub enum Request {
     Close,
     /// Drops a session.
     Cancel,
+    /// About a connection to the database.
+    Database(DatabaseRequest),
 }
 
 const CONFIG: StringId = StringId::new("config");
@@ -204,6 +207,9 @@ impl Request {
                 name::PROCESS => return Err(Error::format("data of a write is not a single block").into()),
                 _ => return Err(Error::protocol(format!("unknown request type '{kind}'")).into()),
             });
+        }
+        if let Some(request) = database::decode(envelope, &mut reader, release)? {
+            return Ok(Self::Database(request));
         }
         let request = Self::decode_simple(command, &mut reader, release)?;
         if kind != name::PROCESS && !matches!(request, Self::Noop | Self::Config(_) | Self::Exit) {

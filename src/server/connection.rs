@@ -28,6 +28,7 @@ use mio::{Interest, Registry, Token};
 use rustls::ServerConnection;
 
 use super::authority::Authorities;
+use super::databases::Databases;
 use super::event_loop::ClientView;
 use super::event_loop::Rates;
 use super::greeting::Greeting;
@@ -43,7 +44,7 @@ use crate::disk::{Completion, Disk, Ticket};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
-use crate::session::{GRACE, Limits, Peer, Session, State};
+use crate::session::{DatabaseOutcome, GRACE, Limits, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
@@ -86,6 +87,7 @@ pub(super) struct Context<'a> {
     /// Buffers that are free for what a session does not take at once.
     pub(super) spare: &'a mut Vec<Vec<u8>>,
     pub(super) disk: &'a mut dyn Disk,
+    pub(super) databases: &'a mut Databases,
     pub(super) service: &'a Service,
     /// What clients taught about their releases.
     pub(super) learner: &'a mut Learner,
@@ -315,6 +317,13 @@ impl Connection {
         }
     }
 
+    /// What became of a request of the session to a database.
+    pub(super) fn complete_database(&mut self, now: Instant, id: u64, outcome: DatabaseOutcome) {
+        if let Some(session) = &mut self.session {
+            session.handle_database(now, id, outcome);
+        }
+    }
+
     /// The server wants the connection to end once the request in flight is done. One that has just been
     /// accepted gets a moment for its first request: it is an attempt that nobody has refused.
     pub(super) fn drain(&mut self, now: Instant, error: Error) {
@@ -391,6 +400,9 @@ impl Connection {
         }
         while let Some((operation, work)) = session.poll_disk() {
             cx.disk.submit(Ticket { session: self.key, operation }, work);
+        }
+        while let Some((id, action)) = session.poll_database() {
+            cx.databases.submit(cx.now, (self.key, id), action);
         }
         while let Some(event) = session.poll_event() {
             self.record.event(event);

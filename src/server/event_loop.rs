@@ -19,6 +19,7 @@ use slab::Slab;
 
 use super::clock::{Clock, Timer, Timers};
 use super::connection::{Connection, Context, Next, Service};
+use super::databases::{self, Databases};
 use super::listen::Listener;
 use super::releases::learner::Learner;
 use super::signals::{Meaning, Signals};
@@ -74,6 +75,7 @@ pub struct EventLoop {
     back_off: Duration,
     service: Service,
     disk: Box<dyn Disk>,
+    databases: Databases,
     connections: Slab<Box<Connection>>,
     per_address: HashMap<IpAddr, usize>,
     /// Connections in the order of their arrival, for as long as they may be without authorization.
@@ -115,6 +117,7 @@ impl EventLoop {
     pub fn new(service: Service, mut disk: Box<dyn Disk>) -> io::Result<Self> {
         let poll = Poll::new()?;
         disk.watch(poll.registry().try_clone()?, DISK);
+        let databases = Databases::new(poll.registry().try_clone()?);
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
@@ -127,6 +130,7 @@ impl EventLoop {
             back_off: BACK_OFF.0,
             service,
             disk,
+            databases,
             connections: Slab::new(),
             per_address: HashMap::new(),
             arrivals: VecDeque::new(),
@@ -266,6 +270,7 @@ impl EventLoop {
                 Token(token) if token >= DISK => self.disk.ready(token - DISK),
                 Token(token) if token >= status::TOKENS => self.status.note(),
                 Token(token) if token >= LISTENERS => note(&mut self.acceptable, token - LISTENERS),
+                Token(token) if token >= databases::TOKENS => self.databases.note(token - databases::TOKENS, event),
                 Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),
             }
         }
@@ -327,7 +332,9 @@ impl EventLoop {
 
     /// How long the poll may wait.
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.queue.is_empty() || (!self.acceptable.is_empty() && self.paused.is_none());
+        let busy = !self.queue.is_empty()
+            || (!self.acceptable.is_empty() && self.paused.is_none())
+            || self.databases.is_busy();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -336,6 +343,7 @@ impl EventLoop {
             .next()
             .into_iter()
             .chain(self.status.deadline())
+            .chain(self.databases.deadline())
             .min()
             .map(|at| at.saturating_duration_since(self.clock.now()));
         match (next, longest) {
@@ -452,13 +460,20 @@ impl EventLoop {
         self.complete();
     }
 
-    /// Hands completions of disk work to the sessions that asked for it.
+    /// Hands completions of disk work, and what databases answered, to the sessions that asked for it.
     fn complete(&mut self) {
         let now = self.clock.now();
         while let Some((ticket, completion)) = self.disk.complete() {
             // Sessions stay in the table until they have all completions, so this always finds one.
             if let Some(connection) = find(&mut self.connections, ticket.session) {
                 connection.complete(now, ticket.operation, completion);
+                enqueue(&mut self.queue, connection);
+            }
+        }
+        self.databases.advance(now);
+        while let Some(((key, id), outcome)) = self.databases.complete() {
+            if let Some(connection) = find(&mut self.connections, key) {
+                connection.complete_database(now, id, outcome);
                 enqueue(&mut self.queue, connection);
             }
         }
@@ -471,6 +486,7 @@ impl EventLoop {
             buffer: &mut self.buffer,
             spare: &mut self.spare,
             disk: &mut *self.disk,
+            databases: &mut self.databases,
             service: &self.service,
             learner: &mut self.learner,
             rates: &mut self.rates,
@@ -493,6 +509,7 @@ impl EventLoop {
         let Some(connection) = self.connections.try_remove(slot(key)) else { return };
         debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
         connection.log_end();
+        self.databases.forget(self.clock.now(), key);
         if connection.has_locked() {
             self.remember(connection.stanza().map(str::to_owned));
         }

@@ -6,6 +6,7 @@
 pub mod authority;
 mod clock;
 pub mod connection;
+mod databases;
 pub mod event_loop;
 mod greeting;
 mod hello;

@@ -11,13 +11,14 @@ use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
 use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
-use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
+use crate::repository::locks::Locks;
 use crate::repository::protection::{Guard, Measures};
 use crate::repository::read::ReadStream;
 use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
+use super::databases::{Databases, Pending};
 use super::memory::{SMALL, Share};
 use super::output::Output;
 use super::upload::Upload;
@@ -64,6 +65,8 @@ pub(super) enum Active {
     Discard,
     /// The stop files and locks that the first `noop` asks for.
     Locks(Box<Locks>),
+    /// What became of a request to the connection to a database that has this number.
+    Database(Pending, u64),
 }
 
 /// Where the bytes of a block go.
@@ -86,7 +89,8 @@ pub(super) enum Block {
 ///
 /// 1. [`Session::poll_disk`]: submit each operation; its completion comes back by
 ///    [`Session::handle_completion`], now or later. Operations outlive the connection: after
-///    [`Session::handle_disconnect`] a session still cleans up.
+///    [`Session::handle_disconnect`] a session still cleans up. [`Session::poll_database`]: the same for
+///    connections to a database, whose outcomes come back by [`Session::handle_database`].
 /// 2. [`Session::poll_output`] and [`Session::consume_output`]: bytes for the client.
 /// 3. [`Session::poll_work`]: when true, call [`Session::handle_work`] soon, after other sessions had
 ///    their turn; it does one bounded slice of work that only burns CPU.
@@ -110,6 +114,7 @@ pub struct Session {
     pub(super) view: View,
     pub(super) guard: Guard,
     pub(super) streams: Vec<(u64, Stream)>,
+    pub(super) databases: Databases,
     pub(super) active: Option<(Envelope, Active)>,
     pub(super) block: Option<Block>,
     /// The write whose data is the only thing that may come now, where data has messages of its own.
@@ -125,7 +130,7 @@ pub struct Session {
     pub(super) umask: u32,
     pub(super) locks: Vec<HeldLock>,
     /// Whether it holds or held locks.
-    locked: bool,
+    pub(super) locked: bool,
     operations: VecDeque<(u64, Operation)>,
     next_operation: u64,
     pub(super) outstanding: usize,
@@ -166,6 +171,7 @@ impl Session {
             view: View::new("", None),
             guard: Guard::new(Measures::of_nobody()),
             streams: Vec::new(),
+            databases: Databases::default(),
             active: None,
             block: None,
             upload: None,
@@ -290,6 +296,8 @@ impl Session {
                 self.take_step(envelope, step, Active::Stream);
             }
             Active::Discard => self.end_discard(envelope),
+            // It does not wait for the disk.
+            active @ Active::Database(..) => self.active = Some((envelope, active)),
             Active::Locks(mut locks) => {
                 let progress = locks.resume(completion);
                 self.take_lock_progress(envelope, progress, locks);
@@ -566,6 +574,9 @@ impl Session {
                 if self.upload.is_some() && !self.takes_data_request(envelope, &request) {
                     return;
                 }
+                if let Request::Database(request) = request {
+                    return self.begin_database(envelope, request);
+                }
                 match self.begin(envelope, request) {
                     Ok((step, active)) => self.take_step(envelope, Ok(step), active),
                     Err(error) => self.answer_error(envelope, error),
@@ -629,43 +640,13 @@ impl Session {
     }
 
     /// Answers a request with an error and ends the connection.
-    fn refuse(&mut self, session: u64, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, session: u64, refusal: Refusal) {
         self.counters.requests += 1;
         self.counters.errors += 1;
         self.counters.denied += u64::from(refusal.error.code == Code::Access);
         self.output.push(response::error(self.release.framing, session, &refusal.error));
         self.events.push_back(Event::Refused(refusal));
         self.close();
-    }
-
-    /// Answers the first `noop`, which takes the locks of a client's main process.
-    fn start(&mut self, envelope: Envelope, request: &Request) {
-        if *request != Request::Noop {
-            return self.fail(Error::format("noop expected"));
-        }
-        self.phase = Phase::Ready;
-        match self.settings.as_ref().and_then(|settings| lock_request(settings, self.release)) {
-            Some(request) => {
-                let (locks, operation) = Locks::begin(request);
-                self.submit(operation);
-                self.active = Some((envelope, Active::Locks(Box::new(locks))));
-            }
-            None => self.answer(envelope, Answer::null()),
-        }
-    }
-
-    fn take_lock_progress(&mut self, envelope: Envelope, progress: Result<LockProgress>, mut locks: Box<Locks>) {
-        self.locked |= !locks.held.is_empty();
-        if let Ok(LockProgress::Disk(operation)) = progress {
-            self.submit(operation);
-            self.active = Some((envelope, Active::Locks(locks)));
-            return;
-        }
-        self.locks.append(&mut locks.held);
-        match progress {
-            Ok(_) => self.answer(envelope, Answer::null()),
-            Err(error) => self.refuse(envelope.session, error.into()),
-        }
     }
 
     fn take_step(&mut self, envelope: Envelope, step: Result<Step>, active: Active) {
@@ -775,19 +756,4 @@ impl Session {
             Some(Block::Swallowed) | None => {}
         }
     }
-}
-
-/// The locks that a client's first `noop` takes, if its command locks where it works.
-fn lock_request(settings: &SessionSettings, release: &Release) -> Option<LockRequest> {
-    if settings.locks.is_empty() {
-        return None;
-    }
-    Some(LockRequest {
-        lock_path: settings.lock_path.to_string_lossy().into_owned(),
-        stanza: settings.stanza.clone()?,
-        names: settings.locks.clone(),
-        exec_id: settings.exec_id.clone().unwrap_or_default(),
-        pid: std::process::id(),
-        contents: release.lock_contents,
-    })
 }

@@ -61,6 +61,7 @@ impl Session {
     /// Takes no more from the client and cleans up.
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closing;
+        self.databases.close();
         self.clean_up();
     }
 
@@ -79,7 +80,7 @@ impl Session {
                     Stream::Write(write) => write.resume(completion).map(|_| ()),
                 });
             }
-            Some((_, Active::Task(_) | Active::Discard)) | None => {}
+            Some((_, Active::Task(_) | Active::Discard | Active::Database(..))) | None => {}
         }
         self.clean_up();
     }

@@ -4,7 +4,9 @@
 
 mod buffers;
 mod conversation;
+mod databases;
 mod ending;
+mod locking;
 mod memory;
 mod output;
 mod requests;
@@ -20,6 +22,7 @@ use crate::repository::versions::Versions;
 
 pub use buffers::release as release_buffers;
 pub use conversation::Session;
+pub use databases::{DatabaseAction, DatabaseOutcome};
 pub use ending::GRACE;
 
 /// Who is at the other end.

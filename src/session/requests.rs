@@ -82,7 +82,7 @@ impl Session {
             Request::ReadNext => self.read_next(envelope)?,
             Request::Close => self.close_stream(envelope)?,
             Request::Cancel => self.cancel_stream(envelope),
-            Request::Config(_) | Request::Exit => {
+            Request::Config(_) | Request::Exit | Request::Database(_) => {
                 return Err(Error::protocol(format!("request '{}' is out of order", envelope.command)));
             }
         })

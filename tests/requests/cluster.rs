@@ -72,6 +72,7 @@ fn cluster(path: &Path) -> Cluster {
         user: None,
         database: "postgres".to_owned(),
         db_timeout: std::time::Duration::from_secs(60),
+        any_statement: false,
     }
 }
 

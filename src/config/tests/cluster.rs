@@ -57,6 +57,7 @@ fn a_connection_is_made_with_what_the_client_says_and_else_with_what_the_host_ha
         user: None,
         database: "postgres".to_owned(),
         db_timeout: Duration::from_secs(1800),
+        any_statement: false,
     };
     assert_eq!(cluster(&site("pg1-path=/pg"), &["--pg1-path=/pg"]).unwrap(), defaults);
     let own = site("pg1-path=/one\npg1-port=1\npg3-path=/pg\npg3-port=5999\npg3-socket-path=/own\npg3-user=backup");

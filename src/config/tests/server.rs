@@ -182,7 +182,7 @@ fn our_own_settings_arrive() {
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
-         status-socket=/run/x.sock\nrole=reader\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
+         status-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -203,13 +203,14 @@ fn our_own_settings_arrive() {
         allow_client_config: strings(&["/a", "/b", "/c"]),
         allow_client_pg_path: strings(&["/p"]),
         allow_client_repository: strings(&["/r"]),
+        any_statement: true,
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 24), pin("db2.example", "2.45", 24)],
+        clients: vec![pin("db1.example", "2.45", 25), pin("db2.example", "2.45", 25)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -224,9 +225,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(28),
+            place: place(29),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 30)],
+        declared: vec![pin("2.61.0", "2.60.0", 31)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -242,13 +243,19 @@ fn a_typo_in_our_own_file_is_found() {
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
              end-revoked-sessions, handshake-timeout, history-path, info-history, listing-memory-max, memory-max, \
-             min-age, opaque-info, release, releases, role, state-path, status-socket.",
+             min-age, opaque-info, release, releases, role, sql, state-path, status-socket.",
         ),
         (
             "[server]\nrelease=2.45",
             Code::Config,
             "unknown section '[server]' in '$/repohostd.conf', above line 2\nHINT: sections are [global], \
              [client:NAME], [listener:ADDRESS] and [release:VERSION].",
+        ),
+        (
+            "[global]\nsql=y",
+            Code::OptionInvalidValue,
+            "'y' is not valid for 'sql' option\nHINT: see '$/repohostd.conf:2'.\nHINT: known, which is what pgbackrest \
+             clients send, or any.",
         ),
         (
             "[global]\nrelease=2.45\nrelease=2.46",

@@ -92,16 +92,23 @@ impl Writer {
 
     /// An `i32`, left out when 0.
     pub fn i32(&mut self, value: i32) -> &mut Self {
-        if value == 0 {
-            return self.null();
-        }
+        if value == 0 { self.null() } else { self.i32_forced(value) }
+    }
+
+    /// An `i32`, written also when 0.
+    pub fn i32_forced(&mut self, value: i32) -> &mut Self {
         let zigzag = ((value << 1) ^ (value >> 31)).cast_unsigned();
         self.multi_bit(Type::I32, zigzag.into())
     }
 
+    /// An `i64`, written also when 0.
+    pub fn i64_forced(&mut self, value: i64) -> &mut Self {
+        self.multi_bit(Type::I64, zigzag(value))
+    }
+
     /// An `i64`, left out when 0.
     pub fn i64(&mut self, value: i64) -> &mut Self {
-        if value == 0 { self.null() } else { self.multi_bit(Type::I64, zigzag(value)) }
+        if value == 0 { self.null() } else { self.i64_forced(value) }
     }
 
     /// Seconds since 1970, left out when 0.
@@ -122,6 +129,11 @@ impl Writer {
     /// Text, which is never left out; use [`Writer::null`] for none.
     pub fn str(&mut self, value: &str) -> &mut Self {
         self.data(Type::Str, value.as_bytes())
+    }
+
+    /// As [`Writer::str`], for text that comes from elsewhere and may be in any encoding.
+    pub fn text(&mut self, value: &[u8]) -> &mut Self {
+        self.data(Type::Str, value)
     }
 
     /// Bytes, which are never left out.
