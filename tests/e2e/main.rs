@@ -22,6 +22,7 @@ mod lifecycle;
 mod listening;
 mod locks;
 mod min_age;
+mod pg_backup;
 mod pg_host;
 mod ping;
 mod pins;

@@ -2,17 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-
 use crate::for_each_release;
-use crate::harness::pg_host::{REPOSITORY_HOST, identity};
+use crate::harness::pg_host::{REPOSITORY_HOST, identity, link, spread};
 use crate::harness::postgres::Cluster;
 use crate::harness::raw::connect;
 use crate::harness::server::Server;
-use crate::harness::{Bench, STANZA, Workspace, files, own};
+use crate::harness::{Bench, STANZA, files};
 
 for_each_release! {
     a_stopped_cluster_with_links_is_backed_up_and_restored: full, always, full;
@@ -39,31 +36,14 @@ fn stopped(release: &str) -> (Bench, Cluster, Server) {
     (bench, cluster, host)
 }
 
-/// Moves parts of a stopped cluster elsewhere, with links of every kind that a client follows in their place.
-fn spread(workspace: &Workspace, cluster: &Cluster) {
-    let elsewhere = workspace.directory("elsewhere");
-    let at = |name: &str| cluster.path.join(name);
-    let link = |text: &Path, name: &str| {
-        symlink(text, at(name)).expect("the link can be made");
-        if rustix::process::geteuid().is_root() {
-            let owner = crate::harness::Owner::get();
-            lchown(at(name), Some(owner.uid), Some(owner.gid)).expect("the link can be given away");
-        }
-    };
-    fs::rename(at("pg_wal"), elsewhere.join("wal")).expect("the WAL can be moved");
-    link(&elsewhere.join("wal"), "pg_wal");
-    fs::rename(at("postgresql.conf"), elsewhere.join("main.conf")).expect("the file can be moved");
-    link(Path::new("../../elsewhere/main.conf"), "postgresql.conf");
-    let notes = workspace.directory("notes");
-    own(&workspace.file("notes/today", 0o640, "a note"));
-    link(&notes, "notes");
-    let mut spaces = fs::read_dir(at("pg_tblspc")).expect("there are tablespaces").map(|entry| entry.unwrap().path());
+/// Moves more of a stopped cluster: makes the link of its second tablespace a relative one.
+fn relate(cluster: &Cluster) {
+    let mut spaces = fs::read_dir(cluster.path.join("pg_tblspc"))
+        .expect("there are tablespaces")
+        .map(|entry| entry.expect("it can be listed").path());
     let second = spaces.find(|path| fs::read_link(path).unwrap().ends_with("two")).expect("there is one");
     fs::remove_file(&second).expect("the link can be removed");
-    link(Path::new("../../../space/two"), second.strip_prefix(&cluster.path).unwrap().to_str().unwrap());
-    mknodat(CWD, at("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe can be made");
-    own(&at("pipe"));
-    drop(UnixListener::bind(at("socket")).expect("a socket can be made"));
+    link(Path::new("../../../space/two"), &second);
 }
 
 fn a_stopped_cluster_with_links_is_backed_up_and_restored(release: &str) {
@@ -71,6 +51,7 @@ fn a_stopped_cluster_with_links_is_backed_up_and_restored(release: &str) {
     let rows = cluster.rows();
     cluster.stop();
     spread(&bench.workspace, &cluster);
+    relate(&cluster);
     bench.server.config.set("global", "process-max", "4");
     host.start();
     let text = bench.run_at_repository(&["backup", "--no-online", "--no-checksum-page", "--type=full"]).ok();
@@ -130,6 +111,7 @@ fn the_manifest_is_the_one_that_the_original_makes(release: &str) {
     let (mut bench, mut cluster, mut host) = stopped(release);
     cluster.stop();
     spread(&bench.workspace, &cluster);
+    relate(&cluster);
     // two libraries compress to different bytes
     bench.server.config.set("global", "compress-type", "none");
     let mut labels = Vec::new();

@@ -1,0 +1,184 @@
+//! Backups of running clusters by a repository host, through our server beside each cluster; restored by the
+//! original, every row there.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::for_each_release;
+use crate::harness::pg_host::spread;
+use crate::harness::postgres::Cluster;
+use crate::harness::server::Server;
+use crate::harness::{Bench, Process, STANZA, temporary_files, wait_until_unlocked};
+
+for_each_release! {
+    files_of_a_running_cluster: always, full, full;
+    encrypted_bundles_of_a_running_cluster: full, always, full;
+    blocks_of_a_running_cluster: full, full, always;
+    a_standby_is_backed_up_with_its_primary: full, always, full;
+    a_backup_that_is_stopped_ends_on_the_server_too: full, full, always;
+    a_lock_and_a_stop_file_of_the_postgresql_host_count: always, always, always;
+}
+
+/// A repository host and a `PostgreSQL` host, with a cluster that runs and archives; the stanza is there, made over
+/// the network.
+struct Site {
+    bench: Bench,
+    cluster: Cluster,
+    host: Server,
+}
+
+impl Site {
+    fn new(release: &str, options: &[(&str, &str)]) -> Self {
+        let mut bench = Bench::new(release);
+        bench.server.config.set("global", "process-max", "4");
+        for (key, value) in options {
+            bench.server.config.set("global", key, value);
+        }
+        let mut cluster = bench.create_cluster();
+        spread(&bench.workspace, &cluster);
+        let mut host = bench.serve_cluster(&cluster, 1);
+        bench.server.config.set("global", "checksum-page", "n");
+        bench.server.start();
+        host.start();
+        cluster.start();
+        bench.run_at_repository(&["stanza-create"]).ok();
+        bench.run_at_repository(&["check"]).ok();
+        cluster.fill(2);
+        let space = bench.workspace.directory("space");
+        cluster.query(&format!("create tablespace space location '{}'", space.display()));
+        cluster
+            .query("create table in_space tablespace space as select i, md5(i::text) from generate_series(1, 9999) i");
+        Self { bench, cluster, host }
+    }
+
+    fn backs_up(&self, kind: &str) -> String {
+        self.bench.run_at_repository(&["backup", "--type", kind]).ok()
+    }
+
+    /// Backs up thrice under load and restores twice: into nothing, and over what has changed since.
+    fn every_row_comes_back(mut self) {
+        let load = self.cluster.load();
+        for kind in ["full", "diff", "incr"] {
+            self.backs_up(kind);
+        }
+        drop(load);
+        self.restores();
+        self.cluster.stop();
+        let place = self.cluster.path.join("base");
+        let mut relations = crate::harness::files(&place);
+        relations.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.len() >= 16_384));
+        fs::remove_file(&relations[0]).expect("a file can be lost");
+        self.bench.client.ok(&["restore", "--delta", "--link-all"]);
+        self.cluster.start();
+        self.bench.run_at_repository(&["check"]).ok();
+        self.backs_up("incr");
+        self.restores();
+        self.ends();
+    }
+
+    /// Restores into an empty directory and compares every row.
+    fn restores(&self) {
+        self.cluster.archive();
+        let rows = self.cluster.rows();
+        let name = format!("restored-{}", self.bench.client.labels().len());
+        let mut copy = Cluster::at(&self.bench.workspace, &name);
+        let place = format!("--pg1-path={}", copy.path.display());
+        let spaces =
+            format!("--tablespace-map-all={}", self.bench.workspace.directory(&format!("{name}/space")).display());
+        self.bench.client.ok(&["restore", "--archive-mode=off", &place, &spaces]);
+        copy.start();
+        assert_eq!(copy.rows(), rows);
+        copy.stop();
+    }
+
+    /// Nothing is left behind, nothing was refused.
+    fn ends(mut self) {
+        self.bench.client.verifies();
+        self.cluster.stop();
+        assert_eq!(temporary_files(&self.bench.server.repository()), Vec::<PathBuf>::new());
+        for host in [&self.bench.server, &self.host] {
+            wait_until_unlocked(&host.path("lock"));
+        }
+        let log = self.host.log();
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+        assert_eq!(self.host.terminate(), 0);
+        assert_eq!(self.bench.server.terminate(), 0);
+    }
+}
+
+fn files_of_a_running_cluster(release: &str) {
+    Site::new(release, &[("compress-type", "lz4")]).every_row_comes_back();
+}
+
+fn encrypted_bundles_of_a_running_cluster(release: &str) {
+    let options = [
+        ("compress-type", "zst"),
+        ("repo1-bundle", "y"),
+        ("repo1-cipher-type", "aes-256-cbc"),
+        ("repo1-cipher-pass", "correct horse battery staple"),
+    ];
+    Site::new(release, &options).every_row_comes_back();
+}
+
+fn blocks_of_a_running_cluster(release: &str) {
+    let mut options = vec![("compress-type", "gz"), ("repo1-bundle", "y"), ("repo1-block", "y")];
+    if release == "2.45" {
+        options.push(("beta", "y"));
+    }
+    Site::new(release, &options).every_row_comes_back();
+}
+
+fn a_standby_is_backed_up_with_its_primary(release: &str) {
+    let mut site = Site::new(release, &[("compress-type", "gz")]);
+    site.backs_up("full");
+    let mut standby = Cluster::at(&site.bench.workspace, "standby");
+    let place = format!("--pg1-path={}", standby.path.display());
+    let spaces = format!("--tablespace-map-all={}", site.bench.workspace.directory("standby/space").display());
+    let primary = format!("--recovery-option=primary_conninfo=host={}", site.cluster.sockets().display());
+    site.bench.client.ok(&["restore", "--type=standby", &place, &spaces, &primary]);
+    standby.start_standby();
+    let mut second = site.bench.serve_cluster(&standby, 2);
+    second.start();
+    site.bench.server.config.set("global", "backup-standby", "y");
+    let load = site.cluster.load();
+    let text = site.backs_up("full");
+    drop(load);
+    assert!(text.contains("replay on the standby reached"), "{text}");
+    site.restores();
+    let log = second.log();
+    assert!(log.contains("command=backup") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    standby.stop();
+    assert_eq!(second.terminate(), 0);
+    site.ends();
+}
+
+fn a_backup_that_is_stopped_ends_on_the_server_too(release: &str) {
+    let site = Site::new(release, &[("compress-type", "none"), ("process-max", "1")]);
+    let running = |site: &Site| {
+        let sql = "select count(*) from pg_stat_activity where application_name like 'pgBackRest%'";
+        site.cluster.query(sql) != "0"
+    };
+    let mut backup: Process = site.bench.start_at_repository(&["backup", "--type=full"]);
+    crate::harness::wait_until("the backup to connect", crate::harness::SOON, || running(&site));
+    backup.signal(rustix::process::Signal::KILL);
+    backup.wait(crate::harness::SOON);
+    drop(backup);
+    crate::harness::wait_until("the connection to end", crate::harness::SOON, || !running(&site));
+    wait_until_unlocked(&site.host.path("lock"));
+    site.backs_up("full");
+}
+
+fn a_lock_and_a_stop_file_of_the_postgresql_host_count(release: &str) {
+    let site = Site::new(release, &[]);
+    let repository = if release == "2.45" { "" } else { "-1" };
+    let held = crate::harness::hold_lock(&site.host.path("lock").join(format!("{STANZA}-backup{repository}.lock")));
+    let text = site.bench.run_at_repository(&["backup"]).text();
+    assert!(text.contains("unable to acquire lock on file"), "{text}");
+    drop(held);
+    let stop = site.host.path("lock").join(format!("{STANZA}.stop"));
+    fs::write(&stop, "").expect("the file can be made");
+    let text = site.bench.run_at_repository(&["backup"]).text();
+    assert!(text.contains("stop file exists for stanza demo"), "{text}");
+    fs::remove_file(&stop).expect("the file can be removed");
+    site.backs_up("full");
+}
