@@ -35,13 +35,15 @@ pub struct Options {
     pub passwd: PathBuf,
     /// Groups' names and numbers.
     pub group: PathBuf,
+    /// The program that knows users and groups that are not in these files, for helpers.
+    pub getent: PathBuf,
     /// Resolve paths component by component even where the kernel would do it.
     pub by_component: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), by_component: false }
+        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), getent: "getent".into(), by_component: false }
     }
 }
 
@@ -59,6 +61,11 @@ impl Inline {
     pub fn new(options: Options) -> Self {
         let resolver = if options.by_component { Resolver::by_component() } else { Resolver::new() };
         Self { resolver, names: Names::new(options.passwd, options.group), completed: VecDeque::new() }
+    }
+
+    /// The names of users and groups.
+    pub(super) const fn names(&mut self) -> &mut Names {
+        &mut self.names
     }
 
     /// Runs one operation.

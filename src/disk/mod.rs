@@ -9,6 +9,7 @@
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
 
+mod getent;
 pub mod helpers;
 mod information;
 pub mod inline;

@@ -1,6 +1,7 @@
 //! What the server asks a helper for, and what the helper answers. Both are the same program, so that
 //! the messages need no version.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,6 +10,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::location::{Links, Location, RelativePath, Root};
+use crate::disk::names::{Found, Unknown};
 use crate::disk::{Completion, Failure, File, Operation, Outcome, Over, Removal};
 
 /// A request: one operation, on one root if it names places.
@@ -41,6 +43,7 @@ enum Work<'a> {
     RemoveTree { at: Place<'a> },
     RemoveMore { at: Place<'a> },
     Warm { length: u64, offset: u64 },
+    Names { users: Vec<u32>, groups: Vec<u32> },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub(super) enum Reply {
     /// Whether something is left to remove.
     Removed(bool),
     Failed(Failure),
+    /// Names of users and groups.
+    Names(Found),
     /// There was nothing to do for long: the helper ends when its socket is closed.
     Leaving,
 }
@@ -72,6 +77,8 @@ pub(super) enum Task {
         length: u64,
         offset: u64,
     },
+    /// Find the names of users and groups.
+    Names(Unknown),
 }
 
 /// Whether a helper can do it: whatever may wait for the disk, but for reading and writing data.
@@ -93,6 +100,13 @@ pub(super) fn is_for_helpers(operation: &Operation) -> bool {
         Operation::HardLink { target, at } => one_root(target, at),
         _ => false,
     }
+}
+
+/// Users and groups whose names are wanted, as a message.
+pub(super) fn encode_names(unknown: &Unknown) -> Option<Vec<u8>> {
+    let list = |numbers: &BTreeSet<u32>| numbers.iter().copied().collect();
+    let work = Work::Names { users: list(&unknown.users), groups: list(&unknown.groups) };
+    postcard::to_allocvec(&Request { root: None, work }).ok()
 }
 
 /// A part of a file that is to be in the page cache, as a message.
@@ -202,6 +216,10 @@ pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Task> 
         Work::RemoveTree { at } => Operation::RemoveTree { at: place(at)? },
         Work::RemoveMore { at } => {
             Operation::RemoveMore { removal: Removal::resume(place(at)?, descriptors.next()?).ok()? }
+        }
+        Work::Names { users, groups } => {
+            let (users, groups) = (users.into_iter().collect(), groups.into_iter().collect());
+            return Some(Task::Names(Unknown { users, groups }));
         }
         Work::Warm { length, offset } => {
             return Some(Task::Warm { file: descriptors.next()?, length, offset });

@@ -10,7 +10,8 @@
 //! Here, in the server's own process, is done what does not wait: data go to the page cache, and are read
 //! from it. Data that are not there are read by a helper first, and come from the page cache after that.
 //! Listings and looks at single entries are cheap too; on a disk that is slow to find an inode they are
-//! what others still wait for.
+//! what others still wait for. Where an owner is in no file, a helper finds the name before the outcome is
+//! handed back.
 
 mod link;
 mod message;
@@ -28,9 +29,10 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use slab::Slab;
 
-use self::message::{Reply, decode_reply, encode, encode_warm, is_for_helpers, names};
+use self::message::{Reply, decode_reply, encode, encode_names, encode_warm, is_for_helpers, names};
 use super::inline::{Inline, Options};
-use super::{Completion, Disk, Failure, Location, Operation, Outcome, Ticket};
+use super::names::{Found, Unknown};
+use super::{Completion, Disk, Failure, Location, Metadata, Operation, Outcome, Ticket, getent};
 use crate::observe::log;
 
 /// The word that makes this program a helper.
@@ -67,11 +69,24 @@ struct Helper {
     running: Option<Running>,
 }
 
-/// An operation that waits for a helper.
+/// Something that waits for a helper.
 struct Job {
     ticket: Ticket,
-    operation: Operation,
+    wanted: Wanted,
     names: Vec<String>,
+}
+
+enum Wanted {
+    Operation(Operation),
+    /// The names of owners, for an outcome that lacks them.
+    Names(Box<Nameless>),
+}
+
+/// An outcome in which owners have no name, those of whom a helper is asked next, and all others.
+struct Nameless {
+    completion: Completion,
+    asked: Unknown,
+    rest: Unknown,
 }
 
 /// What a helper does.
@@ -90,6 +105,8 @@ enum Then {
     Removal(Location),
     /// Giving up the handle of this root, if it was removed.
     Root(Location),
+    /// Putting the names in.
+    Names(Box<Nameless>),
 }
 
 impl Helpers {
@@ -133,7 +150,7 @@ impl Helpers {
             let Some(job) = self.queue.remove(index) else { return };
             match key {
                 Some(key) => self.hand_over(key, job),
-                None => self.run_here(job.ticket, job.operation),
+                None => self.go_on_here(job.ticket, job.wanted),
             }
         }
     }
@@ -176,7 +193,11 @@ impl Helpers {
     }
 
     fn hand_over(&mut self, key: usize, job: Job) {
-        let Job { ticket, operation, names } = job;
+        let Job { ticket, wanted, names } = job;
+        let operation = match wanted {
+            Wanted::Operation(operation) => operation,
+            Wanted::Names(nameless) => return self.ask_for_names(key, ticket, nameless),
+        };
         let (mut handle, mut descriptors) = (None, Vec::new());
         let message = match &operation {
             Operation::Read { file, length, offset, .. } => {
@@ -213,7 +234,74 @@ impl Helpers {
 
     fn run_here(&mut self, ticket: Ticket, operation: Operation) {
         let completion = self.inline.run(operation);
-        self.completed.push_back((ticket, completion));
+        let unknown = self.inline.names().take_unknown();
+        // A failure to change an owner tells of owners too, but names are only found for what clients record.
+        if unknown.is_empty() || !matches!(completion, Ok(Outcome::Metadata(_) | Outcome::Entries(..))) {
+            self.completed.push_back((ticket, completion));
+        } else {
+            self.want_names(ticket, completion, unknown);
+        }
+    }
+
+    /// Does without a helper what one was wanted for.
+    fn go_on_here(&mut self, ticket: Ticket, wanted: Wanted) {
+        match wanted {
+            Wanted::Operation(operation) => self.run_here(ticket, operation),
+            Wanted::Names(nameless) => self.completed.push_back((ticket, nameless.completion)),
+        }
+    }
+
+    /// Has a helper asked at the next [`Self::dispatch`].
+    fn want_names(&mut self, ticket: Ticket, completion: Completion, mut rest: Unknown) {
+        let asked = rest.take(getent::BATCH);
+        let wanted = Wanted::Names(Box::new(Nameless { completion, asked, rest }));
+        self.queue.push_back(Job { ticket, wanted, names: Vec::new() });
+    }
+
+    fn ask_for_names(&mut self, key: usize, ticket: Ticket, nameless: Box<Nameless>) {
+        let Some(helper) = self.processes.get_mut(key) else { return };
+        let sent = encode_names(&nameless.asked).map(|message| link::send(helper.socket.as_fd(), &message, &[]));
+        if !matches!(sent, Some(Ok(()))) {
+            if matches!(sent, Some(Err(Errno::PIPE | Errno::CONNRESET))) {
+                self.end(key);
+            }
+            return self.completed.push_back((ticket, nameless.completion));
+        }
+        helper.running = Some(Running { ticket, names: Vec::new(), then: Then::Names(nameless) });
+    }
+
+    /// Puts in the names that a helper found, or asks for those of the rest.
+    fn take_names(&mut self, ticket: Ticket, nameless: Nameless, found: Found) {
+        let Nameless { mut completion, asked, rest } = nameless;
+        let names = self.inline.names();
+        let news = names.learn(&asked, found);
+        for (what, numbers) in [("user", &news.users), ("group", &news.groups)] {
+            for number in numbers {
+                log::warn(format_args!(
+                    "{what} {number} has no name on this host, so clients record none for what belongs to it"
+                ));
+            }
+        }
+        let mut name = |metadata: &mut Metadata| {
+            if asked.users.contains(&metadata.uid) {
+                metadata.user = names.user(metadata.uid);
+            }
+            if asked.groups.contains(&metadata.gid) {
+                metadata.group = names.group(metadata.gid);
+            }
+        };
+        match &mut completion {
+            Ok(Outcome::Metadata(metadata)) => name(metadata),
+            Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| name(&mut entry.metadata)),
+            _ => {}
+        }
+        // What was asked for a moment ago is known, whether it has a name or not.
+        names.take_unknown();
+        if rest.is_empty() {
+            self.completed.push_back((ticket, completion));
+        } else {
+            self.want_names(ticket, completion, rest);
+        }
     }
 
     /// Takes what a helper says.
@@ -233,6 +321,14 @@ impl Helpers {
             return;
         }
         let Some(Running { ticket, then, .. }) = helper.running.take() else { return };
+        let (then, reply) = match (then, reply) {
+            (Then::Names(nameless), Reply::Names(found)) => return self.take_names(ticket, *nameless, found),
+            (then @ Then::Names(_), _) => {
+                helper.running = Some(Running { ticket, names: Vec::new(), then });
+                return self.lose(key, "it makes no sense");
+            }
+            others => others,
+        };
         let at = match &then {
             Then::Removal(at) => Some(at.clone()),
             _ => None,
@@ -259,7 +355,11 @@ impl Helpers {
     fn lose(&mut self, key: usize, why: &str) {
         if let Some(running) = self.processes.get_mut(key).and_then(|helper| helper.running.take()) {
             log::warn(format_args!("a helper for the disk is lost: {why}; what it was doing has failed"));
-            self.completed.push_back((running.ticket, Err(Failure::from(Errno::IO))));
+            let completion = match running.then {
+                Then::Names(nameless) => nameless.completion,
+                _ => Err(Failure::from(Errno::IO)),
+            };
+            self.completed.push_back((running.ticket, completion));
         }
         self.end(key);
     }
@@ -293,11 +393,11 @@ impl Disk for Helpers {
         };
         if wanted {
             let names = names(&operation);
-            self.queue.push_back(Job { ticket, operation, names });
-            self.dispatch();
+            self.queue.push_back(Job { ticket, wanted: Wanted::Operation(operation), names });
         } else {
             self.run_here(ticket, operation);
         }
+        self.dispatch();
     }
 
     fn complete(&mut self) -> Option<(Ticket, Completion)> {

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::link;
 use super::message::{Reply, Task, decode, encode_reply};
+use crate::disk::getent;
 use crate::disk::inline::{Inline, Options};
 
 /// How long a helper that has nothing to do stays.
@@ -37,6 +38,7 @@ pub fn run() -> u8 {
 
 /// Serves until the other end of `socket` is closed.
 pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix::io::Result<()> {
+    let getent_program = options.getent.clone();
     let mut disk = Inline::new(options);
     let mut buffer = vec![0; link::MESSAGE];
     loop {
@@ -50,6 +52,10 @@ pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix
             Task::Warm { file, length, offset } => {
                 warm(&file, length, offset);
                 reply(socket, &Reply::Done, None)?;
+            }
+            Task::Names(unknown) => {
+                let found = getent::look_up(&getent_program, &unknown);
+                reply(socket, &Reply::Names(found), None)?;
             }
             Task::Operation(operation) => {
                 let completion = disk.run(operation);

@@ -129,3 +129,62 @@ fn a_helper_ends_with_the_server() {
     drop(ours);
     helper.join().unwrap().unwrap();
 }
+
+/// A server whose files know nobody, with these helpers.
+fn without_files(start: Start) -> Tried {
+    let nobody = || std::path::PathBuf::from("/nonexistent/passwd");
+    let poll = Poll::new().unwrap();
+    let mut disk = Helpers::new(Options { passwd: nobody(), group: nobody(), ..Options::default() }, start);
+    disk.watch(poll.registry().try_clone().unwrap(), 0);
+    Tried::Helpers(Box::new(disk), poll)
+}
+
+#[test]
+fn an_owner_that_is_in_no_file_is_found_by_the_hosts_own_program() {
+    let base = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        std::fs::write(base.path().join(name), name).unwrap();
+    }
+    let root = Root::new(base.path());
+    let mut own = Inline::new(Options::default());
+    let look = || Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Detail };
+    let expected = metadata(own.run(look()));
+    assert!(expected.user.is_some() && expected.group.is_some());
+
+    let mut tried = without_files(in_a_thread);
+    for _ in 0..2 {
+        assert_eq!(metadata(run(&mut tried, look())), expected);
+        let listed = run(&mut tried, Operation::List { at: place(&root, ""), level: Level::Detail });
+        let Ok(Outcome::Entries(entries, None)) = listed else { panic!("{listed:?}") };
+        let owners = entries.iter().map(|entry| (&entry.metadata.user, &entry.metadata.group));
+        assert_eq!(owners.collect::<Vec<_>>(), [(&expected.user, &expected.group); 3]);
+    }
+    let quick = Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Basic };
+    assert_eq!(metadata(run(&mut tried, quick)).user, None, "a level without owners asks for none");
+}
+
+#[test]
+fn an_owner_that_nobody_knows_keeps_no_client_waiting() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("a"), "a").unwrap();
+    let root = Root::new(base.path());
+    let knows_nobody: Start = |socket| {
+        let options = Options { getent: "/bin/false".into(), ..Options::default() };
+        std::thread::Builder::new().spawn(move || worker::serve(socket.as_fd(), options)).map(|_| None)
+    };
+    let dies: Start = |socket| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
+        });
+        Ok(None)
+    };
+    let is_missing: Start = |_| Err(std::io::ErrorKind::OutOfMemory.into());
+    for start in [knows_nobody, dies, is_missing] {
+        let mut tried = without_files(start);
+        let look = || Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Detail };
+        let found = metadata(run(&mut tried, look()));
+        assert_eq!((found.user, found.group, found.size), (None, None, 1));
+        assert_eq!(metadata(run(&mut tried, look())).user, None);
+    }
+}
