@@ -23,6 +23,7 @@ mod listening;
 mod locks;
 mod min_age;
 mod pg_host;
+mod pg_host_database;
 mod ping;
 mod pins;
 mod quickstart;
