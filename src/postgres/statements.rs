@@ -155,10 +155,12 @@ fn position(text: &str) -> Option<&str> {
     rest.get(digits(rest)?..)
 }
 
-/// What follows the name of a command that `text` begins with.
+/// What follows the name of a command that `text` begins with: words that a hyphen joins.
 fn command(text: &str) -> Option<&str> {
-    let count = text.bytes().take_while(|byte| byte.is_ascii_lowercase() || *byte == b'-').count();
-    (1..=COMMAND_MAXIMUM).contains(&count).then(|| text.get(count..))?
+    let end = text.find(|character: char| !character.is_ascii_lowercase() && character != '-')?;
+    let (name, rest) = text.split_at_checked(end)?;
+    let fits = name.len() <= COMMAND_MAXIMUM && name.split('-').all(|word| !word.is_empty());
+    fits.then_some(rest)
 }
 
 #[cfg(test)]

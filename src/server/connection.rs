@@ -28,19 +28,17 @@ use mio::{Interest, Registry, Token};
 use rustls::ServerConnection;
 
 use super::authority::Authorities;
-use super::databases::Databases;
 use super::event_loop::ClientView;
-use super::event_loop::Rates;
 use super::greeting::Greeting;
 use super::hello::{FIRST_BYTES, PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
 use super::last_words::LastWords;
 use super::record::Record;
-use super::releases::learner::Learner;
 use super::releases::policy::Policy;
 use super::status::SessionView;
 use super::tls::{Tls, describe_handshake_error, identity};
+use super::turn::{Context, Next};
 use crate::config::Role;
-use crate::disk::{Completion, Disk, Ticket};
+use crate::disk::{Completion, Ticket};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
@@ -77,33 +75,6 @@ pub struct Service {
     pub connections: usize,
     /// Connections from one address.
     pub connections_per_address: usize,
-}
-
-/// What a connection works with during its turn.
-pub(super) struct Context<'a> {
-    pub(super) now: Instant,
-    /// Where sockets are read into; as long as one read may be.
-    pub(super) buffer: &'a mut Vec<u8>,
-    /// Buffers that are free for what a session does not take at once.
-    pub(super) spare: &'a mut Vec<Vec<u8>>,
-    pub(super) disk: &'a mut dyn Disk,
-    pub(super) databases: &'a mut Databases,
-    pub(super) service: &'a Service,
-    /// What clients taught about their releases.
-    pub(super) learner: &'a mut Learner,
-    /// Bounds of what may be written to the log.
-    pub(super) rates: &'a mut Rates,
-}
-
-/// What the loop does with a connection after its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing until something happens.
-    Wait,
-    /// Another turn, after the others had theirs.
-    Again,
-    /// It is over.
-    Remove,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -493,6 +464,10 @@ impl Connection {
 
     /// Receives until the socket is empty, the budget is spent or the session wants no more.
     fn receive(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
+        if self.ending && self.session.as_ref().is_some_and(Session::awaits_database) {
+            // Its answer may be hours away, and is for nobody.
+            return self.hang_up(cx, "the client closed the connection while its statement was under way");
+        }
         if !self.unread.is_empty() {
             self.take_unread(cx);
         }

@@ -18,12 +18,13 @@ use rustls_pki_types::CertificateDer;
 use slab::Slab;
 
 use super::clock::{Clock, Timer, Timers};
-use super::connection::{Connection, Context, Next, Service};
+use super::connection::{Connection, Service};
 use super::databases::{self, Databases};
 use super::listen::Listener;
 use super::releases::learner::Learner;
 use super::signals::{Meaning, Signals};
 use super::status::{self, Status, StatusSocket, View};
+use super::turn::{Context, Next};
 use crate::config::Role;
 use crate::disk::{Disk, HeldLock};
 use crate::observe::log;

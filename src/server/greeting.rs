@@ -5,9 +5,10 @@
 
 use std::net::SocketAddr;
 
-use super::connection::{Context, Service};
+use super::connection::Service;
 use super::releases::learner::{Learner, Offer};
 use super::releases::{Key, seconds};
+use super::turn::Context;
 use crate::observe::log;
 use crate::observe::rate::more;
 use crate::protocol::release::Release;

@@ -22,6 +22,7 @@ pub mod signals;
 pub mod status;
 pub mod stop_files;
 pub mod tls;
+mod turn;
 mod umask;
 
 #[cfg(test)]

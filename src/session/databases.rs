@@ -112,6 +112,12 @@ impl Session {
         self.weigh();
     }
 
+    /// Whether a request to a database is under way, which may take long.
+    #[must_use]
+    pub const fn awaits_database(&self) -> bool {
+        matches!(self.active, Some((_, Active::Database(..))))
+    }
+
     /// Starts a database request.
     pub(super) fn begin_database(&mut self, envelope: Envelope, request: DatabaseRequest) {
         debug_assert!(self.phase == Phase::Ready && self.active.is_none(), "requests come one after the other");

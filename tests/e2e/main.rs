@@ -24,6 +24,7 @@ mod locks;
 mod min_age;
 mod pg_backup;
 mod pg_host;
+mod pg_host_database;
 mod ping;
 mod pins;
 mod quickstart;

@@ -6,7 +6,7 @@
 
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Incomplete, Reader, Type, Writer, decode_field};
-use repohostd::protocol::release::{ReadLayout, Release};
+use repohostd::protocol::release::{DatabaseAnswers, ReadLayout, Release};
 use repohostd::protocol::string_id::StringId;
 
 /// Brings bytes to a server and back.
@@ -41,7 +41,11 @@ pub(crate) struct Conversation {
     transport: Box<dyn Transport>,
     framing: Framing,
     read_layout: ReadLayout,
+    /// Whether a statement says what is expected of it.
+    is_typed: bool,
     number: u64,
+    /// The number of the connection to the database.
+    database: u64,
     unread: Vec<u8>,
 }
 
@@ -63,7 +67,9 @@ impl Conversation {
             transport,
             framing: release.framing,
             read_layout: release.read_layout,
+            is_typed: release.database_answers == DatabaseAnswers::Typed,
             number: 0,
+            database: 0,
             unread: Vec::new(),
         };
         let greeting = release.greeting();
@@ -255,6 +261,53 @@ impl Conversation {
     /// Makes a link at `path`: symbolic with the text `target`, or a second name of the file `target`.
     pub(crate) fn link(&mut self, target: &str, path: &str, hard: bool) -> Answer {
         self.ask("s-lc", |pack| _ = pack.str(target).str(path).u32(u32::from(hard)))
+    }
+
+    /// Connects to the database. There is one such connection at a time.
+    pub(crate) fn open_database(&mut self) -> Answer {
+        self.number += 1;
+        self.database = self.number;
+        match self.framing {
+            Framing::Classic => self.send("db-o", "prc", false, |_| {}),
+            Framing::Session => self.send("db", "opn", false, |_| {}),
+        }
+        self.answer()
+    }
+
+    /// Sends a statement, of which this is expected.
+    pub(crate) fn query(&mut self, statement: &str, expected: &str) -> Answer {
+        let is_typed = self.is_typed;
+        let fill = |pack: &mut Writer| {
+            if is_typed {
+                pack.string_id(StringId::new(expected));
+            }
+            pack.str(statement);
+        };
+        match self.framing {
+            Framing::Classic => self.send("db-q", "prc", false, |pack| {
+                pack.u32(0);
+                fill(pack);
+            }),
+            Framing::Session => {
+                let number = std::mem::replace(&mut self.number, self.database);
+                self.send("db", "prc", true, fill);
+                self.number = number;
+            }
+        }
+        self.answer()
+    }
+
+    /// Closes the connection to the database.
+    pub(crate) fn close_database(&mut self) -> Answer {
+        match self.framing {
+            Framing::Classic => self.send("db-c", "prc", false, |_| {}),
+            Framing::Session => {
+                let number = std::mem::replace(&mut self.number, self.database);
+                self.send("db", "cnc", true, |_| {});
+                self.number = number;
+            }
+        }
+        self.answer()
     }
 
     fn cancel(&mut self, command: &str) {
