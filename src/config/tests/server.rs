@@ -182,7 +182,8 @@ fn our_own_settings_arrive() {
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          end-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
-         status-socket=/run/x.sock\nrole=reader\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
+         status-socket=/run/x.sock\nrole=reader\nmin-age=7d\nopaque-info=n\ninfo-history=3\n\
+         io-uring=n\nhistory-path=/history\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -204,11 +205,12 @@ fn our_own_settings_arrive() {
         allow_client_repository: strings(&["/r"]),
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
+        io_uring: false,
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 23), pin("db2.example", "2.45", 23)],
+        clients: vec![pin("db1.example", "2.45", 24), pin("db2.example", "2.45", 24)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -223,9 +225,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(27),
+            place: place(28),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 29)],
+        declared: vec![pin("2.61.0", "2.60.0", 30)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -240,8 +242,8 @@ fn a_typo_in_our_own_file_is_found() {
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
-             end-revoked-sessions, handshake-timeout, history-path, info-history, listing-memory-max, memory-max, \
-             min-age, opaque-info, release, releases, role, state-path, status-socket.",
+             end-revoked-sessions, handshake-timeout, history-path, info-history, io-uring, listing-memory-max, \
+             memory-max, min-age, opaque-info, release, releases, role, state-path, status-socket.",
         ),
         (
             "[server]\nrelease=2.45",
