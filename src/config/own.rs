@@ -18,7 +18,7 @@ use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 21] = [
+const KNOWN: [&str; 22] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -30,6 +30,7 @@ const KNOWN: [&str; 21] = [
     "handshake-timeout",
     "history-path",
     "info-history",
+    "io-uring",
     "listing-memory-max",
     "memory-max",
     "min-age",
@@ -105,6 +106,9 @@ pub struct OwnSettings {
     pub end_revoked_sessions: bool,
     /// `crl-file=`: revoked certificates. Default: none.
     pub crl_file: Option<PathBuf>,
+    /// `io-uring=`: whether the kernel's `io_uring` may wait for the disk; looked at when the server starts.
+    /// Default: y.
+    pub io_uring: bool,
     /// `listing-memory-max=`: bytes that lists of directories may take together, since each is
     /// answered as a whole; one may take half of it; from 1MiB. Default: 512MiB.
     pub listing_memory_max: usize,
@@ -137,6 +141,7 @@ impl Default for OwnSettings {
             allow_client_repository: vec![],
             end_revoked_sessions: true,
             crl_file: None,
+            io_uring: true,
             listing_memory_max: 512 << 20,
             memory_max: 1 << 30,
         }
@@ -217,6 +222,7 @@ impl OwnSettings {
             "sql" => self.any_statement = one.any_statement()?,
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
+            "io-uring" => self.io_uring = one.boolean()?,
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
             "memory-max" => self.memory_max = one.memory()?,
             "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),

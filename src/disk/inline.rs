@@ -22,7 +22,7 @@ use super::{information, lock};
 
 /// Neither a pipe without a partner nor a terminal may stop or take over the process; regular files
 /// know no difference.
-const CAREFUL: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+pub(super) const CAREFUL: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Spare room of a buffer, beyond the bytes that are wanted, that may be read into and cut off again:
 /// an eighth of them. More would be worse than zeroing the buffer.
@@ -68,6 +68,11 @@ impl Inline {
         &mut self.names
     }
 
+    /// Whether paths are resolved component by component.
+    pub(super) const fn by_component(&self) -> bool {
+        self.resolver.is_by_component()
+    }
+
     /// Runs one operation.
     pub(super) fn run(&mut self, operation: Operation) -> Completion {
         let resolver = &self.resolver;
@@ -84,8 +89,7 @@ impl Inline {
                 Ok(Outcome::Read(buffer))
             }
             Operation::OpenWrite { at, mode, fresh } => {
-                let how = if fresh { OFlags::EXCL } else { OFlags::TRUNC };
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | CAREFUL | how;
+                let flags = write_flags(fresh);
                 let open = || resolver.open(&at, flags, Mode::from_raw_mode(mode));
                 match open() {
                     Err(Errno::EXIST) if fresh => {
@@ -161,6 +165,12 @@ impl Disk for Inline {
     fn outstanding(&self) -> usize {
         self.completed.len()
     }
+}
+
+/// How a file is opened for writing.
+pub(super) fn write_flags(fresh: bool) -> OFlags {
+    let how = if fresh { OFlags::EXCL } else { OFlags::TRUNC };
+    OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | CAREFUL | how
 }
 
 /// Appends `length` bytes at `offset`, or what there is of them, to `buffer`.

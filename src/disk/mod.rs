@@ -1,10 +1,10 @@
 //! Disk work: file operations that are submitted now and complete later.
 //!
 //! A session describes what it wants as an [`Operation`] on a [`Location`]; a [`Disk`] runs it and
-//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`helpers::Helpers`] has
-//! processes for what may take long, [`inline::Inline`] does the work at once,
-//! [`scrambled::Scrambled`] (for tests) completes in a seeded random order and injects faults. This is also the one place that opens a path: `resolve` walks below a root so that no
-//! link and no `..` leads out of it.
+//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`offload::Offload`] lets the kernel or
+//! helper processes wait for the disk, [`inline::Inline`] does the work at once, [`scrambled::Scrambled`] (for
+//! tests) completes in a seeded random order and injects faults. This is also the one place that opens a
+//! path: `resolve` walks below a root so that no link and no `..` leads out of it.
 //!
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
@@ -16,9 +16,11 @@ pub mod inline;
 pub mod location;
 pub mod lock;
 pub mod names;
+pub mod offload;
 pub mod resolve;
 pub mod scrambled;
 pub mod tree;
+mod uring;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

@@ -52,7 +52,8 @@ const ATTEMPTS: u32 = 16;
 /// Links that one path may lead through, as in the kernel.
 const LINKS_MAXIMUM: u32 = 40;
 
-const CONFINED: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+/// How the kernel resolves a path below a root.
+pub(super) const CONFINED: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens places below roots.
 #[derive(Debug)]
@@ -75,6 +76,10 @@ impl Resolver {
     #[must_use]
     pub const fn by_component() -> Self {
         Self { by_component: true }
+    }
+
+    pub(super) const fn is_by_component(&self) -> bool {
+        self.by_component
     }
 
     /// Opens a place.

@@ -9,12 +9,16 @@ use super::{Step, Transform, check_level, difference, no_memory, unexpected_end}
 use crate::protocol::error::{Error, Result};
 
 /// Compresses with blocks of level × 100 kB.
-pub(super) struct Compress(Encoder);
+pub(super) struct Compress {
+    encoder: Encoder,
+    level: u32,
+}
 
 impl Compress {
     pub(super) fn new(level: i32) -> Result<Self> {
         check_level("bz2-cmp", level, 1, 9)?;
-        Ok(Self(Encoder::new(Compression::new(level.unsigned_abs()), 0)))
+        let level = level.unsigned_abs();
+        Ok(Self { encoder: Encoder::new(Compression::new(level), 0), level })
     }
 }
 
@@ -24,18 +28,24 @@ impl Transform for Compress {
         // The library takes a run without input for a mistake, and wants the input of a finish to
         // stay the same until it is done. So: run while there is input, then finish with none.
         if !input.is_empty() {
-            let before = (self.0.total_in(), self.0.total_out());
-            self.0.compress(input, output, Action::Run).map_err(describe)?;
-            step.consumed = difference(self.0.total_in(), before.0);
-            step.produced = difference(self.0.total_out(), before.1);
+            let before = (self.encoder.total_in(), self.encoder.total_out());
+            self.encoder.compress(input, output, Action::Run).map_err(describe)?;
+            step.consumed = difference(self.encoder.total_in(), before.0);
+            step.produced = difference(self.encoder.total_out(), before.1);
         }
         if ended && step.consumed == input.len() && step.produced < output.len() {
-            let before = self.0.total_out();
-            let status = self.0.compress(&[], &mut output[step.produced..], Action::Finish).map_err(describe)?;
-            step.produced += difference(self.0.total_out(), before);
+            let before = self.encoder.total_out();
+            let status = self.encoder.compress(&[], &mut output[step.produced..], Action::Finish).map_err(describe)?;
+            step.produced += difference(self.encoder.total_out(), before);
             step.done = status == Status::StreamEnd;
         }
         Ok(step)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        // The library does not reset one.
+        self.encoder = Encoder::new(Compression::new(self.level), 0);
+        Ok(())
     }
 
     fn memory(&self) -> usize {

@@ -3,9 +3,12 @@
 //! Owns the order of the filters and the buffers between them. What the filters do is in the files
 //! beside this one; reading and writing the data is the caller's.
 
+use super::block_checksum::Checksums;
+use super::block_incremental::Blocks;
 use super::cipher_block::{Decrypt as BlockDecrypt, Encrypt as BlockEncrypt};
 use super::cipher_format::Decrypt as FormatDecrypt;
 use super::hash::Hasher;
+use super::page_checksum::{Pages, Suspect};
 use super::simple::{Prefix, Sink};
 use super::{STEP, Step, Transform, bz2, gz, lz4, zst};
 use crate::protocol::error::{Code, Error, Result};
@@ -58,7 +61,10 @@ impl Chain {
         }
         // The original buffers the data itself when the last filter puts nothing out, and reports
         // that buffer as one more filter.
-        let extra_buffer = matches!(specs.last(), None | Some(FilterSpec::Hash(_) | FilterSpec::Size));
+        let extra_buffer = specs.last().is_none_or(|last| {
+            use FilterSpec::{BlockChecksum, Hash, PageChecksum, Size};
+            matches!(last, Hash(_) | Size | PageChecksum(_) | BlockChecksum { .. })
+        });
         let mut chain = Self { head: Vec::new(), stages: Vec::new(), extra_buffer, failed: None };
         for spec in specs {
             chain.add(spec)?;
@@ -76,20 +82,39 @@ impl Chain {
     /// About how many bytes the filters and the buffers between them take now.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.stages.iter().map(|stage| STEP + stage.transform.memory()).sum()
+        let stages: usize = self.stages.iter().map(|stage| STEP + stage.transform.memory()).sum();
+        stages + self.observers().map(Observer::memory).sum::<usize>()
     }
 
     /// Shows `data`, the next piece of the stream, to the filters of a passive chain.
     ///
     /// # Errors
     ///
-    /// Code 25 when the chain is not passive, which is a mistake of the caller.
+    /// Code 25 when the chain is not passive, which is a mistake of the caller; 29 when a filter finds
+    /// more than it can report.
     pub fn observe(&mut self, data: &[u8]) -> Result<()> {
         if !self.is_passive() {
             return Err(Error::new(Code::Assert, "filters that change the data cannot only observe them"));
         }
-        show(&mut self.head, data);
-        Ok(())
+        show(&mut self.head, data)
+    }
+
+    /// A page of the file that looks wrong. The caller reads it once more, without filters, and tells
+    /// [`settle`](Self::settle) what it is now. It may do so after every piece of the data, and until
+    /// there are no more; a page that is never read again is reported as damaged.
+    #[must_use]
+    pub fn suspect(&self) -> Option<Suspect> {
+        self.observers().find_map(Observer::suspect)
+    }
+
+    /// Decides on the page that [`suspect`](Self::suspect) named, of which `again` was read now.
+    pub fn settle(&mut self, again: &[u8]) {
+        let behind = self.stages.iter_mut().flat_map(|stage| &mut stage.observers);
+        if let Some(observer) = self.head.iter_mut().chain(behind).find(|observer| observer.suspect().is_some())
+            && let View::Pages(pages) = &mut observer.view
+        {
+            pages.settle(again);
+        }
     }
 
     /// Feeds the front of `input`, which moves past what was taken, and appends to `output`, up to
@@ -102,8 +127,9 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// Code 29 for data that cannot be decompressed and 95 for data that cannot be decrypted; 94
-    /// when a library gets no memory. The chain is of no use then; further calls repeat the error.
+    /// Code 29 for data that cannot be decompressed, or when a filter finds more than it can report; 95
+    /// for data that cannot be decrypted; 94 when a library gets no memory. The chain is of no use
+    /// then; further calls repeat the error.
     pub fn process(
         &mut self,
         input: &mut &[u8],
@@ -112,14 +138,34 @@ impl Chain {
         limit: usize,
         budget: usize,
     ) -> Result<Progress> {
+        self.pump(input, finish, &mut Bounded { bytes: output, limit }, budget)
+    }
+
+    /// As [`process`](Self::process), with another place for the output.
+    pub(super) fn pump(
+        &mut self,
+        input: &mut &[u8],
+        finish: bool,
+        target: &mut dyn Target,
+        budget: usize,
+    ) -> Result<Progress> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.run(input, finish, output, limit, budget);
+        let result = self.run(input, finish, target, budget);
         if let Err(error) = &result {
             self.failed = Some(error.clone());
         }
         result
+    }
+
+    /// Makes a finished chain of compressors and ciphers ready for another stream.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        for stage in &mut self.stages {
+            stage.transform.restart()?;
+            (stage.taken, stage.filled, stage.pending, stage.done) = (0, 0, false, false);
+        }
+        Ok(())
     }
 
     /// What the filters found, one entry for each of the list, in its order. Where the original
@@ -144,6 +190,11 @@ impl Chain {
             FilterSpec::Hash(digest) => return self.add_observer(name, View::Hash(Hasher::new(digest))),
             FilterSpec::Size => return self.add_observer(name, View::Size(0)),
             FilterSpec::Buffer => return self.add_observer(name, View::Nothing),
+            FilterSpec::PageChecksum(spec) => return self.add_observer(name, View::Pages(Pages::new(spec))),
+            FilterSpec::BlockChecksum { block_size, checksum_size } => {
+                return self.add_observer(name, View::Blocks(Checksums::new(block_size, checksum_size)));
+            }
+            FilterSpec::BlockIncremental(spec) => Box::new(Blocks::new(*spec)?),
             FilterSpec::Sink => Box::new(Sink),
             FilterSpec::GzCompress { level, raw } => Box::new(gz::Compress::new(level, raw)?),
             FilterSpec::GzDecompress { raw } => Box::new(gz::Decompress::new(raw)),
@@ -154,7 +205,7 @@ impl Chain {
             FilterSpec::Bz2Compress { level } => Box::new(bz2::Compress::new(level)?),
             FilterSpec::Bz2Decompress => Box::new(bz2::Decompress::new()),
             FilterSpec::CipherBlock { mode: CipherMode::Encrypt, pass, digest, magic } => {
-                Box::new(BlockEncrypt::new(&pass, digest, magic)?)
+                Box::new(BlockEncrypt::new(pass, digest, magic)?)
             }
             FilterSpec::CipherBlock { mode: CipherMode::Decrypt, pass, digest, magic } => {
                 Box::new(BlockDecrypt::new(pass, digest, magic))
@@ -182,18 +233,10 @@ impl Chain {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        input: &mut &[u8],
-        finish: bool,
-        output: &mut Vec<u8>,
-        limit: usize,
-        budget: usize,
-    ) -> Result<Progress> {
+    fn run(&mut self, input: &mut &[u8], finish: bool, target: &mut dyn Target, budget: usize) -> Result<Progress> {
         let mut spent = 0;
         loop {
-            let room = limit.saturating_sub(output.len());
-            let mut moved = self.deliver(input, output, room);
+            let mut moved = self.deliver(input, target)?;
             for index in (0..self.stages.len()).rev() {
                 moved += self.advance(index, input, finish)?;
             }
@@ -201,7 +244,7 @@ impl Chain {
                 return Ok(Progress::Finished);
             }
             if moved == 0 {
-                return self.stalled(input, finish, output.len() >= limit);
+                return self.stalled(input, finish, target.room() == 0);
             }
             spent += moved;
             if spent >= budget {
@@ -210,20 +253,21 @@ impl Chain {
         }
     }
 
-    /// Moves what the last filter has put out to `output`, and tells how much that was.
-    fn deliver(&mut self, input: &mut &[u8], output: &mut Vec<u8>, room: usize) -> usize {
+    /// Moves what the last filter has put out to `target`, and tells how much that was.
+    fn deliver(&mut self, input: &mut &[u8], target: &mut dyn Target) -> Result<usize> {
+        let room = target.room();
         if let Some(last) = self.stages.last_mut() {
             let waiting = last.waiting();
             let length = waiting.len().min(room);
-            output.extend_from_slice(&waiting[..length]);
+            target.put(&waiting[..length]);
             last.taken += length;
-            return length;
+            return Ok(length);
         }
         let (data, rest) = input.split_at(input.len().min(room).min(STEP));
-        show(&mut self.head, data);
-        output.extend_from_slice(data);
+        show(&mut self.head, data)?;
+        target.put(data);
         *input = rest;
-        data.len()
+        Ok(data.len())
     }
 
     /// Makes a step of the transform at `index`, if it has anything to do and an empty buffer to
@@ -235,13 +279,17 @@ impl Chain {
         let Some(previous) = before.last_mut() else {
             let length = input.len().min(STEP);
             let (consumed, moved) = stage.advance(&input[..length], finish && length == input.len())?;
-            show(&mut self.head, &input[..consumed]);
+            show(&mut self.head, &input[..consumed])?;
             *input = &input[consumed..];
             return Ok(moved);
         };
         let (consumed, moved) = stage.advance(previous.waiting(), previous.done)?;
         previous.taken += consumed;
         Ok(moved)
+    }
+
+    fn observers(&self) -> impl Iterator<Item = &Observer> {
+        self.head.iter().chain(self.stages.iter().flat_map(|stage| &stage.observers))
     }
 
     fn is_finished(&self, input: &[u8], finish: bool) -> bool {
@@ -266,6 +314,30 @@ impl std::fmt::Debug for Chain {
     /// The filters' names: nothing of their parameters, which may be secret, or of the data.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.results().iter().map(|(name, _)| *name)).finish()
+    }
+}
+
+/// Where the output of a chain goes.
+pub(super) trait Target {
+    /// How many bytes it takes now.
+    fn room(&self) -> usize;
+    /// Takes bytes, not more than there is room for.
+    fn put(&mut self, data: &[u8]);
+}
+
+/// A list of bytes that grows to a limit.
+struct Bounded<'a> {
+    bytes: &'a mut Vec<u8>,
+    limit: usize,
+}
+
+impl Target for Bounded<'_> {
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.bytes.len())
+    }
+
+    fn put(&mut self, data: &[u8]) {
+        self.bytes.extend_from_slice(data);
     }
 }
 
@@ -298,14 +370,14 @@ impl Stage {
         if !self.waiting().is_empty() || (input.is_empty() && !ended && !self.pending) {
             return Ok((0, 0));
         }
-        let Step { consumed, produced, more, done } = self.transform.step(input, ended, &mut self.buffer)?;
+        let Step { consumed, produced, more, done, effort } = self.transform.step(input, ended, &mut self.buffer)?;
         debug_assert!(consumed <= input.len() && produced <= self.buffer.len(), "a filter counts what it moves");
         self.taken = 0;
         self.filled = produced;
         self.pending = more || produced == self.buffer.len();
         self.done = done;
-        show(&mut self.observers, &self.buffer[..produced]);
-        Ok((consumed, consumed + produced + usize::from(more || done)))
+        show(&mut self.observers, &self.buffer[..produced])?;
+        Ok((consumed, consumed + produced + effort + usize::from(more || done)))
     }
 }
 
@@ -318,6 +390,8 @@ struct Observer {
 enum View {
     Hash(Hasher),
     Size(u64),
+    Pages(Pages),
+    Blocks(Checksums),
     Nothing,
 }
 
@@ -326,18 +400,35 @@ impl Observer {
         let result = match &self.view {
             View::Hash(hasher) => FilterResult::Hash(hasher.clone().finish().as_ref().to_vec()),
             View::Size(size) => FilterResult::Size(*size),
+            View::Pages(pages) => pages.result(),
+            View::Blocks(checksums) => checksums.result(),
             View::Nothing => FilterResult::None,
         };
         (self.name, result)
     }
+
+    fn suspect(&self) -> Option<Suspect> {
+        if let View::Pages(pages) = &self.view { pages.suspect() } else { None }
+    }
+
+    fn memory(&self) -> usize {
+        match &self.view {
+            View::Pages(pages) => pages.memory(),
+            View::Blocks(checksums) => checksums.memory(),
+            View::Hash(_) | View::Size(_) | View::Nothing => 0,
+        }
+    }
 }
 
-fn show(observers: &mut [Observer], data: &[u8]) {
+fn show(observers: &mut [Observer], data: &[u8]) -> Result<()> {
     for observer in observers {
         match &mut observer.view {
             View::Hash(hasher) => hasher.update(data),
             View::Size(size) => *size += data.len() as u64,
+            View::Pages(pages) => pages.update(data)?,
+            View::Blocks(checksums) => checksums.update(data)?,
             View::Nothing => {}
         }
     }
+    Ok(())
 }

@@ -13,6 +13,9 @@ pub(super) const MAGIC: &[u8; 8] = b"Salted__";
 
 /// Encrypts: magic if wanted, a random salt, ciphertext.
 pub(super) struct Encrypt {
+    pass: Secret,
+    digest: Digest,
+    magic: bool,
     cipher: Cipher,
     header: [u8; MAGIC.len() + SALT],
     /// Where the rest of the header begins: beyond the magic from the start if there is to be none.
@@ -20,18 +23,19 @@ pub(super) struct Encrypt {
 }
 
 impl Encrypt {
-    pub(super) fn new(pass: &Secret, digest: Digest, magic: bool) -> Result<Self> {
+    pub(super) fn new(pass: Secret, digest: Digest, magic: bool) -> Result<Self> {
         let mut salt = [0; SALT];
         rand::fill(&mut salt).map_err(|_| error("unable to get random bytes"))?;
         Self::with_salt(pass, digest, magic, salt)
     }
 
-    fn with_salt(pass: &Secret, digest: Digest, magic: bool, salt: [u8; SALT]) -> Result<Self> {
+    fn with_salt(pass: Secret, digest: Digest, magic: bool, salt: [u8; SALT]) -> Result<Self> {
         let mut header = [0; MAGIC.len() + SALT];
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..].copy_from_slice(&salt);
         let written = if magic { 0 } else { MAGIC.len() };
-        Ok(Self { cipher: Cipher::new(CipherMode::Encrypt, pass, salt, digest)?, header, written })
+        let cipher = Cipher::new(CipherMode::Encrypt, &pass, salt, digest)?;
+        Ok(Self { pass, digest, magic, cipher, header, written })
     }
 }
 
@@ -41,6 +45,12 @@ impl Transform for Encrypt {
         self.written += header;
         let step = run(&mut self.cipher, input, ended, &mut output[header..])?;
         Ok(Step { produced: step.produced + header, ..step })
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        let pass = std::mem::replace(&mut self.pass, Secret(Vec::new()));
+        *self = Self::new(pass, self.digest, self.magic)?;
+        Ok(())
     }
 }
 
@@ -118,7 +128,7 @@ mod tests {
     fn the_ciphertext_is_what_openssl_makes_with_the_same_salt() {
         for (digest, expected) in super::super::tests::OPENSSL_FIXED_SALT {
             let pass = Secret(b"secret".to_vec());
-            let mut filter = Encrypt::with_salt(&pass, *digest, false, [1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+            let mut filter = Encrypt::with_salt(pass, *digest, false, [1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
             let mut output = vec![0; super::super::STEP];
             let step = filter.step(b"hello repository\n", true, &mut output).unwrap();
             assert!(step.done);

@@ -39,6 +39,11 @@ impl Transform for Compress {
             ..Step::default()
         })
     }
+
+    fn restart(&mut self) -> Result<()> {
+        self.0.reset();
+        Ok(())
+    }
 }
 
 /// Inflates a gzip stream, or a zlib stream if raw. What follows the stream is swallowed.

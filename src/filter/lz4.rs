@@ -21,7 +21,13 @@ use crate::protocol::error::{Code, Error, Result};
 const ENCODED: usize = 2 * STEP + 64;
 
 /// Compresses into one frame of linked blocks of 64 KiB, with a content checksum unless raw.
-pub(super) enum Compress {
+pub(super) struct Compress {
+    builder: EncoderBuilder,
+    state: Encoding,
+}
+
+/// What the encoder is doing.
+enum Encoding {
     /// Takes input.
     Open(Encoder<Queue>),
     /// Has put the end of the frame into the queue.
@@ -31,30 +37,31 @@ pub(super) enum Compress {
 impl Compress {
     pub(super) fn new(level: i32, raw: bool) -> Result<Self> {
         check_level("lz4-cmp", level, -5, 12)?;
-        let encoder = EncoderBuilder::new()
+        let mut builder = EncoderBuilder::new();
+        builder
             .block_size(BlockSize::Default)
             .block_mode(BlockMode::Linked)
             .block_checksum(BlockChecksum::NoBlockChecksum)
             .checksum(if raw { ContentChecksum::NoChecksum } else { ContentChecksum::ChecksumEnabled })
             // A signed number for the library, whatever the binding calls it.
-            .level(level.cast_unsigned())
-            .build(Queue::with_capacity(ENCODED))
-            .map_err(|error| describe("lz4-cmp", &error))?;
-        Ok(Self::Open(encoder))
+            .level(level.cast_unsigned());
+        let mut compress = Self { builder, state: Encoding::Closed(Queue::with_capacity(ENCODED)) };
+        compress.restart()?;
+        Ok(compress)
     }
 
     /// Moves compressed bytes from the queue to `output`.
     fn drain(&mut self, output: &mut [u8]) -> usize {
-        match self {
-            Self::Open(encoder) => encoder.writer().pop(output),
-            Self::Closed(queue) => queue.pop(output),
+        match &mut self.state {
+            Encoding::Open(encoder) => encoder.writer().pop(output),
+            Encoding::Closed(queue) => queue.pop(output),
         }
     }
 
     fn is_drained(&self) -> bool {
-        match self {
-            Self::Open(encoder) => encoder.writer().is_empty(),
-            Self::Closed(queue) => queue.is_empty(),
+        match &self.state {
+            Encoding::Open(encoder) => encoder.writer().is_empty(),
+            Encoding::Closed(queue) => queue.is_empty(),
         }
     }
 }
@@ -65,7 +72,7 @@ impl Transform for Compress {
         if !self.is_drained() {
             return Ok(step);
         }
-        if let Self::Open(encoder) = self {
+        if let Encoding::Open(encoder) = &mut self.state {
             // Nothing waits, so the queue takes what one write of this size can make of it.
             let chunk = &input[..input.len().min(STEP)];
             if !chunk.is_empty() {
@@ -73,17 +80,27 @@ impl Transform for Compress {
                 step.consumed = chunk.len();
             }
             if ended && step.consumed == input.len() {
-                let Self::Open(encoder) = std::mem::replace(self, Self::Closed(Queue::default())) else {
+                let closed = Encoding::Closed(Queue::default());
+                let Encoding::Open(encoder) = std::mem::replace(&mut self.state, closed) else {
                     return Ok(step);
                 };
                 let (queue, result) = encoder.finish();
                 result.map_err(|error| describe("lz4-cmp", &error))?;
-                *self = Self::Closed(queue);
+                self.state = Encoding::Closed(queue);
             }
         }
         step.produced += self.drain(&mut output[step.produced..]);
-        step.done = matches!(self, Self::Closed(queue) if queue.is_empty());
+        step.done = matches!(&self.state, Encoding::Closed(queue) if queue.is_empty());
         Ok(step)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        // The binding does not begin a second frame: a new encoder goes on with the queue of the last.
+        if let Encoding::Closed(queue) = &mut self.state {
+            let encoder = self.builder.build(std::mem::take(queue)).map_err(|error| describe("lz4-cmp", &error))?;
+            self.state = Encoding::Open(encoder);
+        }
+        Ok(())
     }
 }
 

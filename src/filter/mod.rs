@@ -2,26 +2,35 @@
 //!
 //! One file per kind of filter; [`Chain`] strings them together. Which filters exist and how they
 //! look on the wire is `protocol::filter`'s business; this folder only does the work, without I/O
-//! and without a clock. The behaviour follows the protocol specification, sections 5.1 to 5.5.
+//! and without a clock. The behaviour follows the protocol specification, sections 5.1 to 5.8.
 //!
-//! Two kinds of filter: *observers* (hash, size) look at the bytes and leave them alone;
-//! *transforms* (the compressions, the ciphers, sink) take bytes in and put others out. Every
+//! Two kinds of filter: *observers* (hash, size, the checksums of pages and blocks) look at the bytes
+//! and leave them alone; *transforms* (the compressions, the ciphers, block incremental, sink) take
+//! bytes in and put others out. Every
 //! transform writes into a buffer of fixed size, so what a client can make the server hold or do
 //! in one call is bounded, however well its data compresses.
 
+mod block_checksum;
+mod block_incremental;
+mod block_map;
 mod bz2;
 mod chain;
+mod chunks;
 mod cipher_block;
 mod cipher_format;
 mod cipher_key;
+mod cutter;
 mod gz;
 mod hash;
 mod lz4;
+mod page_checksum;
 mod simple;
+mod varint;
 pub mod whole;
 mod zst;
 
 pub use chain::{Chain, Progress};
+pub use page_checksum::Suspect;
 
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::FilterResult;
@@ -40,6 +49,8 @@ struct Step {
     more: bool,
     /// No output will follow, whatever input may still come.
     done: bool,
+    /// What else the step did, as the number of bytes that would have taken as long to move.
+    effort: usize,
 }
 
 /// A filter that puts out other bytes than it takes in.
@@ -55,6 +66,16 @@ trait Transform {
     ///
     /// The filter's own; the chain makes no step after one.
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step>;
+
+    /// Makes a filter whose data have ended ready for other data, with the same parameters. Only
+    /// compressors and encryption can do that.
+    ///
+    /// # Errors
+    ///
+    /// Code 25 where it makes no sense, and what the library says.
+    fn restart(&mut self) -> Result<()> {
+        Err(Error::new(Code::Assert, "filter works on one stream only"))
+    }
 
     /// About how many bytes the filter takes now. Most take less than 300 KiB.
     fn memory(&self) -> usize {

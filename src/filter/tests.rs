@@ -83,11 +83,11 @@ fn pairs() -> Vec<(FilterSpec, FilterSpec)> {
     pairs
 }
 
-fn encrypt(digest: Digest, magic: bool) -> FilterSpec {
+pub(super) fn encrypt(digest: Digest, magic: bool) -> FilterSpec {
     FilterSpec::CipherBlock { mode: CipherMode::Encrypt, pass: secret(), digest, magic }
 }
 
-fn decrypt(digest: Digest, magic: bool) -> FilterSpec {
+pub(super) fn decrypt(digest: Digest, magic: bool) -> FilterSpec {
     FilterSpec::CipherBlock { mode: CipherMode::Decrypt, pass: secret(), digest, magic }
 }
 
@@ -96,7 +96,7 @@ fn by_format(ids: &[&str], expected: Option<u32>) -> FilterSpec {
     FilterSpec::CipherFormat { keys, expected }
 }
 
-fn secret() -> Secret {
+pub(super) fn secret() -> Secret {
     Secret(b"secret".to_vec())
 }
 
@@ -105,7 +105,7 @@ pub(super) fn unhex(hex: &str) -> Vec<u8> {
 }
 
 /// Text-like data that compresses about as much as a relation does.
-fn sample(length: usize) -> Vec<u8> {
+pub(super) fn sample(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     (0..length)
         .map(|_| {
@@ -116,7 +116,7 @@ fn sample(length: usize) -> Vec<u8> {
 }
 
 /// What `chain` makes of `data`, given in pieces and taken away in pieces.
-fn drive(chain: &mut Chain, data: &[u8], sizes: &[(usize, usize, usize)]) -> Result<Vec<u8>> {
+pub(super) fn drive(chain: &mut Chain, data: &[u8], sizes: &[(usize, usize, usize)]) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     let mut rest = data;
     let mut input: &[u8] = &[];
@@ -146,7 +146,7 @@ fn drive(chain: &mut Chain, data: &[u8], sizes: &[(usize, usize, usize)]) -> Res
     }
 }
 
-fn run(specs: Vec<FilterSpec>, data: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn run(specs: Vec<FilterSpec>, data: &[u8]) -> Result<Vec<u8>> {
     drive(&mut Chain::new(specs)?, data, &[(usize::MAX, 1 << 20, usize::MAX)])
 }
 
@@ -463,15 +463,17 @@ fn a_long_header_comes_before_the_data_at_any_limit() {
 }
 
 /// Names and results as text, digests by their first bytes.
-fn results(chain: &Chain) -> Vec<String> {
+pub(super) fn results(chain: &Chain) -> Vec<String> {
     let results = chain.results();
     results
         .into_iter()
         .map(|(name, result)| match result {
             FilterResult::None => name.to_string(),
             FilterResult::Hash(digest) => format!("{name} {:02x}{:02x}/{}", digest[0], digest[1], digest.len()),
-            FilterResult::Size(size) => format!("{name} {size}"),
+            FilterResult::Size(size) | FilterResult::MapSize(size) => format!("{name} {size}"),
             FilterResult::Format(format) => format!("{name} {format}"),
+            FilterResult::Pages { errors, valid, align } => format!("{name} {} {valid} {align}", errors.len()),
+            FilterResult::BlockChecksums(bytes) => format!("{name} {}", bytes.len()),
         })
         .collect()
 }

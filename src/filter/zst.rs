@@ -6,7 +6,9 @@
 //! works through whole blocks; nothing outside of it can divide them.
 
 use zstd::zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, ErrorCode, InBuffer, OutBuffer, get_error_name, is_error_kind};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, ErrorCode, InBuffer, OutBuffer, ResetDirective, get_error_name, is_error_kind,
+};
 
 use super::{Step, Transform, check_level, no_memory, unexpected_end};
 use crate::protocol::error::{Code, Error, Result};
@@ -30,6 +32,11 @@ impl Transform for Compress {
         let mut target = OutBuffer::around(output);
         let left = self.0.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
         Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0, ..Step::default() })
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.0.reset(ResetDirective::SessionOnly).map_err(describe)?;
+        Ok(())
     }
 
     fn memory(&self) -> usize {

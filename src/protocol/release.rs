@@ -51,6 +51,41 @@ pub enum DatabaseAnswers {
     Typed,
 }
 
+/// How the parameters of the filter for page checksums are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageChecksumLayout {
+    /// Segment, pages of a segment, position of the WAL (2.37).
+    LsnLimit,
+    /// Segment, pages of a segment, file (2.38 to 2.45).
+    File,
+    /// Segment, pages of a segment, whether headers are checked, file (2.46 to 2.49).
+    HeaderCheck,
+    /// Segment, pages of a segment, size of a page, whether headers are checked, file (2.50 on).
+    PageSize,
+}
+
+/// How the block incremental filter stores blocks, and how its parameters and its map are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockStorage {
+    /// Each block by itself, numbered, in chunks, its checksum SHA-1 (2.44).
+    Single,
+    /// Super blocks of numbered blocks, in chunks (2.45).
+    Numbered,
+    /// Super blocks that are nothing but blocks (2.46 on).
+    Plain,
+}
+
+/// When the block incremental filter writes a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapRule {
+    /// If the file has a block (up to 2.50).
+    Always,
+    /// If a block was stored, or the file is shorter than before (2.51 to 2.59.1).
+    Changed,
+    /// The same, but not if the file is empty (2.59.2 on).
+    ChangedNotEmpty,
+}
+
 /// What a lock file says of who holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockContents {
@@ -80,6 +115,12 @@ pub struct Release {
     pub makes_links: bool,
     /// Whether there are the filters `cipher-fmt` and `cipher-hdr`.
     pub detects_cipher_format: bool,
+    /// Layout of `pg-chksum` parameters, and with it what the filter checks.
+    pub page_checksum_layout: PageChecksumLayout,
+    /// How `blk-incr` stores blocks, where there is that filter.
+    pub block_storage: Option<BlockStorage>,
+    /// When `blk-incr` writes a map.
+    pub map_rule: MapRule,
     /// Whether the information about an entry has a place for a version.
     pub tells_version: bool,
     /// Whether a list has the directory itself as `.`.
@@ -132,6 +173,9 @@ const V2_37: Release = Release {
     reads_ranges: false,
     makes_links: false,
     detects_cipher_format: false,
+    page_checksum_layout: PageChecksumLayout::LsnLimit,
+    block_storage: None,
+    map_rule: MapRule::Always,
     tells_version: false,
     lists_itself: true,
     backs_up_from_clients: false,
@@ -155,6 +199,7 @@ const V2_37: Release = Release {
 const V2_38: Release = Release {
     version: "2.38",
     read_layout: ReadLayout::OffsetTextLimit,
+    page_checksum_layout: PageChecksumLayout::File,
     assertions_are_fatal: true,
     repository_features: 31,
     cluster_features: 31,
@@ -170,14 +215,24 @@ const V2_39: Release = Release {
 };
 const V2_40: Release = Release { version: "2.40", hash_layout: HashLayout::TextResult, lists_itself: false, ..V2_39 };
 const V2_42: Release = Release { version: "2.42", hash_layout: HashLayout::Binary, makes_links: true, ..V2_40 };
-const V2_46: Release = Release { version: "2.46", tells_owners: true, ..V2_42 };
+const V2_44: Release = Release { version: "2.44", block_storage: Some(BlockStorage::Single), ..V2_42 };
+const V2_45: Release = Release { version: "2.45", block_storage: Some(BlockStorage::Numbered), ..V2_44 };
+const V2_46: Release = Release {
+    version: "2.46",
+    tells_owners: true,
+    page_checksum_layout: PageChecksumLayout::HeaderCheck,
+    block_storage: Some(BlockStorage::Plain),
+    ..V2_45
+};
 const V2_48: Release = Release { version: "2.48", check_needs_stanza: false, ..V2_46 };
+const V2_50: Release = Release { version: "2.50", page_checksum_layout: PageChecksumLayout::PageSize, ..V2_48 };
+const V2_51: Release = Release { version: "2.51", map_rule: MapRule::Changed, ..V2_50 };
 const V2_53: Release = Release {
     version: "2.53",
     locks_by_repository: true,
     stanza_locks: &["archive", "backup"],
     fractional_times: false,
-    ..V2_48
+    ..V2_51
 };
 const V2_54_0: Release = Release {
     version: "2.54.0",
@@ -204,12 +259,14 @@ const V2_59_0: Release = Release {
     explains_lost_connections: true,
     ..V2_57_0
 };
+const V2_59_2: Release = Release { version: "2.59.2", map_rule: MapRule::ChangedNotEmpty, inferred: true, ..V2_59_0 };
 const V2_60_0: Release = Release {
     version: "2.60.0",
     cipher_layout: CipherLayout::Header,
     reads_ranges: true,
     detects_cipher_format: true,
-    ..V2_59_0
+    inferred: false,
+    ..V2_59_2
 };
 
 /// Every release that can be announced, old to new. One that changes nothing on the wire of a
@@ -222,16 +279,16 @@ pub const RELEASES: &[Release] = &[
     Release { version: "2.41", ..V2_40 },
     V2_42,
     Release { version: "2.43", ..V2_42 },
-    Release { version: "2.44", ..V2_42 },
-    Release { version: "2.45", ..V2_42 },
+    V2_44,
+    V2_45,
     V2_46,
     Release { version: "2.47", ..V2_46 },
     V2_48,
     Release { version: "2.49", ..V2_48 },
-    Release { version: "2.50", ..V2_48 },
-    Release { version: "2.51", ..V2_48 },
-    Release { version: "2.52", ..V2_48 },
-    Release { version: "2.52.1", ..V2_48 },
+    V2_50,
+    V2_51,
+    Release { version: "2.52", ..V2_51 },
+    Release { version: "2.52.1", ..V2_51 },
     V2_53,
     Release { version: "2.53.1", ..V2_53 },
     V2_54_0,
@@ -244,8 +301,8 @@ pub const RELEASES: &[Release] = &[
     Release { version: "2.58.0", ..V2_57_0 },
     V2_59_0,
     Release { version: "2.59.1", ..V2_59_0 },
-    Release { version: "2.59.2", inferred: true, ..V2_59_0 },
-    Release { version: "2.59.3", inferred: true, ..V2_59_0 },
+    V2_59_2,
+    Release { version: "2.59.3", ..V2_59_2 },
     V2_60_0,
 ];
 

@@ -78,6 +78,11 @@ pub struct ReadStream {
     /// Bytes that the read under way wants, and bytes that were in its buffer before.
     wanted: usize,
     before: usize,
+    /// The file that was opened last, whose pages may have to be read again.
+    opened: Option<(File, Location)>,
+    /// Whether the read under way is of a page, and the buffer for that.
+    is_again: bool,
+    page: Vec<u8>,
     buffers: fn(usize) -> Vec<u8>,
 }
 
@@ -102,6 +107,9 @@ impl ReadStream {
             taken: 0,
             wanted: 0,
             before: 0,
+            opened: None,
+            is_again: false,
+            page: Vec::new(),
             buffers,
         })
     }
@@ -124,6 +132,9 @@ impl ReadStream {
     ///
     /// What the client is told.
     pub fn advance(&mut self) -> Result<Step> {
+        if let Some(operation) = self.read_again() {
+            return Ok(Step::Disk(operation));
+        }
         if self.chain.is_passive() { Ok(self.advance_passive()) } else { self.advance_filtered() }
     }
 
@@ -139,14 +150,43 @@ impl ReadStream {
                     return Ok(Step::Done(answer));
                 }
             }
+            None if std::mem::take(&mut self.is_again) => self.take_page(completion)?,
             None => self.take_read(completion)?,
         }
         self.advance()
     }
 
+    /// The operation that reads a page again that looks wrong. It reads from the file that is read
+    /// anyway, whatever file the client named for that.
+    fn read_again(&mut self) -> Option<Operation> {
+        let suspect = self.chain.suspect()?;
+        let (file, _) = self.opened.as_ref()?;
+        let mut buffer = std::mem::take(&mut self.page);
+        buffer.clear();
+        buffer.reserve_exact(suspect.length);
+        self.is_again = true;
+        Some(Operation::Read { file: file.clone(), buffer, length: suspect.length, offset: suspect.offset })
+    }
+
+    fn take_page(&mut self, completion: Completion) -> Result<()> {
+        match completion {
+            Ok(Outcome::Read(page)) => {
+                self.chain.settle(&page);
+                self.page = page;
+                Ok(())
+            }
+            Ok(_) => Err(unexpected_outcome()),
+            Err(failure) => {
+                let (_, at) = self.opened.as_ref().ok_or_else(unexpected_outcome)?;
+                Err(Error::system(Code::FileRead, format_args!("unable to read '{at}'"), failure.errno.0))
+            }
+        }
+    }
+
     fn take_file(&mut self, range: ReadRange, completion: Completion) -> Result<Option<Answer>> {
         match completion {
             Ok(Outcome::File(file)) => {
+                self.opened = Some((file.clone(), range.at.clone()));
                 self.current = Some(Current { file, range });
                 Ok(None)
             }
@@ -260,7 +300,12 @@ impl ReadStream {
             let drained = input.is_empty();
             self.raw = Some(raw);
             self.out = Some(Payload::from_buffer(out));
-            match progress? {
+            let progress = progress?;
+            if let Some(operation) = self.read_again() {
+                // The filters go on from where they are.
+                return Ok(Step::Disk(operation));
+            }
+            match progress {
                 Progress::Budget => return Ok(Step::Work),
                 Progress::OutputFull => return Ok(self.answer(false)),
                 Progress::Finished => return Ok(self.answer(true)),
@@ -312,3 +357,6 @@ impl ReadStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

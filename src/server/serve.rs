@@ -21,8 +21,9 @@ use super::stop_files::is_stopped;
 use super::umask;
 use crate::config::Environment;
 use crate::disk::HeldLock;
-use crate::disk::helpers::{self, Helpers};
+use crate::disk::helpers;
 use crate::disk::inline::Options;
+use crate::disk::offload::Offload;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 
@@ -387,7 +388,8 @@ fn prepare(configuration: &mut Configuration) -> Result<Option<Ready>> {
         ));
     }
     let service = configuration.service(descriptors)?;
-    let disk = Box::new(Helpers::new(Options::default(), helpers::start_process));
+    let io_uring = configuration.server().own.io_uring;
+    let disk = Box::new(Offload::new(Options::default(), io_uring, helpers::start_process));
     let failed = |error: io::Error| system("unable to start the event loop", &error);
     let mut event_loop = EventLoop::new(service, disk).map_err(failed)?;
     event_loop.watch(signals).map_err(failed)?;

@@ -42,7 +42,7 @@ fn bench(release: &str) -> Bench {
 /// The same on a kernel that does not know `openat2`, so that the server walks each path itself.
 fn bench_without_openat2(release: &str) -> Bench {
     let mut bench = Bench::with_roles(release);
-    bench.server.without_openat2 = true;
+    bench.server.unknown_call = Some("openat2");
     started(bench)
 }
 

@@ -1,7 +1,7 @@
 //! A disk that keeps one client waiting is no other client's business.
 //!
-//! What waits for the disk are helper processes of the server; one that is stopped stands for a disk that
-//! does not answer.
+//! What waits for the disk is the kernel, or helper processes of the server; one that is stopped stands for a
+//! disk that does not answer.
 
 use std::fs;
 use std::time::Duration;
@@ -17,6 +17,7 @@ const SOON: Duration = Duration::from_secs(60);
 for_each_release! {
     a_client_that_waits_for_the_disk_keeps_no_other_waiting: full, always, always;
     a_lost_helper_fails_its_client_and_nobody_else: always, full, full;
+    the_kernel_waits_for_the_disk_without_a_helper: full, full, always;
 }
 
 /// The helpers that the server has.
@@ -68,8 +69,35 @@ fn one_of_many_gets_through(bench: &mut Bench, segment: &str) -> (Vec<Pid>, Vec<
     (stopped, pushes)
 }
 
-fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
+/// A bench whose server has helpers wait for the disk.
+fn with_helpers(release: &str) -> Bench {
     let mut bench = Bench::new(release);
+    bench.server.own_config.set("global", "io-uring", "n");
+    bench
+}
+
+fn the_kernel_waits_for_the_disk_without_a_helper(release: &str) {
+    for (allowed, unknown, expected) in [("y", None, false), ("n", None, true), ("y", Some("io_uring_setup"), true)] {
+        let mut bench = Bench::new(release);
+        bench.server.own_config.set("global", "io-uring", allowed);
+        bench.server.unknown_call = unknown;
+        let cluster = bench.with_cluster();
+        // Directories that the repository begins with are made by a helper.
+        assert_eq!(bench.server.terminate(), 0);
+        bench.server.start();
+        for number in 0..4 {
+            let segment = cluster.copy_segment(&format!("0000000100000001000000A{number}")).display().to_string();
+            bench.client.ok(&["archive-push", &segment]);
+        }
+        bench.client.ok(&["info"]);
+        assert_eq!(!helpers(bench.server.id()).is_empty(), expected, "io-uring={allowed}, without {unknown:?}");
+        let told = "no io_uring: Function not implemented (os error 38); helper processes wait for the disk";
+        assert_eq!(bench.server.log().contains(told), unknown.is_some());
+    }
+}
+
+fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
+    let mut bench = with_helpers(release);
     let cluster = bench.with_cluster();
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
     let (stopped, mut pushes) = one_of_many_gets_through(&mut bench, &segment);
@@ -93,7 +121,7 @@ fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
 }
 
 fn a_lost_helper_fails_its_client_and_nobody_else(release: &str) {
-    let mut bench = Bench::new(release);
+    let mut bench = with_helpers(release);
     let cluster = bench.with_cluster();
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
     let data = format!("--pg1-path={}", bench.client.config.value(STANZA, "pg1-path"));

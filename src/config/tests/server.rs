@@ -181,8 +181,9 @@ fn our_own_settings_arrive() {
         "repohostd.conf",
         "[global]\nrelease=2.55.1\nreleases=2.45, 2.60.0\ndrain-timeout=0\nhandshake-timeout=1m\nconnection-max=7\n\
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
-         allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\nstate-path=/state\n\
-         status-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\ninfo-history=3\nhistory-path=/history\n\
+         allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\n\
+         state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
+         info-history=3\nio-uring=n\nhistory-path=/history\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -206,11 +207,12 @@ fn our_own_settings_arrive() {
         any_statement: true,
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
+        io_uring: false,
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 25), pin("db2.example", "2.45", 25)],
+        clients: vec![pin("db1.example", "2.45", 26), pin("db2.example", "2.45", 26)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -225,9 +227,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(29),
+            place: place(30),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 31)],
+        declared: vec![pin("2.61.0", "2.60.0", 32)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -241,9 +243,10 @@ fn a_typo_in_our_own_file_is_found() {
             "[global]\n\ndrain-timout=1",
             Code::Config,
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
-             allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, drain-timeout, \
-             end-revoked-sessions, handshake-timeout, history-path, info-history, listing-memory-max, memory-max, \
-             min-age, opaque-info, release, releases, role, sql, state-path, status-socket.",
+             allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, \
+             drain-timeout, end-revoked-sessions, handshake-timeout, history-path, info-history, io-uring, \
+             listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
+             status-socket.",
         ),
         (
             "[server]\nrelease=2.45",

@@ -82,7 +82,7 @@ pub(super) enum Task {
 }
 
 /// Whether a helper can do it: whatever may wait for the disk, but for reading and writing data.
-pub(super) fn is_for_helpers(operation: &Operation) -> bool {
+pub(in crate::disk) fn is_for_helpers(operation: &Operation) -> bool {
     let one_root = |first: &Location, second: &Location| Rc::ptr_eq(&first.root, &second.root);
     match operation {
         Operation::OpenWrite { .. }
@@ -250,18 +250,4 @@ pub(super) fn decode_reply(reply: Reply, descriptor: Option<OwnedFd>, at: Option
         (Reply::Failed(failure), None) => Err(failure),
         _ => return None,
     })
-}
-
-/// The absolute names that an operation gives, takes or replaces. Two that share one run one after the
-/// other: each looks what has the name and then acts on it.
-pub(super) fn names(operation: &Operation) -> Vec<String> {
-    match operation {
-        Operation::OpenWrite { at, .. }
-        | Operation::RemoveFile { at }
-        | Operation::RemoveOwn { at, .. }
-        | Operation::SymbolicLink { at, .. } => vec![at.to_string()],
-        Operation::Rename { from, to, .. } => vec![from.to_string(), to.to_string()],
-        Operation::HardLink { target, at } => vec![target.to_string(), at.to_string()],
-        _ => Vec::new(),
-    }
 }

@@ -3,8 +3,8 @@
 
 mod confinement;
 mod files;
-mod helping;
 mod locks;
+mod offloading;
 mod owned_links;
 mod scrambling;
 mod trees;
@@ -17,21 +17,22 @@ use std::time::Duration;
 
 use mio::{Events, Poll};
 
-use super::helpers::{Helpers, Start, worker};
+use super::helpers::{Start, worker};
 use super::inline::{Inline, Options};
+use super::offload::Offload;
 use super::*;
 
 /// A back end that the tests try.
 enum Tried {
     Inline(Box<Inline>),
-    Helpers(Box<Helpers>, Poll),
+    Offload(Box<Offload>, Poll),
 }
 
 impl Tried {
     fn disk(&mut self) -> &mut dyn Disk {
         match self {
             Self::Inline(disk) => &mut **disk,
-            Self::Helpers(disk, _) => &mut **disk,
+            Self::Offload(disk, _) => &mut **disk,
         }
     }
 
@@ -39,12 +40,21 @@ impl Tried {
         Self::Inline(Box::new(Inline::new(options)))
     }
 
-    /// Helpers that are threads of the test.
+    /// Helpers that are threads of the test, without a ring.
     fn helpers(start: Start) -> Self {
+        Self::offload(false, start)
+    }
+
+    /// A ring where the kernel allows one, and helpers that are threads of the test for the rest.
+    fn ring() -> Self {
+        Self::offload(true, in_a_thread)
+    }
+
+    fn offload(io_uring: bool, start: Start) -> Self {
         let poll = Poll::new().unwrap();
-        let mut disk = Helpers::new(Options::default(), start);
+        let mut disk = Offload::new(Options::default(), io_uring, start);
         disk.watch(poll.registry().try_clone().unwrap(), 0);
-        Self::Helpers(Box::new(disk), poll)
+        Self::Offload(Box::new(disk), poll)
     }
 
     fn wait(&mut self) -> (Ticket, Completion) {
@@ -52,10 +62,14 @@ impl Tried {
             if let Some(completed) = self.disk().complete() {
                 return completed;
             }
-            let Self::Helpers(disk, poll) = self else { panic!("inline work is done at once") };
+            let Self::Offload(disk, poll) = self else { panic!("inline work is done at once") };
             let mut events = Events::with_capacity(8);
-            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
-            assert!(!events.is_empty(), "no helper has answered");
+            match poll.poll(&mut events, Some(Duration::from_secs(10))) {
+                // What a ring that is gone has left in the kernel ends.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                result => result.unwrap(),
+            }
+            assert!(!events.is_empty(), "nobody has answered");
             events.iter().for_each(|event| disk.ready(event.token().0));
         }
     }
@@ -66,10 +80,10 @@ fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
     std::thread::Builder::new().spawn(serve).map(|_| None)
 }
 
-/// A back end with the kernel's resolution of paths, one with our own, and one with helpers.
-fn back_ends() -> [Tried; 3] {
+/// A back end with the kernel's resolution of paths, one with our own, one with helpers, and one with a ring.
+fn back_ends() -> [Tried; 4] {
     let inline = |by_component| Tried::inline(Options { by_component, ..Options::default() });
-    [inline(false), inline(true), Tried::helpers(in_a_thread)]
+    [inline(false), inline(true), Tried::helpers(in_a_thread), Tried::ring()]
 }
 
 fn place(root: &Rc<Root>, path: &str) -> Location {

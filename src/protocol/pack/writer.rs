@@ -60,6 +60,13 @@ impl Writer {
         self
     }
 
+    /// Leaves the ids before `id` null, so that the next field gets it. An id that is gone already
+    /// changes nothing.
+    pub fn skip_to(&mut self, id: u64) -> &mut Self {
+        self.id = self.id.max(id.saturating_sub(1));
+        self
+    }
+
     /// A bool, left out when false.
     pub fn bool(&mut self, value: bool) -> &mut Self {
         if value { self.bool_forced(value) } else { self.null() }

@@ -35,8 +35,8 @@ pub(crate) struct Server {
     pub(crate) environment: Vec<(String, String)>,
     /// Whether it is the original server.
     pub(crate) is_original: bool,
-    /// Whether the kernel acts as one that does not know `openat2`.
-    pub(crate) without_openat2: bool,
+    /// A system call that the kernel acts as not to know.
+    pub(crate) unknown_call: Option<&'static str>,
     name: String,
     process: Option<Process>,
     log: String,
@@ -62,7 +62,7 @@ impl Server {
             own_config: Config::default(),
             environment: Vec::new(),
             is_original: original(),
-            without_openat2: false,
+            unknown_call: None,
             name: name.to_owned(),
             process: None,
             log: String::new(),
@@ -84,6 +84,9 @@ impl Server {
             ("tls-server-key-file", format!("{here}/server.key")),
         ] {
             server.config.set("global", key, &value);
+        }
+        if std::env::var("REPOHOSTD_TEST_IO_URING").is_ok_and(|value| value == "n") {
+            server.own_config.set("global", "io-uring", "n");
         }
         server
     }
@@ -134,12 +137,12 @@ impl Server {
             command.env("PGBACKREST_CONFIG", &config).arg("server");
             command
         } else {
-            let mut command = if self.without_openat2 {
+            let mut command = if let Some(call) = self.unknown_call {
                 // the tracer is no parent: the server's process keeps its number and its status
                 let mut command = self.workspace.command("strace");
-                command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=openat2"]);
-                command.args(["-e", "inject=openat2:error=ENOSYS", "-o"]).arg(self.path("openat2.trace"));
-                command.arg(self.binary());
+                command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e"]).arg(format!("trace={call}"));
+                command.arg("-e").arg(format!("inject={call}:error=ENOSYS"));
+                command.arg("-o").arg(self.path(&format!("{call}.trace"))).arg(self.binary());
                 command
             } else {
                 self.workspace.command(self.binary())

@@ -1,0 +1,337 @@
+//! The back end of the server: what may wait for the disk is done beside the event loop, so that no session
+//! waits for another one's.
+//!
+//! The kernel does it through an [`io_uring`](Uring) where it may be used; [helper processes](Helpers) do
+//! what it has no call for, and everything where it is forbidden. What neither can take now waits in a
+//! queue. Two operations on one name wait for each other, because each looks at what has the name before
+//! it acts on it.
+//!
+//! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read
+//! from it. Listings and looks at single entries are cheap too; on a disk that is slow to find an inode
+//! they are what others still wait for. Where an owner is in no file, a helper finds the name before the
+//! outcome is handed back.
+
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
+
+use super::helpers::{Free, Helpers, Start, is_for_helpers};
+use super::inline::{Inline, Options};
+use super::names::{Found, Unknown};
+use super::uring::Uring;
+use super::{Completion, Disk, Failure, Location, Metadata, Operation, Outcome, Ticket, getent};
+use crate::observe::log;
+
+/// The token that tells of calls of the ring that have ended; the helpers have those after it.
+const RING: usize = 0;
+/// The first token of the helpers.
+const HELPERS: usize = 1;
+
+/// The back end.
+pub struct Offload {
+    inline: Inline,
+    ring: Option<Uring<Job>>,
+    helpers: Helpers<Job>,
+    queue: VecDeque<Queued>,
+    /// Outcomes that lack names.
+    nameless: VecDeque<Job>,
+    completed: VecDeque<(Ticket, Completion)>,
+}
+
+/// What an operation belongs to while it is under way.
+#[derive(Debug)]
+pub(super) struct Job {
+    ticket: Ticket,
+    /// The names that it gives, takes or replaces.
+    names: Vec<String>,
+    /// What it came to already, if only owners have no name yet.
+    outcome: Option<Box<Nameless>>,
+}
+
+/// An outcome in which owners have no name.
+#[derive(Debug)]
+struct Nameless {
+    completion: Completion,
+    /// Those whose names are looked for next.
+    asked: Unknown,
+    /// All others.
+    rest: Unknown,
+}
+
+/// An operation that waits for its turn.
+struct Queued {
+    job: Job,
+    operation: Operation,
+    /// The ring has given it up.
+    for_helpers: bool,
+}
+
+/// What has become of an operation that was taken on.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It is done.
+    Completed(Completion),
+    /// The ring leaves it to a helper, a helper to the server itself, from its beginning.
+    Left(Operation),
+    /// Names of owners were found.
+    Named(Found),
+}
+
+impl Offload {
+    /// A back end whose helpers are started by `start`. It has a ring if it may and the kernel has one.
+    #[must_use]
+    pub fn new(options: Options, io_uring: bool, start: Start) -> Self {
+        let inline = Inline::new(options);
+        let mut ring = None;
+        // Where paths are walked, there would be little left to do for it.
+        if io_uring && !inline.by_component() {
+            match Uring::new() {
+                Ok(made) => ring = Some(made),
+                Err(error) => log::detail(format_args!("no io_uring: {error}; helper processes wait for the disk")),
+            }
+        }
+        let (queue, nameless, completed) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { inline, ring, helpers: Helpers::new(start), queue, nameless, completed }
+    }
+
+    #[cfg(test)]
+    pub(super) fn helpers(&mut self) -> &mut Helpers<impl Sized> {
+        &mut self.helpers
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Begins what waits, as far as there is somebody to do it, in the order in which it came.
+    fn dispatch(&mut self) {
+        self.begin_operations();
+        self.look_for_names();
+    }
+
+    fn begin_operations(&mut self) {
+        let mut index = 0;
+        while let Some(queued) = self.queue.get(index) {
+            let earlier = self.queue.iter().take(index).map(|queued| &queued.job);
+            let under_way = self.ring.iter().flat_map(Uring::under_way).chain(self.helpers.under_way());
+            if under_way.chain(earlier).any(|job| share(&job.names, &queued.job.names)) {
+                index += 1;
+                continue;
+            }
+            let by_ring = !queued.for_helpers && takes(self.ring.as_ref(), &queued.operation);
+            let free = match &self.ring {
+                Some(ring) if by_ring && ring.has_room() => None,
+                Some(_) if by_ring => return,
+                _ => Some(self.helpers.free()),
+            };
+            if matches!(free, Some(Free::Busy)) {
+                return;
+            }
+            let Some(Queued { job, operation, .. }) = self.queue.remove(index) else { return };
+            match free {
+                Some(Free::Helper(key)) => {
+                    if let Err((job, operation)) = self.helpers.begin(key, job, operation) {
+                        self.run_here(job.ticket, operation);
+                    }
+                }
+                Some(_) => self.run_here(job.ticket, operation),
+                None => {
+                    let ended = self.ring.as_mut().and_then(|ring| ring.begin(job, operation));
+                    self.take_from_ring(ended);
+                    // What it has given up is the first in the queue.
+                    index = 0;
+                }
+            }
+        }
+    }
+
+    /// Takes what has ended in the ring.
+    fn take_from_ring(&mut self, mut ended: Option<(Job, Ended)>) {
+        loop {
+            ended = ended.or_else(|| self.ring.as_mut().and_then(Uring::advance));
+            match ended.take() {
+                // Before all others that want its names.
+                Some((job, Ended::Left(operation))) => {
+                    self.queue.push_front(Queued { job, operation, for_helpers: true });
+                }
+                Some((job, ended)) => self.take(job, ended),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job, ended: Ended) {
+        let Job { ticket, outcome, .. } = job;
+        match (ended, outcome) {
+            (Ended::Named(found), Some(outcome)) => self.take_names(ticket, *outcome, found),
+            // Whoever looked for names is lost, and with it nothing else.
+            (_, Some(outcome)) => self.completed.push_back((ticket, outcome.completion)),
+            (Ended::Completed(completion), None) => self.completed.push_back((ticket, completion)),
+            (Ended::Left(operation), None) => self.run_here(ticket, operation),
+            (Ended::Named(_), None) => self.completed.push_back((ticket, Err(Failure::from(Errno::IO)))),
+        }
+    }
+
+    fn run_here(&mut self, ticket: Ticket, operation: Operation) {
+        let completion = self.inline.run(operation);
+        let unknown = self.inline.names().take_unknown();
+        // A failure to change an owner tells of owners too, but names are only found for what clients record.
+        if unknown.is_empty() || !matches!(completion, Ok(Outcome::Metadata(_) | Outcome::Entries(..))) {
+            self.completed.push_back((ticket, completion));
+        } else {
+            self.want_names(ticket, completion, unknown);
+        }
+    }
+
+    /// Has the names of these owners looked for at the next [`Self::dispatch`].
+    fn want_names(&mut self, ticket: Ticket, completion: Completion, mut rest: Unknown) {
+        let asked = rest.take(getent::BATCH);
+        let outcome = Some(Box::new(Nameless { completion, asked, rest }));
+        self.nameless.push_back(Job { ticket, names: Vec::new(), outcome });
+    }
+
+    /// Has helpers look for names; an outcome keeps lacking them where there is none.
+    fn look_for_names(&mut self) {
+        while let Some(Job { outcome: Some(outcome), .. }) = self.nameless.front() {
+            let asked = outcome.asked.clone();
+            let free = self.helpers.free();
+            if matches!(free, Free::Busy) {
+                return;
+            }
+            let Some(job) = self.nameless.pop_front() else { return };
+            let left = match free {
+                Free::Helper(key) => self.helpers.ask(key, job, &asked).err(),
+                Free::Busy | Free::Nobody => Some(job),
+            };
+            if let Some(Job { ticket, outcome: Some(outcome), .. }) = left {
+                self.completed.push_back((ticket, outcome.completion));
+            }
+        }
+    }
+
+    /// Puts in the names that were found, or has those of the rest looked for.
+    fn take_names(&mut self, ticket: Ticket, outcome: Nameless, found: Found) {
+        let Nameless { mut completion, asked, rest } = outcome;
+        let names = self.inline.names();
+        let news = names.learn(&asked, found);
+        for (what, numbers) in [("user", &news.users), ("group", &news.groups)] {
+            for number in numbers {
+                log::warn(format_args!(
+                    "{what} {number} has no name on this host, so clients record none for what belongs to it"
+                ));
+            }
+        }
+        let mut name = |metadata: &mut Metadata| {
+            if asked.users.contains(&metadata.uid) {
+                metadata.user = names.user(metadata.uid);
+            }
+            if asked.groups.contains(&metadata.gid) {
+                metadata.group = names.group(metadata.gid);
+            }
+        };
+        match &mut completion {
+            Ok(Outcome::Metadata(metadata)) => name(metadata),
+            Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| name(&mut entry.metadata)),
+            _ => {}
+        }
+        if rest.is_empty() {
+            self.completed.push_back((ticket, completion));
+        } else {
+            self.want_names(ticket, completion, rest);
+        }
+    }
+}
+
+impl Disk for Offload {
+    fn submit(&mut self, ticket: Ticket, operation: Operation) {
+        let wanted = match &operation {
+            Operation::Read { file, length, offset, .. } => is_cold(file.0.as_fd(), *length, *offset),
+            operation => is_for_helpers(operation),
+        };
+        if wanted {
+            let names = names(&operation);
+            let job = Job { ticket, names, outcome: None };
+            self.queue.push_back(Queued { job, operation, for_helpers: false });
+        } else {
+            self.run_here(ticket, operation);
+        }
+        self.dispatch();
+    }
+
+    fn complete(&mut self) -> Option<(Ticket, Completion)> {
+        if self.ring.as_ref().is_some_and(Uring::is_behind) {
+            self.take_from_ring(None);
+        }
+        self.completed.pop_front()
+    }
+
+    fn outstanding(&self) -> usize {
+        let ring = self.ring.iter().flat_map(Uring::under_way).count();
+        self.completed.len() + self.queue.len() + self.nameless.len() + ring + self.helpers.under_way().count()
+    }
+
+    fn watch(&mut self, registry: Registry, first: usize) {
+        if let Some(ring) = &self.ring {
+            let mut source = SourceFd(&ring.as_fd().as_raw_fd());
+            if registry.register(&mut source, Token(first + RING), Interest::READABLE).is_err() {
+                // Nobody would hear of what it has done.
+                self.ring = None;
+            }
+        }
+        self.helpers.watch(registry, first + HELPERS);
+    }
+
+    fn ready(&mut self, index: usize) {
+        match index.checked_sub(HELPERS) {
+            None => {
+                self.ring.iter().for_each(Uring::look);
+                self.take_from_ring(None);
+            }
+            Some(index) => match self.helpers.ready(index) {
+                Some((job, ended)) => self.take(job, ended),
+                None => {}
+            },
+        }
+        self.dispatch();
+    }
+}
+
+fn takes<T>(ring: Option<&Uring<T>>, operation: &Operation) -> bool {
+    ring.is_some() && Uring::<T>::takes(operation)
+}
+
+/// The absolute names that an operation gives, takes or replaces. Two that share one run one after the
+/// other: each looks what has the name and then acts on it.
+fn names(operation: &Operation) -> Vec<String> {
+    let names = |places: &[&Location]| places.iter().map(ToString::to_string).collect();
+    match operation {
+        Operation::OpenWrite { at, .. }
+        | Operation::RemoveFile { at }
+        | Operation::RemoveOwn { at, .. }
+        | Operation::SymbolicLink { at, .. } => names(&[at]),
+        Operation::Rename { from, to, .. } => names(&[from, to]),
+        Operation::HardLink { target, at } => names(&[target, at]),
+        _ => Vec::new(),
+    }
+}
+
+fn share(one: &[String], other: &[String]) -> bool {
+    one.iter().any(|name| other.contains(name))
+}
+
+/// Whether reading this would wait for the disk. Only its first and its last byte are looked at: what is
+/// read ahead is read in order.
+fn is_cold(file: BorrowedFd<'_>, length: usize, offset: u64) -> bool {
+    let last = offset.saturating_add(length.saturating_sub(1) as u64);
+    [offset, last].iter().any(|offset| {
+        let mut byte = [0];
+        let read = retry_on_intr(|| preadv2(file, &mut [IoSliceMut::new(&mut byte)], *offset, ReadWriteFlags::NOWAIT));
+        // A file system that cannot tell, as those of a network, is taken to be slow.
+        matches!(read, Err(Errno::AGAIN | Errno::OPNOTSUPP))
+    })
+}

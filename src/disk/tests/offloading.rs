@@ -1,0 +1,256 @@
+//! The server's back end: what waits for what, who does what, and what happens when a helper is lost.
+
+use super::*;
+use crate::disk::inline::write_at;
+
+fn write(at: &Location, fresh: bool) -> Operation {
+    Operation::OpenWrite { at: at.clone(), mode: 0o640, fresh }
+}
+
+#[test]
+fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::ring()] {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::new(base.path());
+        // Each makes the file anew; two at once would both find it missing and one of them fail.
+        for operation in 0..200 {
+            tried.disk().submit(Ticket { session: operation % 2, operation }, write(&place(&root, "same"), true));
+            let other = place(&root, &format!("other{operation}"));
+            tried.disk().submit(Ticket { session: 2, operation }, write(&other, true));
+        }
+        assert_eq!(tried.disk().outstanding(), 400);
+        let mut same = Vec::new();
+        for _ in 0..400 {
+            let (ticket, completion) = tried.wait();
+            file(completion);
+            if ticket.session < 2 {
+                same.push(ticket.operation);
+            }
+        }
+        assert!(same.is_sorted() && same.len() == 200, "{same:?}");
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 201);
+    }
+}
+
+#[test]
+fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::ring()] {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::new(base.path());
+        let (temporary, target) = (place(&root, "file.tmp"), place(&root, "file"));
+        for round in 0..200 {
+            let mine = file(run(&mut tried, write(&temporary, true)));
+            write_at(mine.0.as_fd(), b"whole", 0).unwrap();
+            let rename = Operation::Rename {
+                over: Over::Anything,
+                file: Some(mine),
+                from: temporary.clone(),
+                to: target.clone(),
+            };
+            let (first, second) =
+                if round % 2 == 0 { (rename, write(&temporary, true)) } else { (write(&temporary, true), rename) };
+            tried.disk().submit(Ticket { session: 1, operation: 1 }, first);
+            tried.disk().submit(Ticket { session: 2, operation: 2 }, second);
+            let results = [tried.wait(), tried.wait()];
+            assert!(results.iter().any(|(_, completion)| matches!(completion, Ok(Outcome::File(_)))));
+            assert_eq!(std::fs::read(base.path().join("file")).unwrap(), b"whole", "round {round}");
+        }
+    }
+}
+
+#[test]
+fn what_a_lost_helper_was_doing_fails_and_the_next_one_works() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    // It takes the message and dies.
+    let mut tried = Tried::helpers(|socket| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
+        });
+        Ok(None)
+    });
+    let failure = run(&mut tried, write(&place(&root, "file"), true)).unwrap_err();
+    assert_eq!(failure, Failure::from(rustix::io::Errno::IO));
+    let Tried::Offload(disk, _) = &mut tried else { unreachable!() };
+    disk.helpers().start_with(in_a_thread);
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+}
+
+#[test]
+fn a_process_that_has_ended_is_not_kept() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    // The process is there only to end; the socket of the helper is closed at once. Whether that is noticed
+    // before or after the operation is handed over depends on what other tests start meanwhile.
+    let mut tried = Tried::helpers(|_| std::process::Command::new("sleep").arg("0.2").spawn().map(Some));
+    let _ = run(&mut tried, write(&place(&root, "file"), true));
+    let Tried::Offload(disk, poll) = &mut tried else { unreachable!() };
+    let mut events = Events::with_capacity(8);
+    while disk.helpers().ending() > 0 {
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        assert!(!events.is_empty(), "nobody tells of the end");
+        events.iter().for_each(|event| disk.ready(event.token().0));
+    }
+}
+
+#[test]
+fn without_helpers_the_work_is_done_all_the_same() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    let mut tried = Tried::helpers(|_| Err(std::io::Error::from_raw_os_error(11)));
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+    assert!(base.path().join("file").exists());
+}
+
+#[test]
+fn what_is_not_in_the_page_cache_is_read_beside_the_loop() {
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = Root::new(base.path());
+    let data: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+    std::fs::write(base.path().join("file"), &data).unwrap();
+    for (mut tried, cold) in [(Tried::helpers(in_a_thread), true), (Tried::ring(), true), (Tried::ring(), false)] {
+        let handle = file(run(&mut tried, Operation::OpenRead { at: place(&root, "file") }));
+        if cold {
+            rustix::fs::fsync(&handle.0).unwrap();
+            rustix::fs::fadvise(&handle.0, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let buffer = Vec::with_capacity(data.len());
+        let read = Operation::Read { file: handle, buffer, length: data.len(), offset: 0 };
+        assert!(bytes(run(&mut tried, read)) == data);
+    }
+}
+
+#[test]
+fn a_helper_ends_with_the_server() {
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let helper = std::thread::spawn(move || worker::serve(theirs.as_fd(), Options::default()));
+    drop(ours);
+    helper.join().unwrap().unwrap();
+}
+
+/// Files as a client's writes make them, with what the ring may do for them.
+fn write_and_rename(tried: &mut Tried, root: &Rc<Root>) {
+    let (temporary, target) = (place(root, "directory/file.tmp"), place(root, "directory/file"));
+    run(tried, Operation::MakeDirectory { at: place(root, "directory"), mode: 0o750 }).unwrap();
+    let handle = file(run(tried, write(&temporary, true)));
+    run(tried, Operation::Sync { file: handle.clone() }).unwrap();
+    let over = Over::Anything;
+    run(tried, Operation::Rename { over, file: Some(handle), from: temporary, to: target.clone() }).unwrap();
+    run(tried, Operation::SyncDirectory { at: place(root, "directory") }).unwrap();
+    run(tried, Operation::RemoveFile { at: target }).unwrap();
+    run(tried, Operation::RemoveDirectory { at: place(root, "directory") }).unwrap();
+}
+
+#[test]
+fn the_ring_needs_no_helper_for_a_file() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path());
+    let mut tried = Tried::offload(true, |_| panic!("a helper is started"));
+    let Tried::Offload(disk, _) = &tried else { unreachable!() };
+    let forbidden = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|text| text.trim() != "0");
+    assert_eq!(disk.has_ring(), !forbidden, "the kernel's settings");
+    if !forbidden {
+        write_and_rename(&mut tried, &root);
+    }
+}
+
+#[test]
+fn what_the_ring_gives_up_a_helper_does() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(base.path().join("root"));
+    std::fs::create_dir(base.path().join("root")).unwrap();
+    let mut tried = Tried::ring();
+    write_and_rename(&mut tried, &root);
+    // A temporary file of somebody who is gone.
+    std::fs::write(base.path().join("root/left"), "old").unwrap();
+    file(run(&mut tried, write(&place(&root, "left"), true)));
+    assert_eq!(std::fs::read(base.path().join("root/left")).unwrap(), b"");
+    // The root is another one than the handle's.
+    std::fs::remove_dir_all(base.path().join("root")).unwrap();
+    std::fs::create_dir(base.path().join("root")).unwrap();
+    file(run(&mut tried, write(&place(&root, "file"), true)));
+    assert!(base.path().join("root/file").exists());
+    run(&mut tried, Operation::MakeDirectory { at: place(&root, "directory"), mode: 0o750 }).unwrap();
+    assert!(base.path().join("root/directory").is_dir());
+}
+
+#[test]
+fn a_ring_that_is_dropped_leaves_what_is_under_way_alone() {
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = Root::new(base.path());
+    for operation in 0..32 {
+        let mut tried = Tried::ring();
+        let handle = file(run(&mut tried, write(&place(&root, "file"), true)));
+        write_at(handle.0.as_fd(), &[7; 1 << 12], 0).unwrap();
+        tried.disk().submit(Ticket { session: 1, operation }, Operation::Sync { file: handle });
+        assert!(tried.disk().outstanding() > 0);
+    }
+    assert_eq!(std::fs::read(base.path().join("file")).unwrap(), [7; 1 << 12]);
+}
+
+/// A server whose files know nobody, with these helpers.
+fn without_files(start: Start) -> Tried {
+    let nobody = || std::path::PathBuf::from("/nonexistent/passwd");
+    let poll = Poll::new().unwrap();
+    let options = Options { passwd: nobody(), group: nobody(), ..Options::default() };
+    let mut disk = Offload::new(options, true, start);
+    disk.watch(poll.registry().try_clone().unwrap(), 0);
+    Tried::Offload(Box::new(disk), poll)
+}
+
+#[test]
+fn an_owner_that_is_in_no_file_is_found_by_the_hosts_own_program() {
+    let base = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        std::fs::write(base.path().join(name), name).unwrap();
+    }
+    let root = Root::new(base.path());
+    let mut own = Inline::new(Options::default());
+    let look = || Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Detail };
+    let expected = metadata(own.run(look()));
+    assert!(expected.user.is_some() && expected.group.is_some());
+
+    let mut tried = without_files(in_a_thread);
+    for _ in 0..2 {
+        assert_eq!(metadata(run(&mut tried, look())), expected);
+        let listed = run(&mut tried, Operation::List { at: place(&root, ""), level: Level::Detail });
+        let Ok(Outcome::Entries(entries, None)) = listed else { panic!("{listed:?}") };
+        let owners = entries.iter().map(|entry| (&entry.metadata.user, &entry.metadata.group));
+        assert_eq!(owners.collect::<Vec<_>>(), [(&expected.user, &expected.group); 3]);
+    }
+    let quick = Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Basic };
+    assert_eq!(metadata(run(&mut tried, quick)).user, None, "a level without owners asks for none");
+}
+
+#[test]
+fn an_owner_that_nobody_knows_keeps_no_client_waiting() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("a"), "a").unwrap();
+    let root = Root::new(base.path());
+    let knows_nobody: Start = |socket| {
+        let options = Options { getent: "/bin/false".into(), ..Options::default() };
+        std::thread::Builder::new().spawn(move || worker::serve(socket.as_fd(), options)).map(|_| None)
+    };
+    let dies: Start = |socket| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
+        });
+        Ok(None)
+    };
+    let is_missing: Start = |_| Err(std::io::ErrorKind::OutOfMemory.into());
+    for start in [knows_nobody, dies, is_missing] {
+        let mut tried = without_files(start);
+        let look = || Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Detail };
+        let found = metadata(run(&mut tried, look()));
+        assert_eq!((found.user, found.group, found.size), (None, None, 1));
+        assert_eq!(metadata(run(&mut tried, look())).user, None);
+    }
+}
