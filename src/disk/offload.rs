@@ -292,10 +292,11 @@ impl Disk for Offload {
                 self.ring.iter().for_each(Uring::look);
                 self.take_from_ring(None);
             }
-            Some(index) => match self.helpers.ready(index) {
-                Some((job, ended)) => self.take(job, ended),
-                None => {}
-            },
+            Some(index) => {
+                if let Some((job, ended)) = self.helpers.ready(index) {
+                    self.take(job, ended);
+                }
+            }
         }
         self.dispatch();
     }

@@ -9,7 +9,7 @@ for_each_release! {
     a_client_of_one_stanza_cannot_read_another: always, always, always;
     a_client_cannot_move_the_repository: always, always, always;
     a_client_cannot_follow_a_link_out_of_the_repository: always, always, always;
-    a_session_for_a_postgresql_host_is_refused: always, always, always;
+    a_repository_host_is_no_postgresql_host: always, always, always;
 }
 
 fn a_client_of_one_stanza_cannot_read_another(release: &str) {
@@ -66,7 +66,7 @@ fn a_client_cannot_follow_a_link_out_of_the_repository(release: &str) {
     assert!(!output.text().contains("the content"), "the link was followed");
 }
 
-fn a_session_for_a_postgresql_host_is_refused(release: &str) {
+fn a_repository_host_is_no_postgresql_host(release: &str) {
     let mut bench = Bench::new(release);
     bench.server.start();
     // a repository host that looks for its cluster where repohostd listens
@@ -82,5 +82,5 @@ fn a_session_for_a_postgresql_host_is_refused(release: &str) {
     assert_ne!(output.code, 0, "{}", output.text());
     let text = output.text();
     assert!(text.contains("[032]") || text.contains("[OptionInvalidValueError]"), "{text}");
-    assert!(text.contains("remote-type"), "{text}");
+    assert!(text.contains("because this host has no cluster of stanza 'demo'"), "{text}");
 }

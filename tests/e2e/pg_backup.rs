@@ -37,7 +37,6 @@ impl Site {
         let mut cluster = bench.create_cluster();
         spread(&bench.workspace, &cluster);
         let mut host = bench.serve_cluster(&cluster, 1);
-        bench.server.config.set("global", "checksum-page", "n");
         bench.server.start();
         host.start();
         cluster.start();

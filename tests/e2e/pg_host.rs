@@ -54,7 +54,7 @@ fn a_stopped_cluster_with_links_is_backed_up_and_restored(release: &str) {
     relate(&cluster);
     bench.server.config.set("global", "process-max", "4");
     host.start();
-    let text = bench.run_at_repository(&["backup", "--no-online", "--no-checksum-page", "--type=full"]).ok();
+    let text = bench.run_at_repository(&["backup", "--no-online", "--type=full"]).ok();
     for name in ["pipe", "socket"] {
         assert!(
             text.contains(&format!("exclude special file '{}/{name}' from backup", cluster.path.display())),
@@ -119,7 +119,7 @@ fn the_manifest_is_the_one_that_the_original_makes(release: &str) {
     for is_original in [false, true] {
         host.is_original = is_original;
         host.start();
-        bench.run_at_repository(&["backup", "--no-online", "--no-checksum-page", "--type=full"]).ok();
+        bench.run_at_repository(&["backup", "--no-online", "--type=full"]).ok();
         host.terminate();
         labels = bench.client.labels();
     }
@@ -146,7 +146,7 @@ fn a_strangers_link_stops_the_backup(release: &str) {
     symlink(&secret, logs.join("today.log")).expect("the link can be made");
     lchown(logs.join("today.log"), Some(12_345), Some(12_345)).expect("the link can be given away");
     host.start();
-    let backup = ["backup", "--no-online", "--no-checksum-page", "--type=full"];
+    let backup = ["backup", "--no-online", "--type=full"];
     let text = bench.run_at_repository(&backup).fails_with(105);
     assert!(text.contains("leads through a link of a user that is not trusted"), "{text}");
     // The link to the directory is root's, and what is in it the owner's.
@@ -161,7 +161,7 @@ fn a_link_to_a_link_is_refused_as_by_the_original(release: &str) {
     symlink(&elsewhere, bench.workspace.path().join("way")).expect("the link can be made");
     symlink(bench.workspace.path().join("way"), cluster.path.join("notes")).expect("the link can be made");
     host.start();
-    let text = bench.run_at_repository(&["backup", "--no-online", "--no-checksum-page"]).fails_with(70);
+    let text = bench.run_at_repository(&["backup", "--no-online"]).fails_with(70);
     assert!(text.contains("/notes' cannot reference another link '"), "{text}");
     assert!(!host.log().contains("WARN"), "{}", host.log());
 }
