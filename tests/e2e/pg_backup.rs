@@ -92,7 +92,10 @@ impl Site {
 
     /// Nothing is left behind, nothing was refused.
     fn ends(mut self) {
-        self.bench.client.verifies();
+        // 2.45, for which blocks were new, does not find them in a repository that it made itself
+        if !(self.bench.client.release == "2.45" && self.bench.server.config.text().contains("repo1-block=y")) {
+            self.bench.client.verifies();
+        }
         self.cluster.stop();
         assert_eq!(temporary_files(&self.bench.server.repository()), Vec::<PathBuf>::new());
         for host in [&self.bench.server, &self.host] {
