@@ -184,7 +184,8 @@ impl Session {
         let id = self.find_database(envelope, connection)?;
         let any = self.cluster().is_some_and(|cluster| cluster.any_statement);
         if !any && !is_sent_by_clients(&statement.text) {
-            let shown: String = statement.text.chars().take(SHOWN).collect();
+            let visible = |character: char| if character.is_control() { ' ' } else { character };
+            let shown: String = statement.text.chars().take(SHOWN).map(visible).collect();
             return Err(Error::access(format!(
                 "access denied: no pgbackrest client sends the statement '{shown}'\nHINT: 'sql=any' in repohostd.conf of \
                  the PostgreSQL host lets every client send what it likes."

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod cluster;
+mod databases;
 mod errors;
 mod reach;
 mod roles;

@@ -1,5 +1,6 @@
 //! A conversation in memory: a session on a real directory, without sockets.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -7,10 +8,13 @@ use std::time::{Duration, Instant};
 use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
+use repohostd::postgres::{Finished, First};
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
+use repohostd::session::{
+    Authority, Authorized, DatabaseAction, DatabaseOutcome, Limits, Peer, Refusal, Session, State,
+};
 
 use crate::wire::{Conversation, Transport};
 
@@ -69,8 +73,23 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
 /// A conversation in either framing with a client of a role that is granted stanza `demo` only, past
 /// `config` and the first `noop`.
 pub(crate) fn converse(release: &str, settings: SessionSettings, role: Role, by_component: bool) -> Conversation {
+    converse_with(release, settings, role, by_component, Rc::default())
+}
+
+/// What a session did with its connections to databases.
+pub(crate) type DatabaseActions = Rc<RefCell<Vec<(u64, DatabaseAction)>>>;
+
+/// As `converse`, with a database that does every statement, unless it is called `down`.
+pub(crate) fn converse_with(
+    release: &str,
+    settings: SessionSettings,
+    role: Role,
+    by_component: bool,
+    database: DatabaseActions,
+) -> Conversation {
     let granted = Granted { settings, whole_repository: false, role };
-    let talk = Talk::connected(release, granted, LIMITS, Options { by_component, ..Options::default() });
+    let mut talk = Talk::connected(release, granted, LIMITS, Options { by_component, ..Options::default() });
+    talk.database = database;
     let greeting = Release::find(release).expect("the release is known").greeting().into_bytes();
     let mut conversation = Conversation::begin(Memory { talk, said: greeting }, release);
     assert!(conversation.config(&["backup:remote"]).is_done());
@@ -128,6 +147,7 @@ pub(crate) const LIMITS: Limits = Limits { first_request: MINUTE, idle: MINUTE, 
 pub(crate) struct Talk {
     pub(crate) session: Session,
     disk: Inline,
+    database: DatabaseActions,
     /// The repository's path.
     pub(crate) base: PathBuf,
     now: Instant,
@@ -170,7 +190,7 @@ impl Talk {
         let authority = Rc::new(granted);
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
         let session = Session::new(peer, release, authority, limits, now);
-        let mut talk = Self { session, disk: Inline::new(options), base, now, number: 0 };
+        let mut talk = Self { session, disk: Inline::new(options), database: Rc::default(), base, now, number: 0 };
         assert_eq!(talk.exchange(&[]), release.greeting().as_bytes());
         talk
     }
@@ -233,6 +253,23 @@ impl Talk {
         }
         while let Some((ticket, completion)) = self.disk.complete() {
             self.session.handle_completion(self.now, ticket.operation, completion);
+        }
+        while let Some((id, action)) = self.session.poll_database() {
+            let outcome = match &action {
+                DatabaseAction::Open { settings, .. } if settings.database == "down" => {
+                    Some(DatabaseOutcome::Refused("it is down".to_owned()))
+                }
+                DatabaseAction::Open { .. } => Some(DatabaseOutcome::Opened),
+                DatabaseAction::Query { .. } => {
+                    Some(DatabaseOutcome::Finished(Finished::Answered { first: First::Command, further: None }))
+                }
+                DatabaseAction::Close => None,
+            };
+            self.database.borrow_mut().push((id, action));
+            if let Some(outcome) = outcome {
+                self.session.handle_database(self.now, id, outcome);
+            }
+            busy = true;
         }
         if self.session.poll_work() {
             self.session.handle_work(self.now);

@@ -310,6 +310,12 @@ impl Conversation {
         self.answer()
     }
 
+    /// Says goodbye, which is not answered.
+    pub(crate) fn exit(&mut self) {
+        self.number += 1;
+        self.send("exit", "prc", false, |_| {});
+    }
+
     fn cancel(&mut self, command: &str) {
         self.send(command, "cnc", true, |_| {});
         self.answer();

@@ -441,3 +441,6 @@ fn verify(cluster: &Path, finished: Finished) -> Result<(), String> {
         _ => Err(format!("the server there does not say whether it is that of cluster '{shown}'")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// A cluster's directory and, while it runs, its server.
 pub(crate) struct Cluster {
     pub(crate) path: PathBuf,
+    /// Where it listens; said by its configuration.
+    pub(crate) port: u16,
     workspace: Arc<Workspace>,
     sockets: PathBuf,
     process: Option<Process>,
@@ -54,7 +56,7 @@ impl Cluster {
         let path = workspace.directory(&format!("{name}/data"));
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("its mode can be set");
         let sockets = workspace.directory(&format!("{name}/run"));
-        Self { path, workspace: Arc::clone(workspace), sockets, process: None }
+        Self { path, port: 5432, workspace: Arc::clone(workspace), sockets, process: None }
     }
 
     /// The directory of its socket.
@@ -183,7 +185,8 @@ impl Cluster {
 
     fn try_query(&self, database: &str, sql: &str) -> Output {
         let mut command = self.command("psql");
-        command.args(["-X", "-A", "-t", "-q", "-h"]).arg(&self.sockets).args(["-d", database, "-c", sql]);
+        command.args(["-X", "-A", "-t", "-q", "-p", &self.port.to_string(), "-h"]).arg(&self.sockets);
+        command.args(["-d", database, "-c", sql]);
         run_quietly(command)
     }
 
