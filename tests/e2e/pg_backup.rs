@@ -2,6 +2,7 @@
 //! original, every row there.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use crate::for_each_release;
@@ -14,6 +15,7 @@ for_each_release! {
     files_of_a_running_cluster: always, full, full;
     encrypted_bundles_of_a_running_cluster: full, always, full;
     blocks_of_a_running_cluster: full, full, always;
+    damaged_pages_are_named_by_their_numbers: full, full, always;
     a_standby_is_backed_up_with_its_primary: full, always, full;
     a_backup_that_is_stopped_ends_on_the_server_too: full, full, always;
     a_lock_and_a_stop_file_of_the_postgresql_host_count: always, always, always;
@@ -189,4 +191,25 @@ fn a_lock_and_a_stop_file_of_the_postgresql_host_count(release: &str) {
     assert!(text.contains("stop file exists for stanza demo"), "{text}");
     fs::remove_file(&stop).expect("the file can be removed");
     site.backs_up("full");
+}
+
+fn damaged_pages_are_named_by_their_numbers(release: &str) {
+    let mut site = Site::new(release, &[("compress-type", "zst"), ("repo1-bundle", "y")]);
+    site.cluster.query("create table damaged as select i, md5(i::text) from generate_series(1, 9999) i");
+    let path = site.cluster.query("select pg_relation_filepath('damaged')");
+    let text = site.backs_up("full");
+    assert!(!text.contains("invalid page"), "{text}");
+    site.cluster.stop();
+    let path = site.cluster.path.join(path.trim());
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("the table has a file");
+    for page in [3, 4, 5, 60] {
+        let (mut byte, place) = ([0], page * 8192 + 5000);
+        file.read_exact_at(&mut byte, place).expect("the table has this page");
+        file.write_all_at(&[byte[0] ^ 1], place).expect("a page can be damaged");
+    }
+    site.cluster.start();
+    let text = site.backs_up("incr");
+    // 2.55.1 says it in the singular.
+    assert!(text.lines().any(|line| line.contains("invalid page") && line.ends_with(" 3-5, 60")), "{text}");
+    site.cluster.stop();
 }
