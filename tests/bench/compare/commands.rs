@@ -22,13 +22,12 @@ const SCALE_QUICK: u32 = 6;
 
 /// WAL segments archived and got, and a backup restored, by the real client.
 pub(crate) fn commands(run: &mut Run) {
-    if !Path::new(INITDB).exists() {
+    if !has_postgresql() {
         for measure in ["archive-push", "archive-get", "restore"] {
             table::not_run(measure, "the client needs a cluster, and there is no PostgreSQL 15");
         }
         return;
     }
-    let scale = if run.quick { SCALE_QUICK } else { SCALE };
     // the options of a backup that its size says something about
     run.bench.set("compress-type", "none");
     run.bench.client.config.set("global", "log-level-console", "warn");
@@ -38,7 +37,7 @@ pub(crate) fn commands(run: &mut Run) {
     run.bench.client.write_config();
     cluster.start();
     run.bench.client.ok(&["stanza-create"]);
-    cluster.fill(scale);
+    cluster.fill(scale(run));
     let segment = full_segment(run, &cluster);
     // the cluster itself archives by our server, which must be over
     cluster.archive();
@@ -50,6 +49,16 @@ pub(crate) fn commands(run: &mut Run) {
         cluster.stop();
         restore(run, &pair);
     }
+}
+
+/// Whether there is a PostgreSQL to make a cluster with.
+pub(crate) fn has_postgresql() -> bool {
+    Path::new(INITDB).exists()
+}
+
+/// The scale of pgbench's tables.
+pub(crate) const fn scale(run: &Run) -> u32 {
+    if run.quick { SCALE_QUICK } else { SCALE }
 }
 
 /// A copy of a WAL segment that was written to its end.

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,24 @@ impl Group {
     /// Bytes of memory of all processes; what several share is counted for each.
     pub(crate) fn resident(&self) -> f64 {
         self.sum("Rss:")
+    }
+
+    /// The most [memory](Self::memory) that there is while some work is done.
+    pub(crate) fn most_memory(&self, work: impl FnOnce()) -> f64 {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut most = 0.0_f64;
+                while !done.load(Ordering::Relaxed) {
+                    most = most.max(self.memory());
+                    thread::sleep(Duration::from_millis(50));
+                }
+                most
+            });
+            work();
+            done.store(true, Ordering::Relaxed);
+            watch.join().expect("the memory can be read")
+        })
     }
 
     fn sum(&self, key: &str) -> f64 {

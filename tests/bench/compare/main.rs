@@ -10,6 +10,7 @@ mod harness;
 #[allow(dead_code, reason = "the tests use the rest")]
 mod wire;
 
+mod cluster;
 mod commands;
 mod group;
 mod loads;
@@ -28,7 +29,7 @@ const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE
                      [--forbid-io-uring] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
-const MEASURES: [&str; 7] = ["connections", "memory", "archive", "file", "listing", "restore", "fsync"];
+const MEASURES: [&str; 8] = ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "cluster"];
 
 /// The file by which the administrator forbids `io_uring` on the whole machine.
 const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
@@ -83,6 +84,9 @@ fn main() -> ExitCode {
     }
     if run.asked("archive") || run.asked("restore") {
         commands::commands(&mut run);
+    }
+    if run.asked("cluster") {
+        cluster::cluster(run);
     }
     ExitCode::SUCCESS
 }

@@ -9,7 +9,7 @@ use super::group::Group;
 use super::table::Both;
 use crate::harness::certificates::{Certificates, Identity, Kind, Wish};
 use crate::harness::raw::Caller;
-use crate::harness::{Bench, Process, SOON, free_port, peer, wait_until};
+use crate::harness::{Bench, Config, Process, SOON, free_port, peer, wait_until};
 use crate::wire::{Answer, Conversation};
 
 /// The stanza of what the raw client does, which no backup is made of.
@@ -56,7 +56,13 @@ impl Pair {
             None => [&certificates.server, &certificates.client],
         };
         bench.server.write_identity(server);
-        Self { ours: Server::start(bench, false, binary, client), original: Server::start(bench, true, None, client) }
+        Self::configured(bench, &bench.server.config, binary, client)
+    }
+
+    /// Starts both with a configuration, but for the port, for a client with this certificate.
+    pub(crate) fn configured(bench: &Bench, config: &Config, binary: Option<&PathBuf>, client: &Identity) -> Self {
+        let start = |original, binary| Server::start(bench, config, original, binary, client);
+        Self { ours: start(false, binary), original: start(true, None) }
     }
 
     /// Has both do something in turns, and takes the medians of each of its numbers.
@@ -86,12 +92,12 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Server {
-    fn start(bench: &Bench, original: bool, binary: Option<&PathBuf>, client: &Identity) -> Self {
+    fn start(bench: &Bench, config: &Config, original: bool, binary: Option<&PathBuf>, client: &Identity) -> Self {
         let name = if original { "original" } else { "ours" };
         let workspace = &bench.workspace;
         let directory = workspace.directory(&format!("server/{name}"));
         let port = free_port();
-        let mut config = bench.server.config.clone();
+        let mut config = config.clone();
         config.set("global", "tls-server-port", &port.to_string());
         config.set("global", "log-level-console", "warn");
         config.set("global", "log-level-file", "off");
