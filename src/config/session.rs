@@ -149,10 +149,11 @@ pub fn parse_session(
 
     let other_files = client_files(files, server, &client)?;
     let files = other_files.as_ref().unwrap_or(files);
+    let is_pg = is_pg(&client);
     let takes = |definition: &Definition| {
         definition.known_to(command.name())
             || definition.name == "lock-path"
-            || cluster::WHERE_OPTIONS.contains(&definition.name)
+            || is_pg && cluster::WHERE_OPTIONS.contains(&definition.name)
     };
     let mut configured = Settings::default();
     let mut scope = Scope { command: command.name(), stanza: None, takes: &takes };
@@ -391,6 +392,11 @@ impl Parts<'_> {
     }
 }
 
+/// Whether the client asks for a cluster.
+fn is_pg(client: &Settings) -> bool {
+    client.texts("remote-type", 1).is_some_and(|setting| setting.texts.iter().any(|text| text == "pg"))
+}
+
 /// The command at the end of the client's list.
 fn command_of(params: &[String]) -> Result<Command> {
     if params.iter().any(|param| param.contains('\0')) {
@@ -410,8 +416,7 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     let directory = search.config_path.clone().or_else(|| main.parent().map(Path::to_owned)).unwrap_or_default();
     let include = files.include_directory().unwrap_or_default();
     let ours = [("config", &main), ("config-path", &directory), ("config-include-path", &include)];
-    let is_pg = client.texts("remote-type", 1).is_some_and(|setting| setting.texts.iter().any(|text| text == "pg"));
-    let host = if is_pg { "PostgreSQL" } else { "repository" };
+    let host = if is_pg(client) { "PostgreSQL" } else { "repository" };
     let refusal = |option: &str, wanted: &str, ours: &str| {
         Refusal { host, option, wanted, ours }.error(server, &main, "allow-client-config")
     };
