@@ -149,11 +149,10 @@ pub fn parse_session(
 
     let other_files = client_files(files, server, &client)?;
     let files = other_files.as_ref().unwrap_or(files);
-    let is_pg = is_pg(&client);
     let takes = |definition: &Definition| {
         definition.known_to(command.name())
             || definition.name == "lock-path"
-            || is_pg && cluster::WHERE_OPTIONS.contains(&definition.name)
+            || cluster::WHERE_OPTIONS.contains(&definition.name)
     };
     let mut configured = Settings::default();
     let mut scope = Scope { command: command.name(), stanza: None, takes: &takes };
@@ -416,8 +415,8 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     let directory = search.config_path.clone().or_else(|| main.parent().map(Path::to_owned)).unwrap_or_default();
     let include = files.include_directory().unwrap_or_default();
     let ours = [("config", &main), ("config-path", &directory), ("config-include-path", &include)];
-    let host = if is_pg(client) { "PostgreSQL" } else { "repository" };
     let refusal = |option: &str, wanted: &str, ours: &str| {
+        let host = if is_pg(client) { "PostgreSQL" } else { "repository" };
         Refusal { host, option, wanted, ours }.error(server, &main, "allow-client-config")
     };
     let mut wanted = [None, None, None];
