@@ -5,11 +5,11 @@
 //! `Architecture`; dependencies point one way:
 //!
 //! ```text
-//! cli → server → session → {repository, filter} → protocol
+//! cli → server → session → {repository, filter, postgres} → protocol
 //!          └──→ disk        config, observe: used by server and cli
 //! ```
 //!
-//! `protocol`, `session`, `repository` and `filter` do no I/O and read no clock.
+//! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O and read no clock.
 
 pub mod cli;
 pub mod config;

@@ -391,6 +391,11 @@ impl Parts<'_> {
     }
 }
 
+/// Whether the client asks for a cluster.
+fn is_pg(client: &Settings) -> bool {
+    client.texts("remote-type", 1).is_some_and(|setting| setting.texts.iter().any(|text| text == "pg"))
+}
+
 /// The command at the end of the client's list.
 fn command_of(params: &[String]) -> Result<Command> {
     if params.iter().any(|param| param.contains('\0')) {
@@ -410,9 +415,8 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     let directory = search.config_path.clone().or_else(|| main.parent().map(Path::to_owned)).unwrap_or_default();
     let include = files.include_directory().unwrap_or_default();
     let ours = [("config", &main), ("config-path", &directory), ("config-include-path", &include)];
-    let is_pg = client.texts("remote-type", 1).is_some_and(|setting| setting.texts.iter().any(|text| text == "pg"));
-    let host = if is_pg { "PostgreSQL" } else { "repository" };
     let refusal = |option: &str, wanted: &str, ours: &str| {
+        let host = if is_pg(client) { "PostgreSQL" } else { "repository" };
         Refusal { host, option, wanted, ours }.error(server, &main, "allow-client-config")
     };
     let mut wanted = [None, None, None];

@@ -31,6 +31,8 @@ pub struct Chain {
     stages: Vec<Stage>,
     /// Whether the results end with a pair that was not asked for.
     extra_buffer: bool,
+    /// Whether something that looks at the data keeps more of them than a few bytes.
+    collects: bool,
     /// The first failure, which every later call repeats.
     failed: Option<Error>,
 }
@@ -65,7 +67,9 @@ impl Chain {
             use FilterSpec::{BlockChecksum, Hash, PageChecksum, Size};
             matches!(last, Hash(_) | Size | PageChecksum(_) | BlockChecksum { .. })
         });
-        let mut chain = Self { head: Vec::new(), stages: Vec::new(), extra_buffer, failed: None };
+        let collects =
+            specs.iter().any(|spec| matches!(spec, FilterSpec::PageChecksum(_) | FilterSpec::BlockChecksum { .. }));
+        let mut chain = Self { head: Vec::new(), stages: Vec::new(), extra_buffer, collects, failed: None };
         for spec in specs {
             chain.add(spec)?;
         }
@@ -83,7 +87,7 @@ impl Chain {
     #[must_use]
     pub fn memory(&self) -> usize {
         let stages: usize = self.stages.iter().map(|stage| STEP + stage.transform.memory()).sum();
-        stages + self.observers().map(Observer::memory).sum::<usize>()
+        if self.collects { stages + self.observers().map(Observer::memory).sum::<usize>() } else { stages }
     }
 
     /// Shows `data`, the next piece of the stream, to the filters of a passive chain.
@@ -104,7 +108,7 @@ impl Chain {
     /// there are no more; a page that is never read again is reported as damaged.
     #[must_use]
     pub fn suspect(&self) -> Option<Suspect> {
-        self.observers().find_map(Observer::suspect)
+        if self.collects { self.observers().find_map(Observer::suspect) } else { None }
     }
 
     /// Decides on the page that [`suspect`](Self::suspect) named, of which `again` was read now.

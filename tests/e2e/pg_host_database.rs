@@ -86,9 +86,9 @@ fn a_running_cluster_is_checked_and_backed_up(release: &str) {
     host.start();
     bench.run_at_repository(&["stanza-create"]).ok();
     bench.run_at_repository(&["check"]).ok();
-    let text = bench.run_at_repository(&["backup", "--type=full", "--no-checksum-page"]).ok();
+    let text = bench.run_at_repository(&["backup", "--type=full"]).ok();
     assert!(text.contains("backup start archive = ") && text.contains("backup stop archive = "), "{text}");
-    bench.run_at_repository(&["backup", "--type=incr", "--no-checksum-page"]).ok();
+    bench.run_at_repository(&["backup", "--type=incr"]).ok();
     bench.client.verifies();
     assert_eq!(bench.client.labels().len(), 2);
     let left = "select count(*) from pg_stat_activity where application_name like 'pgBackRest%'";
@@ -170,14 +170,14 @@ fn a_statement_that_takes_too_long_is_cancelled_and_reported_as_by_the_original(
     let stopped = checkpointer(&cluster);
     bench.server.config.set("global", "db-timeout", "2");
     kill_process(stopped, Signal::STOP).expect("it can be stopped");
-    let text = same_complaints(&bench, &mut host, &["backup", "--type=full", "--no-checksum-page"], |_, _| {}, || {});
+    let text = same_complaints(&bench, &mut host, &["backup", "--type=full"], |_, _| {}, || {});
     assert!(text.contains("timed out after 2000ms"), "{text}");
     let left = cluster.query(&format!("select count(*) {STARTING}"));
     kill_process(stopped, Signal::CONT).expect("it can go on");
     assert_eq!(left, "0", "the statement was not cancelled");
     bench.server.config.unset("global", "db-timeout");
     host.start();
-    bench.run_at_repository(&["backup", "--type=full", "--no-checksum-page"]).ok();
+    bench.run_at_repository(&["backup", "--type=full"]).ok();
 }
 
 fn a_database_that_is_lost_is_reported_as_by_the_original(release: &str) {
@@ -202,7 +202,7 @@ fn a_database_that_is_lost_is_reported_as_by_the_original(release: &str) {
             }
             let _ = kill_process(stopped, Signal::CONT);
         };
-        let text = same_complaints(&bench, &mut host, &["backup", "--type=full", "--no-checksum-page"], stop, lose);
+        let text = same_complaints(&bench, &mut host, &["backup", "--type=full"], stop, lose);
         match (is_killed, release) {
             (true, _) => assert!(text.contains("server closed the connection unexpectedly"), "{text}"),
             (false, "2.60.0") => assert!(text.contains("unable to complete query"), "{text}"),
@@ -220,7 +220,7 @@ fn a_client_that_vanishes_leaves_no_backup_running(release: &str) {
     host.start();
     let stopped = checkpointer(&cluster);
     kill_process(stopped, Signal::STOP).expect("it can be stopped");
-    let mut process = bench.start_at_repository(&["backup", "--type=full", "--no-checksum-page"]);
+    let mut process = bench.start_at_repository(&["backup", "--type=full"]);
     wait_until("the backup to begin", SOON, || cluster.query(&format!("select count(*) {STARTING}")) == "1");
     process.signal(Signal::KILL);
     process.wait(LIMIT);
@@ -228,7 +228,7 @@ fn a_client_that_vanishes_leaves_no_backup_running(release: &str) {
     let connections = "select count(*) from pg_stat_activity where application_name like 'pgBackRest%'";
     wait_until("the connections to end", SOON, || cluster.query(connections) == "0");
     kill_process(stopped, Signal::CONT).expect("it can go on");
-    bench.run_at_repository(&["backup", "--type=full", "--no-checksum-page"]).ok();
+    bench.run_at_repository(&["backup", "--type=full"]).ok();
 }
 
 fn the_database_of_another_cluster_is_refused(release: &str) {

@@ -37,6 +37,14 @@ fn owner() -> Option<(u32, u32)> {
     Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
 }
 
+/// The name of whoever runs the tests.
+fn own_name() -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let uid = geteuid().as_raw().to_string();
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid)).expect("everybody has a name");
+    line.split(':').next().unwrap().to_owned()
+}
+
 fn command(program: &str) -> Command {
     let path = Path::new(PROGRAMS).join(program);
     assert!(path.exists(), "{} is missing: tests/run installs what the tests need", path.display());
@@ -113,8 +121,10 @@ impl Cluster {
         let method = rule.split_whitespace().next().unwrap();
         let host = if method == "peer" { String::new() } else { format!("host all all 127.0.0.1/32 {rule}\n") };
         fs::write(data.join("pg_hba.conf"), format!("local all postgres trust\nlocal all all {rule}\n{host}")).unwrap();
-        let names = "here root scram_user\nhere postgres scram_user\nelsewhere nobody scram_user\n";
-        fs::write(data.join("pg_ident.conf"), names).unwrap();
+        // psql is run by the owner of the cluster, who is somebody else than root
+        let users: String =
+            [own_name(), "postgres".to_owned()].map(|name| format!("here {name} scram_user\n")).concat();
+        fs::write(data.join("pg_ident.conf"), users + "elsewhere nobody scram_user\n").unwrap();
         self.query("select pg_reload_conf()");
         // it takes them over some time after it was told to
         until(|| self.query("select pg_conf_load_time() > (pg_stat_file('pg_hba.conf')).modification") == "t");

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use repohostd::config::{Cluster, Role, SessionSettings, Storage};
+use repohostd::protocol::pack::Writer;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::talk::{Talk, converse, settings};
@@ -110,6 +111,20 @@ fn a_cluster_is_read_with_all_that_it_links_to() {
                 assert!(names.iter().all(|name| says(&list, name)), "{release} {path}: {list:?}");
             }
         }
+    }
+}
+
+#[test]
+fn each_release_is_told_what_the_storage_of_a_cluster_can_do() {
+    let host = Host::new();
+    let releases = [("2.37", 127), ("2.38", 31), ("2.53.1", 31), ("2.56.0", 31), ("2.57.0", 31), ("2.58.0", 31)];
+    for (release, bits) in releases.into_iter().chain([("2.59.0", 159), ("2.60.0", 159)]) {
+        let mut expected = Writer::new();
+        expected.str(&host.path("pg")).u64(bits);
+        let expected = expected.finish();
+        let answer = host.session(release, false).ask("s-f", |_| {});
+        let Answer::Done(bytes) = &answer else { panic!("{answer:?}") };
+        assert!(bytes.windows(expected.len()).any(|window| window == expected), "{release}: {bytes:?}");
     }
 }
 

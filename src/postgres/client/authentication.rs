@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::{Authentication, Client, Phase};
 use crate::postgres::messages::Malformed;
 
-/// Rounds of hashing that a server may ask for with SCRAM; by default it asks for 4096. A round takes
-/// half a microsecond, during which nobody else is served.
-const ROUNDS_MAXIMUM: u32 = 200_000;
+/// Rounds of hashing that a server may ask for with SCRAM, as postgres-protocol has it too; by default a server asks
+/// for 4096. A round takes a microsecond, during which nobody else is served.
+const ROUNDS_MAXIMUM: u32 = 100_000;
 const NO_PASSWORD: &str = "fe_sendauth: no password supplied\n";
 
 impl Client {

@@ -29,6 +29,8 @@ use crate::session::{DatabaseAction, DatabaseOutcome};
 
 /// Tokens of the poll from here on belong to connections, two for each.
 pub(super) const TOKENS: usize = usize::MAX / 4;
+/// Connections at a time. A backup has one or two; a database has a hundred for all by default.
+const CONNECTIONS_MAXIMUM: usize = 64;
 /// Bytes read at a time, and how often before others have their turn.
 const READ_BYTES: usize = 16 * 1024;
 const READS: usize = 16;
@@ -209,6 +211,10 @@ impl Databases {
     }
 
     fn open(&mut self, now: Instant, ticket: Ticket, settings: &Settings, cluster: PathBuf, timeout: Duration) {
+        if self.entries.len() >= CONNECTIONS_MAXIMUM {
+            let reason = format!("{CONNECTIONS_MAXIMUM} connections of this server to databases are open already");
+            return self.outcomes.push_back((ticket, DatabaseOutcome::Refused(reason)));
+        }
         let plan = match Plan::new(settings, &Machine) {
             Ok(plan) => plan,
             Err(reason) => return self.outcomes.push_back((ticket, DatabaseOutcome::Refused(reason))),

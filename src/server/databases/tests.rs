@@ -170,6 +170,22 @@ fn nobody_listening_and_another_cluster_are_refused() {
 }
 
 #[test]
+fn connections_of_all_clients_are_bounded() {
+    let mut bench = Bench::new();
+    let _listener = bench.listen(i32::try_from(CONNECTIONS_MAXIMUM).unwrap());
+    for _ in 0..CONNECTIONS_MAXIMUM {
+        bench.open();
+    }
+    assert_eq!(bench.turn(Duration::ZERO), None);
+    bench.open();
+    let DatabaseOutcome::Refused(text) = bench.outcome() else { panic!() };
+    assert!(text.contains("are open already"), "{text}");
+    bench.databases.forget(bench.now, TICKET.0);
+    bench.turn(Duration::ZERO);
+    assert!(bench.databases.entries.is_empty());
+}
+
+#[test]
 fn whoever_goes_closes_what_is_open_and_cancels_what_is_under_way() {
     let mut bench = Bench::new();
     let listener = bench.listen(5);
