@@ -15,6 +15,8 @@ for_each_release! {
     files_of_a_running_cluster: always, full, full;
     encrypted_bundles_of_a_running_cluster: full, always, full;
     blocks_of_a_running_cluster: full, full, always;
+    every_combination_comes_back: full, full, full;
+    every_encrypted_combination_comes_back: full, full, full;
     damaged_pages_are_named_by_their_numbers: full, full, always;
     a_standby_is_backed_up_with_its_primary: full, always, full;
     a_backup_that_is_stopped_ends_on_the_server_too: full, full, always;
@@ -93,11 +95,15 @@ impl Site {
     }
 
     /// Nothing is left behind, nothing was refused.
-    fn ends(mut self) {
+    fn ends(self) {
         // 2.45, for which blocks were new, does not find them in a repository that it made itself
         if !(self.bench.client.release == "2.45" && self.bench.server.config.text().contains("repo1-block=y")) {
             self.bench.client.verifies();
         }
+        self.stops();
+    }
+
+    fn stops(mut self) {
         self.cluster.stop();
         assert_eq!(temporary_files(&self.bench.server.repository()), Vec::<PathBuf>::new());
         for host in [&self.bench.server, &self.host] {
@@ -135,6 +141,44 @@ fn blocks_of_a_running_cluster(release: &str) {
         options.push(("beta", "y"));
     }
     Site::new(release, &options).every_row_comes_back();
+}
+
+/// Each compression with each way of storing files: a full backup and an increment, both under load, and a restore.
+fn combinations(release: &str, options: &[(&str, &str)]) {
+    let site = Site::new(release, options);
+    let layouts: [&[&str]; 3] = [&[], &["--repo1-bundle"], &["--repo1-bundle", "--repo1-block"]];
+    for layout in layouts {
+        for compression in ["none", "gz", "bz2", "lz4", "zst"] {
+            let compress = format!("--compress-type={compression}");
+            let load = site.cluster.load();
+            for kind in ["full", "incr"] {
+                let mut arguments = vec!["backup", "--type", kind, &compress];
+                arguments.extend(layout);
+                if release == "2.45" && layout.len() > 1 {
+                    arguments.push("--beta");
+                }
+                site.bench.run_at_repository(&arguments).ok();
+            }
+            drop(load);
+            site.restores();
+        }
+        // 2.45 does not find its own blocks
+        if !(release == "2.45" && layout.len() > 1) {
+            site.bench.client.verifies();
+        }
+    }
+    site.stops();
+}
+
+fn every_combination_comes_back(release: &str) {
+    combinations(release, &[]);
+}
+
+fn every_encrypted_combination_comes_back(release: &str) {
+    combinations(
+        release,
+        &[("repo1-cipher-type", "aes-256-cbc"), ("repo1-cipher-pass", "correct horse battery staple")],
+    );
 }
 
 fn a_standby_is_backed_up_with_its_primary(release: &str) {

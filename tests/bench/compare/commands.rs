@@ -39,14 +39,16 @@ pub(crate) fn commands(run: &mut Run) {
     run.bench.client.ok(&["stanza-create"]);
     cluster.fill(scale(run));
     let segment = full_segment(run, &cluster);
-    // the cluster itself archives by our server, which must be over
     cluster.archive();
+    if run.asked("restore") {
+        run.bench.ok(&["backup", "--type=full"]);
+    }
+    // the cluster itself archives by our server, which must be over
+    cluster.stop();
     if run.asked("archive") {
         archive(run, &pair, &segment);
     }
     if run.asked("restore") {
-        run.bench.ok(&["backup", "--type=full"]);
-        cluster.stop();
         restore(run, &pair);
     }
 }
