@@ -83,7 +83,7 @@ impl Site {
     fn restores(&self) {
         self.cluster.archive();
         let rows = self.cluster.rows();
-        let name = format!("restored-{}", self.bench.client.labels().len());
+        let name = format!("restored-{}", self.bench.client.labels().pop().expect("a backup is there"));
         let mut copy = Cluster::at(&self.bench.workspace, &name);
         let place = format!("--pg1-path={}", copy.path.display());
         let spaces =
