@@ -3,8 +3,9 @@
 //! Facts: specification, section 4. Deliberate differences from the original: only the remote role
 //! of a command is accepted and nothing is read before that is certain; a client cannot choose
 //! another configuration file, lock path or repository path than the administrator's unless
-//! `repohostd.conf` lists it, nor which of a host's clusters it reads ([`super::cluster`]); lock names are checked; only the selected repository is validated;
-//! options of every release are accepted, and those that nobody here uses are ignored.
+//! `repohostd.conf` lists it, nor which of a host's clusters it reads ([`super::cluster`]); lock names are
+//! checked; only the selected repository is validated; options of every release are accepted, and those
+//! that nobody here uses are ignored.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //!
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
 //! with its completion. Nothing here does I/O. [`view::View`] is where a client's paths become
-//! places, of a repository or of a cluster; no request reaches the disk but through it. [`protection`] is what a client may not do
-//! with what it can reach.
+//! places, of a repository or of a cluster; no request reaches the disk but through it. [`protection`] is
+//! what a client may not do with what it can reach.
 
 pub mod change;
 pub mod cluster;

@@ -103,7 +103,7 @@ impl Ring {
         if !needed.iter().all(|code| probe.is_supported(*code)) {
             return Err(Errno::NOSYS.into());
         }
-        // Linux before 5.15 has its own idea of their number.
+        // Where this is refused the kernel has its own idea of their number, which will do.
         let _ = ring.submitter().register_iowq_max_workers(&mut [WORKERS, WORKERS]);
         let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         ring.submitter().register_eventfd(ended.as_raw_fd())?;
