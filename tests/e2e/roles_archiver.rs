@@ -8,7 +8,7 @@ use crate::for_each_release;
 use crate::harness::client::Client;
 use crate::harness::roles::{Role, assert_needs};
 use crate::harness::snapshot::Snapshot;
-use crate::harness::{Bench, STANZA, own, temporary_files, wait_until_unlocked};
+use crate::harness::{Bench, SOON, STANZA, own, temporary_files, wait_until, wait_until_unlocked};
 
 for_each_release! {
     an_archiver_archives_under_load: full, full, full;
@@ -180,8 +180,12 @@ fn encrypted(release: &str) -> Bench {
     bench
 }
 
+/// What is in the repository once nothing is under way in it: a refused client is told before what it
+/// wrote is removed.
 fn snapshot(bench: &Bench) -> Snapshot {
-    Snapshot::of(&bench.server.repository()).without_directory_times()
+    let repository = bench.server.repository();
+    wait_until("temporary files to go", SOON, || temporary_files(&repository).is_empty());
+    Snapshot::of(&repository).without_directory_times()
 }
 
 /// A file beside the segments that `PostgreSQL` would have archived.
