@@ -17,6 +17,7 @@ pub mod disk;
 pub mod filter;
 pub mod observe;
 pub mod postgres;
+pub mod process;
 pub mod protocol;
 pub mod repository;
 pub mod server;

@@ -3,13 +3,12 @@
 //! Owns the search for files and their contents as sections and keys; knows no option. Facts:
 //! specification, section 1.4.
 
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::ini::Ini;
+use super::snapshot::{self, Data};
 use crate::protocol::error::{Code, Error, Result};
 
 const MAIN_FILE: &str = "pgbackrest.conf";
@@ -84,35 +83,14 @@ impl Search {
     }
 }
 
-/// What identifies one state of a file without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: (i64, i64),
-    changed: (i64, i64),
-    size: u64,
-    inode: (u64, u64),
-}
-
-impl Stamp {
-    /// The present state; none when there is no such file.
-    fn of(path: &Path) -> Option<Self> {
-        let data = fs::metadata(path).ok()?;
-        Some(Self {
-            modified: (data.mtime(), data.mtime_nsec()),
-            changed: (data.ctime(), data.ctime_nsec()),
-            size: data.len(),
-            inode: (data.dev(), data.ino()),
-        })
-    }
-}
-
 /// Everything that was read: main file, `conf.d` and `repohostd.conf`.
 #[derive(Debug, Clone)]
 pub struct Files {
     search: Search,
     main: Option<PathBuf>,
     own: Option<PathBuf>,
-    seen: Vec<(PathBuf, Option<Stamp>)>,
+    /// Each file that was looked for, and its state; none when there was no such file.
+    seen: Vec<(PathBuf, Option<Data>)>,
     pub(super) ini: Ini,
     pub(super) own_ini: Ini,
 }
@@ -162,7 +140,7 @@ impl Files {
     /// names and dates; `repohostd.conf` does not count, because it changes only by a reload.
     #[must_use]
     pub fn changed(&self) -> bool {
-        self.seen.iter().any(|(path, stamp)| Stamp::of(path) != *stamp)
+        self.seen.iter().any(|(path, known)| stamp(path) != *known)
     }
 
     /// The main file in use.
@@ -238,7 +216,7 @@ impl Files {
             }
         }
         if let Some((directory, required)) = search.include_directory() {
-            result.seen.push((directory.clone(), Stamp::of(&directory)));
+            result.seen.push((directory.clone(), stamp(&directory)));
             for name in list(&directory, required)? {
                 let path = directory.join(name);
                 if let Some(text) = result.see(&path, false)? {
@@ -251,32 +229,32 @@ impl Files {
 
     /// Reads a file and remembers its state, or that there is none.
     fn see(&mut self, path: &Path, required: bool) -> Result<Option<String>> {
-        self.seen.push((path.to_owned(), Stamp::of(path)));
+        self.seen.push((path.to_owned(), stamp(path)));
         read(path, required)
     }
 }
 
+/// The present state of a file; none when there is no such file.
+fn stamp(path: &Path) -> Option<Data> {
+    snapshot::data(path).ok()
+}
+
 fn read(path: &Path, required: bool) -> Result<Option<String>> {
     let shown = path.display();
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => {
-            if required {
-                let message = format!("unable to open missing file '{shown}' for read");
-                return Err(Error::new(Code::FileMissing, message));
-            }
-            return Ok(None);
+    match snapshot::read(path) {
+        Ok(bytes) => text(path, bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && required => {
+            Err(Error::new(Code::FileMissing, format!("unable to open missing file '{shown}' for read")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            Err(Error::system(Code::FileRead, format!("unable to read '{shown}'"), error.raw_os_error().unwrap_or(0)))
         }
         Err(error) => {
             let message = format!("unable to open file '{shown}' for read");
-            return Err(Error::system(Code::FileOpen, message, error.raw_os_error().unwrap_or(0)));
+            Err(Error::system(Code::FileOpen, message, error.raw_os_error().unwrap_or(0)))
         }
-    };
-    let mut bytes = vec![];
-    io::Read::read_to_end(&mut io::BufReader::new(file), &mut bytes).map_err(|error| {
-        Error::system(Code::FileRead, format!("unable to read '{shown}'"), error.raw_os_error().unwrap_or(0))
-    })?;
-    text(path, bytes).map(Some)
+    }
 }
 
 /// The file's text. A comment may be in any encoding; a value must not be changed silently, since
@@ -302,8 +280,8 @@ fn list(directory: &Path, required: bool) -> Result<Vec<PathBuf>> {
         let message = format!("unable to list file info for path '{shown}'");
         Error::system(Code::PathOpen, message, error.raw_os_error().unwrap_or(0))
     };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
+    let mut names = match snapshot::list(directory) {
+        Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if required {
                 let message = format!("unable to list file info for missing path '{shown}'");
@@ -313,14 +291,7 @@ fn list(directory: &Path, required: bool) -> Result<Vec<PathBuf>> {
         }
         Err(error) => return Err(failed(&error)),
     };
-    let mut names = vec![];
-    for entry in entries {
-        let name = entry.map_err(|error| failed(&error))?.file_name();
-        let bytes = name.as_bytes();
-        if bytes.len() > ".conf".len() && bytes.ends_with(b".conf") {
-            names.push(name);
-        }
-    }
+    names.retain(|name| name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf"));
     names.sort_unstable();
     Ok(names.into_iter().map(PathBuf::from).collect())
 }

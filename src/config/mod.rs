@@ -27,7 +27,9 @@ mod role;
 mod server;
 mod session;
 mod settings;
+pub mod snapshot;
 mod value;
+mod workers;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +44,7 @@ pub use repositories::{Host, KnownRepository, load_host, repositories};
 pub use role::{NamedRights, Protection, Rights, Role};
 pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, load_from, load_own, load_server};
 pub use session::{CipherType, Repository, RepositoryKind, SessionSettings, Storage, parse_session};
+pub use workers::Workers;
 
 /// The process's environment, captured by the caller so that tests can pass their own; only
 /// variables called `PGBACKREST_…` count.

@@ -13,12 +13,13 @@ use super::ini::{Value, place};
 use super::pins::{self, ListenerPin, Pin};
 use super::role::{NamedRights, Protection, Role};
 use super::value;
+use super::workers::{self, Workers};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -41,6 +42,7 @@ const KNOWN: [&str; 22] = [
     "sql",
     "state-path",
     "status-socket",
+    "workers",
 ];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
 const AGE_MAXIMUM: i64 = 10 * 366 * 86_400_000;
@@ -115,6 +117,9 @@ pub struct OwnSettings {
     /// `memory-max=`: bytes that the open files of all clients may take together, in buffers and
     /// filters; from 1MiB. Default: 1GiB.
     pub memory_max: usize,
+    /// `workers=`: processes that serve clients, 1 to 32, or `auto`; looked at when the server starts.
+    /// Default: auto.
+    pub workers: Workers,
 }
 
 impl Default for OwnSettings {
@@ -144,6 +149,7 @@ impl Default for OwnSettings {
             io_uring: true,
             listing_memory_max: 512 << 20,
             memory_max: 1 << 30,
+            workers: Workers::default(),
         }
     }
 }
@@ -226,6 +232,7 @@ impl OwnSettings {
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
             "memory-max" => self.memory_max = one.memory()?,
             "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
+            "workers" => self.workers = one.workers()?,
             "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
             _ => {
                 return Err(Error::new(
@@ -315,6 +322,19 @@ impl Single<'_> {
                 Err(self.error(Code::OptionInvalidValue, message))
             }
         }
+    }
+
+    fn workers(&self) -> Result<Workers> {
+        let text = self.text()?;
+        if text == "auto" {
+            return Ok(Workers::Auto);
+        }
+        if text.parse::<i64>().is_err() {
+            let mut error = self.invalid(text);
+            let _ = write!(error.message, "\nHINT: auto, or a number from 1 to {}.", workers::MAXIMUM);
+            return Err(error);
+        }
+        self.count(1, workers::MAXIMUM).map(Workers::Number)
     }
 
     fn any_statement(&self) -> Result<bool> {

@@ -14,6 +14,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
 
+use super::claims::Claims;
+use super::exclusion::Exclusion;
 use super::location::Location;
 use super::names::Names;
 use super::resolve::Resolver;
@@ -52,6 +54,7 @@ impl Default for Options {
 pub struct Inline {
     resolver: Resolver,
     names: Names,
+    claims: Claims,
     completed: VecDeque<(Ticket, Completion)>,
 }
 
@@ -60,7 +63,13 @@ impl Inline {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let resolver = if options.by_component { Resolver::by_component() } else { Resolver::new() };
-        Self { resolver, names: Names::new(options.passwd, options.group), completed: VecDeque::new() }
+        let names = Names::new(options.passwd, options.group);
+        Self { resolver, names, claims: Claims::default(), completed: VecDeque::new() }
+    }
+
+    /// The same, whose claims count for other processes too.
+    pub(super) fn excluding(self, exclusion: Option<Exclusion>) -> Self {
+        Self { claims: Claims::new(exclusion), ..self }
     }
 
     /// The names of users and groups.
@@ -148,6 +157,7 @@ impl Inline {
             Operation::RemoveMore { removal } => removal.slice(resolver),
             Operation::Lock { at, contents } => lock::acquire(resolver, at, &contents).map(Outcome::Lock),
             Operation::Unlock { lock } => done(lock::release(resolver, lock)),
+            Operation::Claim { name } => Ok(Outcome::Claim(self.claims.take(&name)?)),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
 
+mod claims;
+pub mod exclusion;
 mod getent;
 pub mod helpers;
 mod information;
@@ -24,9 +26,11 @@ mod uring;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use claims::Claim;
 pub use location::{Links, Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
 pub use tree::{Listing, Removal};
@@ -287,6 +291,12 @@ pub enum Operation {
         /// From `Lock`.
         lock: HeldLock,
     },
+    /// Claims a name, also against other processes of this server, without waiting for who has claimed it.
+    /// Outcome: [`Outcome::Claim`].
+    Claim {
+        /// Anything on which those agree who exclude each other.
+        name: String,
+    },
 }
 
 /// What a renaming may replace.
@@ -321,6 +331,8 @@ pub enum Outcome {
     Removed(Option<Removal>),
     /// Of `Lock`.
     Lock(LockAttempt),
+    /// Of `Claim`: nothing when somebody has claimed the name.
+    Claim(Option<Claim>),
 }
 
 /// What went wrong, in which part of the operation, and on which path where that is not the
@@ -429,6 +441,11 @@ pub trait Disk {
 
     /// Operations that were taken on and have not been handed back.
     fn outstanding(&self) -> usize;
+
+    /// When to call [`Self::complete`] again, although nothing wakes the poll before.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
     /// Wakes the poll of this registry for what completes later, with tokens from `first` on.
     fn watch(&mut self, registry: mio::Registry, first: usize) {

@@ -4,7 +4,7 @@
 //! The kernel does it through an [`io_uring`](Uring) where it may be used; [helper processes](Helpers) do
 //! what it has no call for, and everything where it is forbidden. What neither can take now waits in a
 //! queue. Two operations on one name wait for each other, because each looks at what has the name before
-//! it acts on it.
+//! it acts on it; where several processes serve, an [`Exclusion`] makes them wait for those of the others too.
 //!
 //! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read
 //! from it. Listings and looks at single entries are cheap too; on a disk that is slow to find an inode
@@ -14,11 +14,13 @@
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
+use super::exclusion::{Exclusion, Taken};
 use super::helpers::{Free, Helpers, Start, is_for_helpers};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
@@ -31,15 +33,21 @@ const RING: usize = 0;
 /// The first token of the helpers.
 const HELPERS: usize = 1;
 
+/// How long an operation leaves a name to other processes before it is tried again, first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
+
 /// The back end.
 pub struct Offload {
     inline: Inline,
+    exclusion: Option<Exclusion>,
     ring: Option<Uring<Job>>,
     helpers: Helpers<Job>,
     queue: VecDeque<Queued>,
     /// Outcomes that lack names.
     nameless: VecDeque<Job>,
     completed: VecDeque<(Ticket, Completion)>,
+    /// When operations that wait for other processes are tried again.
+    again: Option<Instant>,
 }
 
 /// What an operation belongs to while it is under way.
@@ -48,6 +56,8 @@ pub(super) struct Job {
     ticket: Ticket,
     /// The names that it gives, takes or replaces.
     names: Vec<String>,
+    /// That no other process works on them.
+    taken: Option<Taken>,
     /// What it came to already, if only owners have no name yet.
     outcome: Option<Box<Nameless>>,
 }
@@ -66,8 +76,19 @@ struct Nameless {
 struct Queued {
     job: Job,
     operation: Operation,
+    who: Who,
+    /// When it is tried again, if another process has one of its names, and how long that is from the last time.
+    again: Option<(Instant, Duration)>,
+}
+
+/// Who may do an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Anybody,
     /// The ring has given it up.
-    for_helpers: bool,
+    Helpers,
+    /// It does not wait for the disk.
+    Server,
 }
 
 /// What has become of an operation that was taken on.
@@ -82,10 +103,11 @@ pub(super) enum Ended {
 }
 
 impl Offload {
-    /// A back end whose helpers are started by `start`. It has a ring if it may and the kernel has one.
+    /// A back end whose helpers are started by `start`. It has a ring if it may and the kernel has one. With an
+    /// `exclusion` other processes may work on the same files.
     #[must_use]
-    pub fn new(options: Options, io_uring: bool, start: Start) -> Self {
-        let inline = Inline::new(options);
+    pub fn new(options: Options, io_uring: bool, start: Start, exclusion: Option<Exclusion>) -> Self {
+        let inline = Inline::new(options).excluding(exclusion.clone());
         let mut ring = None;
         // Where paths are walked, there would be little left to do for it.
         if io_uring && !inline.by_component() {
@@ -95,7 +117,7 @@ impl Offload {
             }
         }
         let (queue, nameless, completed) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { inline, ring, helpers: Helpers::new(start), queue, nameless, completed }
+        Self { inline, exclusion, ring, helpers: Helpers::new(start), queue, nameless, completed, again: None }
     }
 
     #[cfg(test)]
@@ -115,6 +137,7 @@ impl Offload {
     }
 
     fn begin_operations(&mut self) {
+        self.again = None;
         let mut index = 0;
         while let Some(queued) = self.queue.get(index) {
             let earlier = self.queue.iter().take(index).map(|queued| &queued.job);
@@ -123,10 +146,24 @@ impl Offload {
                 index += 1;
                 continue;
             }
-            let by_ring = !queued.for_helpers && takes(self.ring.as_ref(), &queued.operation);
+            match self.keep_others_out(index) {
+                Ok(true) => {}
+                Ok(false) => {
+                    index += 1;
+                    continue;
+                }
+                Err(errno) => {
+                    let failed = self.queue.remove(index).map(|queued| (queued.job.ticket, Err(errno.into())));
+                    self.completed.extend(failed);
+                    continue;
+                }
+            }
+            let Some(queued) = self.queue.get(index) else { return };
+            let by_ring = queued.who == Who::Anybody && takes(self.ring.as_ref(), &queued.operation);
             let free = match &self.ring {
                 Some(ring) if by_ring && ring.has_room() => None,
                 Some(_) if by_ring => return,
+                _ if queued.who == Who::Server => Some(Free::Nobody),
                 _ => Some(self.helpers.free()),
             };
             if matches!(free, Some(Free::Busy)) {
@@ -135,11 +172,12 @@ impl Offload {
             let Some(Queued { job, operation, .. }) = self.queue.remove(index) else { return };
             match free {
                 Some(Free::Helper(key)) => {
-                    if let Err((job, operation)) = self.helpers.begin(key, job, operation) {
-                        self.run_here(job.ticket, operation);
+                    let along = self.exclusion.as_ref().filter(|_| job.taken.is_some()).map(AsFd::as_fd);
+                    if let Err((job, operation)) = self.helpers.begin(key, job, operation, along) {
+                        self.run_here(job, operation);
                     }
                 }
-                Some(_) => self.run_here(job.ticket, operation),
+                Some(_) => self.run_here(job, operation),
                 None => {
                     let ended = self.ring.as_mut().and_then(|ring| ring.begin(job, operation));
                     self.take_from_ring(ended);
@@ -150,6 +188,41 @@ impl Offload {
         }
     }
 
+    /// Keeps other processes from the names of an operation in the queue. False when it has to wait for one that
+    /// works on them.
+    fn keep_others_out(&mut self, index: usize) -> rustix::io::Result<bool> {
+        let (Some(exclusion), Some(queued)) = (&self.exclusion, self.queue.get_mut(index)) else { return Ok(true) };
+        if queued.job.names.is_empty() || queued.job.taken.is_some() {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        let at = match queued.again {
+            Some((at, _)) if now < at => at,
+            again => {
+                queued.job.taken = exclusion.try_take(&queued.job.names)?;
+                if queued.job.taken.is_some() {
+                    return Ok(true);
+                }
+                let pause = again.map_or(PAUSE.0, |(_, pause)| PAUSE.1.min(pause * 2));
+                queued.again = Some((now + pause, pause));
+                now + pause
+            }
+        };
+        self.again = Some(self.again.map_or(at, |other| other.min(at)));
+        Ok(false)
+    }
+
+    /// Gives up the names of an operation that has ended. Those of this process that wait for one leave it to the
+    /// others for a moment, who could not get hold of it otherwise.
+    fn give_up(&mut self, names: &[String], taken: Option<Taken>) {
+        if taken.is_some() {
+            let again = Some((Instant::now() + PAUSE.0, PAUSE.0));
+            let waiting = self.queue.iter_mut().filter(|queued| share(&queued.job.names, names));
+            waiting.for_each(|queued| queued.again = again);
+        }
+        drop(taken);
+    }
+
     /// Takes what has ended in the ring.
     fn take_from_ring(&mut self, mut ended: Option<(Job, Ended)>) {
         loop {
@@ -157,7 +230,7 @@ impl Offload {
             match ended.take() {
                 // Before all others that want its names.
                 Some((job, Ended::Left(operation))) => {
-                    self.queue.push_front(Queued { job, operation, for_helpers: true });
+                    self.queue.push_front(Queued { job, operation, who: Who::Helpers, again: None });
                 }
                 Some((job, ended)) => self.take(job, ended),
                 None => return,
@@ -166,18 +239,24 @@ impl Offload {
     }
 
     fn take(&mut self, job: Job, ended: Ended) {
-        let Job { ticket, outcome, .. } = job;
+        let Job { ticket, names, taken, outcome } = job;
         match (ended, outcome) {
             (Ended::Named(found), Some(outcome)) => self.take_names(ticket, *outcome, found),
             // Whoever looked for names is lost, and with it nothing else.
             (_, Some(outcome)) => self.completed.push_back((ticket, outcome.completion)),
             (Ended::Completed(completion), None) => self.completed.push_back((ticket, completion)),
-            (Ended::Left(operation), None) => self.run_here(ticket, operation),
+            (Ended::Left(operation), None) => self.complete_here(ticket, operation),
             (Ended::Named(_), None) => self.completed.push_back((ticket, Err(Failure::from(Errno::IO)))),
         }
+        self.give_up(&names, taken);
     }
 
-    fn run_here(&mut self, ticket: Ticket, operation: Operation) {
+    fn run_here(&mut self, job: Job, operation: Operation) {
+        self.complete_here(job.ticket, operation);
+        self.give_up(&job.names, job.taken);
+    }
+
+    fn complete_here(&mut self, ticket: Ticket, operation: Operation) {
         let completion = self.inline.run(operation);
         let unknown = self.inline.names().take_unknown();
         // A failure to change an owner tells of owners too, but names are only found for what clients record.
@@ -192,7 +271,7 @@ impl Offload {
     fn want_names(&mut self, ticket: Ticket, completion: Completion, mut rest: Unknown) {
         let asked = rest.take(getent::BATCH);
         let outcome = Some(Box::new(Nameless { completion, asked, rest }));
-        self.nameless.push_back(Job { ticket, names: Vec::new(), outcome });
+        self.nameless.push_back(Job { ticket, names: Vec::new(), taken: None, outcome });
     }
 
     /// Has helpers look for names; an outcome keeps lacking them where there is none.
@@ -253,12 +332,14 @@ impl Disk for Offload {
             Operation::Read { file, length, offset, .. } => is_cold(file.0.as_fd(), *length, *offset),
             operation => is_for_helpers(operation),
         };
-        if wanted {
-            let names = names(&operation);
-            let job = Job { ticket, names, outcome: None };
-            self.queue.push_back(Queued { job, operation, for_helpers: false });
+        let names = if wanted || self.exclusion.is_some() { names(&operation) } else { Vec::new() };
+        let is_at_once = !wanted && names.is_empty();
+        let job = Job { ticket, names, taken: None, outcome: None };
+        if is_at_once {
+            self.run_here(job, operation);
         } else {
-            self.run_here(ticket, operation);
+            let who = if wanted { Who::Anybody } else { Who::Server };
+            self.queue.push_back(Queued { job, operation, who, again: None });
         }
         self.dispatch();
     }
@@ -267,7 +348,14 @@ impl Disk for Offload {
         if self.ring.as_ref().is_some_and(Uring::is_behind) {
             self.take_from_ring(None);
         }
+        if self.again.is_some_and(|again| again <= Instant::now()) {
+            self.dispatch();
+        }
         self.completed.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.again
     }
 
     fn outstanding(&self) -> usize {
@@ -302,6 +390,17 @@ impl Disk for Offload {
     }
 }
 
+impl Drop for Offload {
+    fn drop(&mut self) {
+        let under_way = self.ring.iter().flat_map(Uring::under_way).chain(self.helpers.under_way());
+        if let Some(exclusion) =
+            self.exclusion.as_ref().filter(|_| under_way.into_iter().any(|job| job.taken.is_some()))
+        {
+            exclusion.abandon();
+        }
+    }
+}
+
 fn takes<T>(ring: Option<&Uring<T>>, operation: &Operation) -> bool {
     ring.is_some() && Uring::<T>::takes(operation)
 }
@@ -314,7 +413,9 @@ fn names(operation: &Operation) -> Vec<String> {
         Operation::OpenWrite { at, .. }
         | Operation::RemoveFile { at }
         | Operation::RemoveOwn { at, .. }
-        | Operation::SymbolicLink { at, .. } => names(&[at]),
+        | Operation::SymbolicLink { at, .. }
+        | Operation::Lock { at, .. } => names(&[at]),
+        Operation::Unlock { lock } => names(&[lock.location()]),
         Operation::Rename { from, to, .. } => names(&[from, to]),
         Operation::HardLink { target, at } => names(&[target, at]),
         _ => Vec::new(),

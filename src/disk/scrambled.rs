@@ -120,13 +120,14 @@ impl Scrambled {
             Operation::RemoveTree { .. } | Operation::RemoveMore { .. } => ("remove tree", faults.other, false),
             Operation::Lock { .. } => ("lock", faults.other, true),
             // Looking has no effect to lose; the failure of a change of owner has details that cannot be
-            // made up; and a lock is given up even when its file stays.
+            // made up; a lock is given up even when its file stays; and a claim is no matter of the disk.
             Operation::Stat { .. }
             | Operation::StatTarget { .. }
             | Operation::List { .. }
             | Operation::ListMore { .. }
             | Operation::SetOwner { .. }
-            | Operation::Unlock { .. } => return None,
+            | Operation::Unlock { .. }
+            | Operation::Claim { .. } => return None,
         };
         let fails = self.random.chance(rate);
         let errno = if full && self.random.chance(500) { ENOSPC } else { EIO };

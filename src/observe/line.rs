@@ -79,14 +79,14 @@ pub struct Message<'a> {
 }
 
 /// Lays a message out for the console and the file: `2024-05-01 12:00:00.123 P00   INFO: text`.
-/// Without `time` the line begins at `P00`.
-pub fn write_full(out: &mut String, message: &Message<'_>, time: Option<&ZonedDateTime>) {
+/// `P00` is the number of the process; without `time` the line begins there.
+pub fn write_full(out: &mut String, message: &Message<'_>, time: Option<&ZonedDateTime>, process: u32) {
     let start = out.len();
     if let Some(time) = time {
         // Writing to a string fails only when the format is wrong, and this one is constant.
         let _ = write!(out, "{} ", time.strftime("%Y-%m-%d %H:%M:%S%.3f"));
     }
-    let _ = write!(out, "P00 {:>6}: ", message.level.label());
+    let _ = write!(out, "P{process:02} {:>6}: ", message.level.label());
     let width = out.len() - start;
     write_text(out, message, width);
 }
@@ -146,7 +146,7 @@ mod tests {
 
     fn full(level: Level, text: &str, time: Option<&ZonedDateTime>) -> String {
         let mut out = String::new();
-        write_full(&mut out, &Message { level, origin: "server::listen", text: format_args!("{text}") }, time);
+        write_full(&mut out, &Message { level, origin: "server::listen", text: format_args!("{text}") }, time, 0);
         out
     }
 

@@ -67,10 +67,12 @@ pub fn apply(settings: &Settings) {
     let mut sinks = sinks();
     let mut settings = settings.clone();
     sinks.file = None;
+    // A process with another number adds to what the first one has begun.
+    let begun = sinks.process > 0;
     let mut failure = None;
     if settings.file > Level::Off {
         match open(&settings.path) {
-            Ok(file) => sinks.file = Some(Sink::new(file)),
+            Ok(file) => sinks.file = Some(Sink { file, begun }),
             Err(error) => {
                 settings.file = Level::Off;
                 failure = Some(error);
@@ -96,6 +98,12 @@ pub fn apply(settings: &Settings) {
 pub fn enabled(level: Level) -> bool {
     let sinks = sinks();
     level <= sinks.settings.console || level <= sinks.settings.stderr || level <= sinks.settings.file
+}
+
+/// Shows another number than 0 for this process, which adds to a log that another one has begun.
+pub fn number(process: u32) {
+    let mut sinks = sinks();
+    sinks.process = process;
 }
 
 /// Logs an error with its code: `[041]: text`.
@@ -167,6 +175,8 @@ const fn level_of(level: log::Level) -> Level {
 #[derive(Default)]
 struct Sinks {
     settings: Settings,
+    /// The number of this process in lines.
+    process: u32,
     file: Option<Sink<File>>,
     stdout_lost: u64,
     stderr_lost: u64,
@@ -187,7 +197,7 @@ impl Sinks {
             if to_stdout || to_file {
                 line.clear();
                 let time = self.settings.timestamp.then(ZonedDateTime::now);
-                write_full(line, message, time.as_ref());
+                write_full(line, message, time.as_ref(), self.process);
                 if to_stdout {
                     put(std::io::stdout(), line, &mut self.stdout_lost);
                 }
@@ -206,10 +216,6 @@ struct Sink<T> {
 }
 
 impl Sink<File> {
-    const fn new(file: File) -> Self {
-        Self { file, begun: false }
-    }
-
     /// Writes a line, the banner before the first one. A full disk costs the line, nothing else.
     fn put(&mut self, line: &str) {
         if !self.begun {
@@ -273,7 +279,7 @@ mod tests {
 
     fn at_file(path: PathBuf) -> Sinks {
         let settings = Settings { console: Level::Off, file: Level::Info, path, ..Settings::default() };
-        let file = Some(Sink::new(open(&settings.path).unwrap()));
+        let file = Some(Sink { file: open(&settings.path).unwrap(), begun: false });
         Sinks { settings, file, ..Sinks::default() }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::disk::{self, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
+use crate::disk::{self, Claim, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
@@ -18,7 +18,7 @@ use super::make_path::{self, MakePath};
 use super::protection::check::{Check, Progress as CheckProgress};
 use super::protection::finished::{self, Watch};
 use super::protection::same::{Comparison, Progress as ComparisonProgress};
-use super::protection::segments::{self, Claim, Twin};
+use super::protection::segments::{self, Twin};
 use super::protection::{self, Precaution, Replace, Safeguard};
 use super::view::leads_out;
 use super::{Answer, Step, unexpected_outcome};
@@ -54,6 +54,8 @@ enum Phase {
     Renaming,
     /// Looking whether the file that has the name already is the same.
     Comparing(Comparison),
+    /// Claiming the right to add a file of its segment.
+    Claiming,
     /// Looking whether another file of the same segment is there, since when, and what is there.
     Twins(Instant, Vec<String>),
     /// Looking whether an info file may have its name.
@@ -244,6 +246,15 @@ impl WriteStream {
     ///
     /// What the client is told; the session waits for its cancellation then.
     pub fn resume(&mut self, completion: Completion) -> Result<Step> {
+        let step = self.advance(completion);
+        if step.is_err() {
+            // Others need not wait for the cancellation.
+            self.claim = None;
+        }
+        step
+    }
+
+    fn advance(&mut self, completion: Completion) -> Result<Step> {
         match &mut self.phase {
             Phase::Checking(check) => Ok(Step::Disk(match check.resume(completion)? {
                 CheckProgress::Disk(operation) => operation,
@@ -280,16 +291,16 @@ impl WriteStream {
             }
             Phase::SettingTimes => {
                 self.check(completion, Code::FileInfo, "unable to set time for", "")?;
-                self.sync()
+                Ok(self.sync())
             }
             Phase::Syncing => {
                 self.check(completion, Code::FileSync, "unable to sync file", " after write")?;
-                self.close()
+                Ok(self.close())
             }
             Phase::Closing => {
                 self.check(completion, Code::FileClose, "unable to close file", " after write")?;
                 self.watch()?;
-                self.rename()
+                Ok(self.rename())
             }
             Phase::Renaming => {
                 if let Err(failure) = completion {
@@ -313,6 +324,7 @@ impl WriteStream {
                 ComparisonProgress::Same(true) => self.leave(),
                 ComparisonProgress::Same(false) => Err(self.stays(None)),
             },
+            Phase::Claiming => self.claimed(completion),
             Phase::Twins(when, names) => {
                 let (when, names) = (*when, std::mem::take(names));
                 self.look_at_twins(completion, when, names)
@@ -378,16 +390,34 @@ impl WriteStream {
     }
 
     /// Gives a segment its name, if no other file of it is there.
-    fn rename_segment(&mut self) -> Result<Step> {
-        let Some(at) = self.target.parent() else { return Ok(self.rename_over(Over::Nothing)) };
-        let directory = at.to_string();
-        let Some(claim) = Claim::take(&directory, self.name()) else { return Err(self.overtaken()) };
-        self.claim = Some(claim);
-        if segments::is_missing(&directory, self.name()) {
-            return Ok(self.rename_over(Over::Nothing));
+    fn rename_segment(&mut self) -> Step {
+        let Some(directory) = self.target.parent() else { return self.rename_over(Over::Nothing) };
+        self.phase = Phase::Claiming;
+        Step::Disk(Operation::Claim { name: segments::right(&directory.to_string(), self.name()) })
+    }
+
+    fn claimed(&mut self, completion: Completion) -> Result<Step> {
+        let claim = match completion {
+            Ok(Outcome::Claim(Some(claim))) => claim,
+            Ok(Outcome::Claim(None)) => return Err(self.overtaken()),
+            Ok(_) => return Err(unexpected_outcome()),
+            Err(failure) => {
+                let message = format_args!("unable to keep other clients from writing '{}'", self.target);
+                return Err(Error::system(Code::FileMove, message, failure.errno.0));
+            }
+        };
+        let others = self.claim.insert(claim).others();
+        match self.target.parent() {
+            Some(at) => {
+                let directory = at.to_string();
+                if segments::is_missing(&directory, self.name(), others) {
+                    return Ok(self.rename_over(Over::Nothing));
+                }
+                self.phase = Phase::Twins(segments::begin(&directory), Vec::new());
+                Ok(Step::Disk(Operation::List { at, level: Level::Exists }))
+            }
+            None => Ok(self.rename_over(Over::Nothing)),
         }
-        self.phase = Phase::Twins(Instant::now(), Vec::new());
-        Ok(Step::Disk(Operation::List { at, level: Level::Exists }))
     }
 
     fn look_at_twins(&mut self, completion: Completion, when: Instant, mut names: Vec<String>) -> Result<Step> {
@@ -409,7 +439,7 @@ impl WriteStream {
             return Ok(Step::Disk(Operation::ListMore { listing }));
         }
         if let Some(at) = self.target.parent().filter(|_| names.len() <= segments::NAMES_MAXIMUM) {
-            segments::remember(at.to_string(), when, &names);
+            segments::remember(&at.to_string(), when, &names);
         }
         Ok(self.rename_over(Over::Nothing))
     }
@@ -547,47 +577,47 @@ impl WriteStream {
         self.flushed |= progress == Progress::Finished;
         match progress {
             Progress::Budget | Progress::NeedsInput => Ok(Step::Work),
-            Progress::Finished if empty => self.set_times(),
+            Progress::Finished if empty => Ok(self.set_times()),
             // Comes back here once that is written, to find nothing more.
             Progress::Finished | Progress::OutputFull => Ok(Step::Disk(self.write()?)),
         }
     }
 
     /// Before the sync, so that the times survive a power cut as the content does.
-    fn set_times(&mut self) -> Result<Step> {
+    fn set_times(&mut self) -> Step {
         match &self.file {
             Some(file) if self.request.modified != 0 => {
                 self.phase = Phase::SettingTimes;
-                Ok(Step::Disk(Operation::SetTimes { file: file.clone(), modified: self.request.modified }))
+                Step::Disk(Operation::SetTimes { file: file.clone(), modified: self.request.modified })
             }
             _ => self.sync(),
         }
     }
 
-    fn sync(&mut self) -> Result<Step> {
+    fn sync(&mut self) -> Step {
         match &self.file {
             Some(file) if self.request.sync_file => {
                 self.phase = Phase::Syncing;
-                Ok(Step::Disk(Operation::Sync { file: file.clone() }))
+                Step::Disk(Operation::Sync { file: file.clone() })
             }
             _ => self.close(),
         }
     }
 
-    fn close(&mut self) -> Result<Step> {
+    fn close(&mut self) -> Step {
         // A temporary file stays open until it is renamed; see `left_behind`.
         match if self.request.atomic { self.file.clone() } else { self.file.take() } {
             Some(file) => {
                 self.phase = Phase::Closing;
-                Ok(Step::Disk(Operation::Close { file }))
+                Step::Disk(Operation::Close { file })
             }
             None => self.rename(),
         }
     }
 
-    fn rename(&mut self) -> Result<Step> {
+    fn rename(&mut self) -> Step {
         if !self.request.atomic {
-            return Ok(self.sync_path());
+            return self.sync_path();
         }
         let over = match &mut self.replace {
             Replace::Always => Over::Anything,
@@ -595,10 +625,10 @@ impl WriteStream {
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(replacement) => {
                 self.phase = Phase::Guarding;
-                return Ok(Step::Disk(replacement.begin(self.target.clone(), self.place.clone())));
+                return Step::Disk(replacement.begin(self.target.clone(), self.place.clone()));
             }
         };
-        Ok(self.rename_over(over))
+        self.rename_over(over)
     }
 
     fn rename_over(&mut self, over: Over) -> Step {

@@ -46,8 +46,6 @@ impl Clock {
 pub(super) enum Timer {
     /// The connection with this key has waited long enough.
     Connection(u64),
-    /// Connections are accepted again after an error.
-    Accept,
     /// The service manager wants to hear from us.
     Watchdog,
 }
@@ -104,7 +102,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        timers.set(at(3), Timer::Accept);
+        timers.set(at(3), Timer::Watchdog);
         timers.set(at(1), Timer::Connection(7));
         timers.set(at(2), Timer::Connection(8));
         timers.cancel(at(2), Timer::Connection(8));
@@ -112,6 +110,6 @@ mod tests {
         assert_eq!(timers.expire(at(0)), None);
         assert_eq!(timers.expire(at(2)), Some((at(1), Timer::Connection(7))));
         assert_eq!(timers.expire(at(2)), None);
-        assert_eq!(timers.expire(at(3)), Some((at(3), Timer::Accept)));
+        assert_eq!(timers.expire(at(3)), Some((at(3), Timer::Watchdog)));
     }
 }

@@ -129,7 +129,10 @@ pub(super) struct Connection {
     first: [u8; FIRST_BYTES],
     first_length: usize,
     swallowed: usize,
-    /// For the loop: whether it is in the queue, and which deadline is set.
+    /// For the loop: its number, whether others know that it is authorized, whether it is in the queue, and which
+    /// deadline is set.
+    pub(super) number: u64,
+    pub(super) told: bool,
     pub(super) queued: bool,
     pub(super) armed: Option<Instant>,
 }
@@ -180,6 +183,8 @@ impl Connection {
             first: [0; FIRST_BYTES],
             first_length: 0,
             swallowed: 0,
+            number: 0,
+            told: false,
             queued: false,
             armed: None,
         })
@@ -196,6 +201,11 @@ impl Connection {
     /// Whether the client has not been authorized (yet), so that it may have to make room for others.
     pub(super) fn is_unproven(&self) -> bool {
         self.stage != Stage::Gone && !self.record.is_opened()
+    }
+
+    /// Whether its session reads or writes files.
+    pub(super) fn is_transferring(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_transferring)
     }
 
     /// New grants, for a client that has not been authorized yet.

@@ -6,29 +6,33 @@
 //! deadline that it would have missed. It knows no configuration file: [`EventLoop::replace`] takes
 //! over what a reload built.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::io::Errno;
 use rustls_pki_types::CertificateDer;
 use slab::Slab;
 
+use super::accept::{ACCEPTS, Acceptor};
+use super::admission::{Admission, Bounds};
 use super::clock::{Clock, Timer, Timers};
 use super::connection::{Connection, Service};
 use super::databases::{self, Databases};
 use super::listen::Listener;
 use super::releases::learner::Learner;
+use super::reports::Reports;
 use super::signals::{Meaning, Signals};
 use super::status::{self, Status, StatusSocket, View};
 use super::turn::{Context, Next};
 use crate::config::Role;
 use crate::disk::{Disk, HeldLock};
-use crate::observe::log;
-use crate::observe::rate::{Rate, more};
+use crate::observe::rate::Rate;
 use crate::protocol::error::Error;
 use crate::session;
 
@@ -43,11 +47,7 @@ const ROUNDS: usize = 8;
 /// For about so long connections advance before the kernel is asked again: somebody new needs several turns for
 /// a handshake, and has to wait for all that transfer files in each.
 const TURN: Duration = Duration::from_millis(1);
-/// Connections accepted before the others have their turn.
-const ACCEPTS: usize = 64;
-/// How long nothing is accepted after an error, first and at most.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Lines about failed handshakes, refused connections and failed accepts: so many in this time.
+/// Lines about failed handshakes: so many in this time.
 const LOG_RATE: (u32, Duration) = (30, Duration::from_secs(10));
 
 /// How far a deadline may be passed by who always has something to do.
@@ -56,6 +56,7 @@ const OVERDUE: Duration = Duration::from_secs(1);
 const RECENT: Duration = Duration::from_secs(10);
 
 const SIGNAL: Token = Token(usize::MAX);
+const CONTROL: Token = Token(usize::MAX - 1);
 /// Listeners have the tokens from here on, connections those below.
 const LISTENERS: usize = usize::MAX / 2;
 /// The disk has the tokens from here on.
@@ -68,19 +69,12 @@ pub struct EventLoop {
     clock: Clock,
     timers: Timers,
     signals: Option<Signals>,
-    listeners: Slab<Listener>,
-    /// Listeners that may have connections to accept, by their place.
-    acceptable: Vec<usize>,
-    /// When accepting resumes, and the pause after the next failure.
-    paused: Option<Instant>,
-    back_off: Duration,
+    acceptor: Acceptor,
+    admission: Admission,
     service: Service,
     disk: Box<dyn Disk>,
     databases: Databases,
     connections: Slab<Box<Connection>>,
-    per_address: HashMap<IpAddr, usize>,
-    /// Connections in the order of their arrival, for as long as they may be without authorization.
-    arrivals: VecDeque<u64>,
     generation: u32,
     queue: VecDeque<u64>,
     /// Stanzas of sessions with locks that ended a moment ago, each once, and when.
@@ -90,14 +84,13 @@ pub struct EventLoop {
     rates: Rates,
     learner: Learner,
     status: Status,
+    reports: Option<Reports>,
 }
 
 /// Bounds of what many clients may write to the log.
 pub(super) struct Rates {
     pub(super) handshake: Rate,
     pub(super) alternation: Rate,
-    refusal: Rate,
-    accept: Rate,
 }
 
 /// What a turn brought that is not a client's.
@@ -107,6 +100,8 @@ pub struct Turn {
     pub signals: Vec<Meaning>,
     /// The service manager's watchdog wants to be fed.
     pub watchdog: bool,
+    /// Whoever gives us connections may have said something, or take something again.
+    pub control: bool,
 }
 
 impl EventLoop {
@@ -125,16 +120,12 @@ impl EventLoop {
             clock: Clock::new(),
             timers: Timers::default(),
             signals: None,
-            listeners: Slab::new(),
-            acceptable: Vec::new(),
-            paused: None,
-            back_off: BACK_OFF.0,
+            acceptor: Acceptor::new(LISTENERS),
+            admission: Admission::new(),
             service,
             disk,
             databases,
             connections: Slab::new(),
-            per_address: HashMap::new(),
-            arrivals: VecDeque::new(),
             generation: 0,
             queue: VecDeque::new(),
             ended: Vec::new(),
@@ -143,11 +134,10 @@ impl EventLoop {
             rates: Rates {
                 handshake: Rate::new(LOG_RATE.0, LOG_RATE.1),
                 alternation: Rate::new(3, Duration::from_secs(600)),
-                refusal: Rate::new(LOG_RATE.0, LOG_RATE.1),
-                accept: Rate::new(1, LOG_RATE.1),
             },
             learner: Learner::default(),
             status: Status::default(),
+            reports: None,
         })
     }
 
@@ -160,6 +150,21 @@ impl EventLoop {
         signals.register(self.poll.registry(), SIGNAL)?;
         self.signals = Some(signals);
         Ok(())
+    }
+
+    /// Reports from now on that something can be read from this socket or written to it, and collects what
+    /// there is to tell of connections.
+    pub(super) fn obey(&mut self, control: BorrowedFd<'_>) -> io::Result<()> {
+        let mut source = SourceFd(&control.as_raw_fd());
+        self.poll.registry().register(&mut source, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
+        self.reports = Some(Reports::default());
+        self.learner.collect_lessons();
+        Ok(())
+    }
+
+    /// What there is to tell, once [`EventLoop::obey`] was called.
+    pub(super) const fn reports(&mut self) -> Option<&mut Reports> {
+        self.reports.as_mut()
     }
 
     /// Asks for [`Turn::watchdog`] in `period`.
@@ -206,13 +211,7 @@ impl EventLoop {
     /// Takes the listeners out, so that those that are still wanted can be put back by
     /// [`EventLoop::listen`]. None of them is closed or misses a connection.
     pub fn take_listeners(&mut self) -> Vec<Listener> {
-        self.acceptable.clear();
-        let mut listeners: Vec<_> = self.listeners.drain().collect();
-        for listener in &mut listeners {
-            // A socket that the poll does not know is what is wanted.
-            let _ = self.poll.registry().deregister(&mut listener.socket);
-        }
-        listeners
+        self.acceptor.take(self.poll.registry())
     }
 
     /// Accepts connections of these listeners too.
@@ -221,20 +220,13 @@ impl EventLoop {
     ///
     /// What the system says.
     pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        for mut listener in listeners {
-            let entry = self.listeners.vacant_entry();
-            let token = Token(LISTENERS + entry.key());
-            self.poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
-            // Registering reports what waits already, so nothing has to be marked here.
-            entry.insert(listener);
-        }
-        Ok(())
+        self.acceptor.listen(self.poll.registry(), listeners)
     }
 
     /// Where connections are accepted, as the system numbers it.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|(_, listener)| listener.socket.local_addr().ok()).collect()
+        self.acceptor.addresses()
     }
 
     /// Connections, those included whose client is gone while disk work goes on.
@@ -268,9 +260,10 @@ impl EventLoop {
         for event in &self.events {
             match event.token() {
                 SIGNAL => signalled = true,
+                CONTROL => turn.control = true,
                 Token(token) if token >= DISK => self.disk.ready(token - DISK),
                 Token(token) if token >= status::TOKENS => self.status.note(),
-                Token(token) if token >= LISTENERS => note(&mut self.acceptable, token - LISTENERS),
+                Token(token) if token >= LISTENERS => self.acceptor.note(token),
                 Token(token) if token >= databases::TOKENS => self.databases.note(token - databases::TOKENS, event),
                 Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),
             }
@@ -316,6 +309,11 @@ impl EventLoop {
         stanzas
     }
 
+    /// What there is to tell of each session, as a JSON object.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = String> {
+        sessions(&self.connections)
+    }
+
     /// Answers those who ask about the state.
     fn answer(&mut self) {
         if !self.status.is_idle() {
@@ -325,17 +323,16 @@ impl EventLoop {
                 policy: &self.service.policy,
                 learner: &self.learner,
                 connections: self.connections.len(),
-                sessions: &|each| self.connections.iter().filter_map(|(_, one)| one.view()).for_each(each),
+                workers: &[],
+                sessions: Box::new(|each| sessions(&self.connections).for_each(|session| each(&session))),
             };
-            self.status.advance(self.clock.now(), self.poll.registry(), &view);
+            self.status.advance(self.clock.now(), self.poll.registry(), Some(&view));
         }
     }
 
     /// How long the poll may wait.
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.queue.is_empty()
-            || (!self.acceptable.is_empty() && self.paused.is_none())
-            || self.databases.is_busy();
+        let busy = !self.queue.is_empty() || self.acceptor.is_ready() || self.databases.is_busy();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -345,100 +342,70 @@ impl EventLoop {
             .into_iter()
             .chain(self.status.deadline())
             .chain(self.databases.deadline())
+            .chain(self.acceptor.deadline())
+            .chain(self.reports.as_ref().and_then(Reports::deadline))
             .min()
             .map(|at| at.saturating_duration_since(self.clock.now()));
-        match (next, longest) {
-            (Some(next), Some(longest)) => Some(next.min(longest)),
-            (next, longest) => next.or(longest),
-        }
+        // By the real time: the loop's own stands still while it is busy.
+        let disk = self.disk.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        next.into_iter().chain(longest).chain(disk).min()
     }
 
     fn accept(&mut self) {
-        if self.paused.is_some() {
-            return;
-        }
-        let mut left = ACCEPTS;
-        while let Some(&index) = self.acceptable.last() {
-            let Some(listener) = self.listeners.get(index) else {
-                self.acceptable.pop();
-                continue;
-            };
-            if left == 0 {
-                return;
-            }
-            left -= 1;
-            match listener.socket.accept() {
-                Ok((socket, peer)) => {
-                    self.back_off = BACK_OFF.0;
-                    self.admit(socket, peer);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.acceptable.pop();
-                }
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => return self.pause(&error),
-            }
+        for _ in 0..ACCEPTS {
+            let Some((socket, peer)) = self.acceptor.accept(self.clock.now()) else { return };
+            self.admit(socket, peer, 0);
         }
     }
 
-    /// Accepts nothing for a while after an error that will not go away by itself at once.
-    fn pause(&mut self, error: &io::Error) {
-        if let Some(held_back) = self.rates.accept.pass(self.clock.now()) {
-            let errno = error.raw_os_error().unwrap_or(0);
-            let error = Error::system(crate::protocol::error::Code::FileOpen, "unable to accept socket", errno);
-            log::warn(format_args!("{}; connections wait{}", error.message, more(held_back)));
+    /// Gives up the connection with this number, if it is without authorization.
+    pub(super) fn evict(&mut self, number: u64) {
+        let mut connections = self.connections.iter_mut().map(|(_, connection)| connection);
+        let now = self.clock.now();
+        let silent = connections.find(|connection| connection.number == number && connection.is_unproven());
+        let key = silent.map(|connection| {
+            connection.evict(now);
+            connection.key()
+        });
+        if let Some(key) = key {
+            self.remove(key);
         }
-        let until = self.clock.now() + self.back_off;
-        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
-        self.paused = Some(until);
-        self.timers.set(until, Timer::Accept);
     }
 
-    /// Makes a connection of an accepted socket, or closes it when there are too many.
-    fn admit(&mut self, socket: mio::net::TcpStream, peer: SocketAddr) {
-        let site = site(peer.ip());
-        let from_there = self.per_address.get(&site).copied().unwrap_or(0);
-        if from_there >= self.service.connections_per_address {
-            return self.refuse(peer, "connection-max-per-address", self.service.connections_per_address);
+    /// Makes a connection of an accepted socket, or closes it when there are too many. It is reported by
+    /// `number`.
+    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, number: u64) {
+        let bounds =
+            Bounds { connections: self.service.connections, per_address: self.service.connections_per_address };
+        let (present, now) = (self.connections.len(), self.clock.now());
+        let mut silent = None;
+        let connections = &mut self.connections;
+        let admitted = self.admission.admits(peer, present, bounds, now, |key| {
+            let connection = find(connections, key).filter(|connection| connection.is_unproven());
+            silent = connection.map(|connection| {
+                connection.evict(now);
+                key
+            });
+            silent.is_some()
+        });
+        if let Some(key) = silent {
+            self.remove(key);
         }
-        if self.connections.len() >= self.service.connections && !self.make_room() {
-            return self.refuse(peer, "connection-max", self.service.connections);
+        if !admitted {
+            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
         }
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
         self.generation = self.generation.wrapping_add(1);
         let key = key(self.generation, slot);
         let registration = (self.poll.registry(), Token(slot));
-        let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, self.clock.now()) else {
-            return;
+        let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, now) else {
+            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
         };
         let connection = entry.insert(Box::new(connection));
+        connection.number = number;
         arm(&mut self.timers, connection);
-        self.arrivals.push_back(key);
-        *self.per_address.entry(site).or_default() += 1;
-    }
-
-    /// Gives up the connection that is without authorization for the longest time: in the handshake,
-    /// or after it without a certificate or a word. Those who are silent must not keep others out.
-    fn make_room(&mut self) -> bool {
-        while let Some(key) = self.arrivals.pop_front() {
-            let now = self.clock.now();
-            if let Some(connection) = find(&mut self.connections, key).filter(|connection| connection.is_unproven()) {
-                connection.evict(now);
-                self.remove(key);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn refuse(&mut self, peer: SocketAddr, option: &str, limit: usize) {
-        if let Some(held_back) = self.rates.refusal.pass(self.clock.now()) {
-            log::warn(format_args!(
-                "client at {peer}: connection refused: {option}={limit} is reached{}",
-                more(held_back)
-            ));
-        }
+        self.admission.enter(peer, key);
     }
 
     /// Lets connections advance, with a bound so that the kernel is asked again in between.
@@ -496,7 +463,11 @@ impl EventLoop {
         if expired {
             connection.expire(&mut cx);
         }
-        match connection.advance(&mut cx) {
+        let next = connection.advance(&mut cx);
+        if let Some(reports) = &mut self.reports {
+            report(reports, connection, self.clock.now());
+        }
+        match next {
             Next::Remove => self.remove(key),
             Next::Again => {
                 enqueue(&mut self.queue, connection);
@@ -510,6 +481,9 @@ impl EventLoop {
         let Some(connection) = self.connections.try_remove(slot(key)) else { return };
         debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
         connection.log_end();
+        if let Some(reports) = &mut self.reports {
+            reports.closes(connection.number);
+        }
         self.databases.forget(self.clock.now(), key);
         if connection.has_locked() {
             self.remember(connection.stanza().map(str::to_owned));
@@ -517,24 +491,12 @@ impl EventLoop {
         if let Some(at) = connection.armed {
             self.timers.cancel(at, Timer::Connection(key));
         }
-        let site = site(connection.peer().ip());
-        if let Some(count) = self.per_address.get_mut(&site) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_address.remove(&site);
-            }
-        }
+        self.admission.leave(connection.peer());
         if self.connections.is_empty() {
             session::release_buffers();
         }
-        // Those that left from the front are forgotten; the others when their turn comes.
-        while self
-            .arrivals
-            .front()
-            .is_some_and(|&key| find(&mut self.connections, key).is_none_or(|connection| !connection.is_unproven()))
-        {
-            self.arrivals.pop_front();
-        }
+        let connections = &mut self.connections;
+        self.admission.tidy(|key| find(connections, key).is_some_and(|connection| connection.is_unproven()));
     }
 
     fn remember(&mut self, stanza: Option<String>) {
@@ -547,7 +509,6 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some((at, timer)) = self.timers.expire(now) {
             match timer {
-                Timer::Accept => self.paused = None,
                 Timer::Watchdog => turn.watchdog = true,
                 Timer::Connection(key) => self.expire_connection(key, at, now),
             }
@@ -607,6 +568,21 @@ pub struct ClientView<'a> {
     pub locks: &'a [HeldLock],
 }
 
+fn sessions(connections: &Slab<Box<Connection>>) -> impl Iterator<Item = String> {
+    connections.iter().filter_map(|(_, connection)| connection.view().map(|view| status::session_json(&view)))
+}
+
+/// Takes note of what others want to know of a connection.
+fn report(reports: &mut Reports, connection: &mut Connection, now: Instant) {
+    if connection.is_transferring() {
+        reports.transfers(connection.number, now);
+    }
+    if !connection.told && !connection.is_unproven() {
+        connection.told = true;
+        reports.proven.push(connection.number);
+    }
+}
+
 const fn timer_of(key: u64) -> Timer {
     Timer::Connection(key)
 }
@@ -636,12 +612,6 @@ fn wake(connections: &mut Slab<Box<Connection>>, queue: &mut VecDeque<u64>, slot
     }
 }
 
-fn note(list: &mut Vec<usize>, index: usize) {
-    if !list.contains(&index) {
-        list.push(index);
-    }
-}
-
 /// A connection's number: its slot, and a generation so that the number comes back only when nobody
 /// remembers it.
 fn key(generation: u32, slot: usize) -> u64 {
@@ -656,35 +626,6 @@ fn find(connections: &mut Slab<Box<Connection>>, key: u64) -> Option<&mut Connec
     connections.get_mut(slot(key)).map(|connection| &mut **connection).filter(|connection| connection.key() == key)
 }
 
-/// What counts as one address: an IPv6 host has as many as it likes in its own network.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
-/// Errors of `accept` that are about the connection and not about us; Linux reports pending network
-/// errors there too.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(
-            Errno::INTR
-                | Errno::CONNABORTED
-                | Errno::PROTO
-                | Errno::PERM
-                | Errno::NETDOWN
-                | Errno::NETUNREACH
-                | Errno::HOSTDOWN
-                | Errno::HOSTUNREACH
-                | Errno::NOPROTOOPT
-                | Errno::OPNOTSUPP
-                | Errno::NONET
-        )
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -693,22 +634,5 @@ mod tests {
     fn a_key_is_found_by_its_slot_and_differs_by_its_generation() {
         assert_eq!(slot(key(7, 42)), 42);
         assert_ne!(key(7, 42), key(8, 42));
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_count_as_one() {
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(site(address("2001:db8::1")), site(address("2001:db8::ffff")));
-        assert_ne!(site(address("2001:db8::1")), site(address("2001:db8:0:1::1")));
-        assert_ne!(site(address("192.0.2.1")), site(address("192.0.2.2")));
-        assert_eq!(site(address("::ffff:192.0.2.1")), address("192.0.2.1"));
-    }
-
-    #[test]
-    fn an_aborted_connection_does_not_pause_accepting_but_a_full_table_does() {
-        assert!(concerns_one_connection(&io::Error::from(Errno::CONNABORTED)));
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert!(!concerns_one_connection(&io::Error::from(errno)));
-        }
     }
 }

@@ -3,11 +3,14 @@
 //! It is the only part that knows sockets and clocks. [`event_loop`] turns, [`connection`] is one
 //! client, [`serve`] is the life of the process around them.
 
+mod accept;
+mod admission;
 pub mod authority;
 mod clock;
 pub mod connection;
 mod databases;
 pub mod event_loop;
+mod front;
 mod greeting;
 mod hello;
 mod last_words;
@@ -17,13 +20,17 @@ pub mod notify;
 mod record;
 pub mod releases;
 pub mod reload;
+mod reports;
 pub mod serve;
+mod serving;
 pub mod signals;
+mod start;
 pub mod status;
 pub mod stop_files;
 pub mod tls;
 mod turn;
 mod umask;
+pub mod workers;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! Reload and shutdown, with configuration files and sockets and without signals.
 
+use super::super::event_loop::EventLoop;
+use super::super::listen;
 use super::super::tests::{Client, Closed, NOOP, YES, anonymous, known};
 use super::super::tls::testing::Pki;
 use super::*;
 use crate::config::Role;
+use crate::disk::inline::Options;
 use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
@@ -45,11 +48,8 @@ fn start(pki: &Pki) -> Server {
         environment,
         descriptors: None,
         inherited: false,
-        event_loop,
+        serving: Serving::with(event_loop, configuration),
         notify: Notify::from_environment(),
-        configuration,
-        phase: Phase::Serving,
-        stop_watch: None,
         memory: Memory::new(None),
     }
 }
@@ -59,7 +59,7 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
         for client in &mut *clients {
             client.step();
         }
-        server.event_loop.turn(Some(Duration::from_millis(1))).unwrap();
+        server.serving.event_loop.turn(Some(Duration::from_millis(1))).unwrap();
         if done(clients, server) {
             return;
         }
@@ -69,11 +69,11 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
 
 /// A client that holds the locks of the stanza `demo`, beside the server.
 fn with_session(server: &mut Server, pki: &Pki) -> [Client; 1] {
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(pki))];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(pki))];
     clients[0].send(&config_request(0));
     clients[0].send(NOOP);
     let demo = [Some("demo".to_owned())];
-    until(server, &mut clients, |_, server| server.event_loop.locked_stanzas() == demo);
+    until(server, &mut clients, |_, server| server.serving.event_loop.locked_stanzas() == demo);
     clients
 }
 
@@ -116,7 +116,7 @@ fn open_write(path: &std::path::Path, session: u64) -> Vec<u8> {
 }
 
 fn is_greeted(server: &mut Server) -> bool {
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
     until(server, &mut clients, |clients, _| clients[0].greeted() || clients[0].closed.is_some());
     clients[0].greeted()
 }
@@ -126,12 +126,12 @@ fn a_reload_with_a_broken_certificate_changes_nothing() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let before = server.event_loop.addresses();
+    let before = server.serving.event_loop.addresses();
     let good = pki.read("server.crt");
     pki.write("server.crt", "no certificate");
     let error = server.replace().unwrap_err();
     assert_eq!(error.code, Code::Crypto);
-    assert_eq!(server.event_loop.addresses(), before);
+    assert_eq!(server.serving.event_loop.addresses(), before);
     assert!(is_greeted(&mut server), "the server goes on with the certificate that it had");
     pki.write("server.crt", &good);
     server.replace().unwrap();
@@ -147,11 +147,11 @@ fn a_reload_with_a_bad_option_changes_nothing_and_a_good_one_takes_effect() {
     let text = pki.read("pgbackrest.conf");
     pki.write("pgbackrest.conf", &text.replace("tls-server-port=", "tls-server-port=x"));
     assert_eq!(server.replace().unwrap_err().code, Code::OptionInvalidValue);
-    assert!(server.configuration.authority.grants(&names, Some("demo"), Role::Admin));
+    assert!(server.serving.configuration.authority.grants(&names, Some("demo"), Role::Admin));
     pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
     server.replace().unwrap();
-    assert!(!server.configuration.authority.grants(&names, Some("demo"), Role::Admin));
-    assert!(server.configuration.authority.grants(&names, Some("other"), Role::Admin));
+    assert!(!server.serving.configuration.authority.grants(&names, Some("demo"), Role::Admin));
+    assert!(server.serving.configuration.authority.grants(&names, Some("other"), Role::Admin));
     assert!(is_greeted(&mut server));
 }
 
@@ -160,13 +160,13 @@ fn a_reload_that_cannot_bind_keeps_the_old_listeners() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let before = server.event_loop.addresses();
+    let before = server.serving.event_loop.addresses();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = pki.read("pgbackrest.conf");
     let other = format!("tls-server-port={}\n", busy.local_addr().unwrap().port());
     pki.write("pgbackrest.conf", &text.replace(&format!("tls-server-port={}\n", before[0].port()), &other));
     assert_eq!(server.replace().unwrap_err().to_string(), "[041]: unable to bind socket: [98] Address already in use");
-    assert_eq!(server.event_loop.addresses(), before);
+    assert_eq!(server.serving.event_loop.addresses(), before);
     assert!(is_greeted(&mut server));
 }
 
@@ -175,7 +175,7 @@ fn a_reload_does_not_lose_connections_that_wait_to_be_accepted() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
     server.replace().unwrap();
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
 }
@@ -185,16 +185,16 @@ fn sigterm_stops_listening_tells_the_clients_and_ends() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let address = server.event_loop.addresses()[0];
+    let address = server.serving.event_loop.addresses()[0];
     let mut clients = vec![Client::connect(address, &anonymous())];
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
     server.terminate(true);
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
-    assert!(!server.is_over());
+    assert!(!server.serving.is_over());
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
     assert_eq!(clients[0].closed, Some(Closed::Clean));
     clients.clear();
-    until(&mut server, &mut clients, |_, server| server.is_over());
+    until(&mut server, &mut clients, |_, server| server.serving.is_over());
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn sigterm_of_a_stranger_shuts_down_when_no_stanza_in_use_is_stopped() {
     std::fs::write(pki.path("lock/other.stop"), "").unwrap();
     let _clients = with_session(&mut server, &pki);
     server.terminate(false);
-    assert_ne!(server.phase, Phase::Serving);
+    assert_ne!(server.serving.phase, Phase::Serving);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
     let mut server = start(&pki);
     let [locked] = with_session(&mut server, &pki);
     let connect = |server: &Server, process| {
-        let mut client = Client::connect(server.event_loop.addresses()[0], &known(&pki));
+        let mut client = Client::connect(server.serving.event_loop.addresses()[0], &known(&pki));
         client.send(&config_request(process));
         client.send(NOOP);
         client
@@ -231,22 +231,22 @@ fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
         }
     }
     server.terminate(false);
-    assert_eq!(server.phase, Phase::Serving);
+    assert_eq!(server.serving.phase, Phase::Serving);
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
     assert!(is_greeted(&mut server));
     // Who comes while the server looks for further locks that are gone is told of the stop file.
     let [_, worker] = clients;
     let mut clients = [worker, connect(&server, 0)];
-    server.end_stopped();
+    server.serving.end_stopped();
     until(&mut server, &mut clients, |clients, _| clients[1].closed.is_some());
     assert!(String::from_utf8_lossy(&clients[1].received).contains("stop file exists for stanza demo"));
-    server.end_stopped();
+    server.serving.end_stopped();
     assert_eq!(clients[0].closed, None, "a session without a lock is nobody's to stop");
     // The session that the signal was for may be over before the signal is looked at.
     server.terminate(false);
-    assert_eq!(server.phase, Phase::Serving);
+    assert_eq!(server.serving.phase, Phase::Serving);
     server.terminate(true);
-    assert_ne!(server.phase, Phase::Serving, "whoever runs the server is obeyed");
+    assert_ne!(server.serving.phase, Phase::Serving, "whoever runs the server is obeyed");
 }
 
 #[test]
@@ -308,12 +308,12 @@ fn a_stanza_that_was_stopped_long_ago_does_not_keep_the_administrator_from_endin
     std::fs::create_dir_all(pki.path("lock")).unwrap();
     std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
     // A cluster that goes on to archive is refused again and again.
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
     clients[0].send(&config_request(0));
     clients[0].send(NOOP);
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
     server.terminate(false);
-    assert_ne!(server.phase, Phase::Serving);
+    assert_ne!(server.serving.phase, Phase::Serving);
 }
 
 #[test]
@@ -321,14 +321,14 @@ fn a_client_that_connected_before_a_reload_is_judged_by_the_new_grants() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
     let text = pki.read("pgbackrest.conf");
     pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
     server.replace().unwrap();
     clients[0].send(&config_request(0));
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
-    assert!(server.event_loop.locked_stanzas().is_empty());
+    assert!(server.serving.event_loop.locked_stanzas().is_empty());
     assert!(String::from_utf8_lossy(&clients[0].received).contains("access denied"));
 }
 
@@ -351,7 +351,7 @@ fn a_client_whose_block_is_followed_by_garbage_is_told_so_at_once() {
     write_config(&pki, "pgbackrest-client=demo", &format!("repo1-path={}\n", repository.display()));
     let mut server = start(&pki);
     // A worker, which holds no lock whose release would give it another turn.
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
     clients[0].send(&config_request(1));
     clients[0].send(NOOP);
     let file = repository.join("archive/demo/file");
@@ -393,7 +393,7 @@ fn a_client_that_lost_its_grant_cannot_go_on_by_leaving_a_file_open() {
 
 /// Teaches a server that a client of the newest release is at this address.
 fn teach(server: &mut Server) {
-    let mut clients = [Client::connect(server.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
     until(server, &mut clients, |clients, _| clients[0].greeted());
     clients[0].send(&[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00]);
     until(server, &mut clients, |clients, _| clients[0].closed.is_some());
@@ -419,8 +419,8 @@ fn a_reload_moves_the_status_socket_and_what_was_learned() {
     server.replace().unwrap();
     assert!(socket("one").is_err() && socket("two").is_ok());
     assert_eq!(server.memory.directory(), Some(pki.path("two").as_path()));
-    let now = server.event_loop.now();
-    server.memory.finish(server.event_loop.learner(), now);
+    let now = server.serving.event_loop.now();
+    server.memory.finish(server.serving.event_loop.learner(), now);
     let kept = |name: &str| std::fs::read_to_string(pki.path(&format!("{name}/releases.json"))).unwrap();
     assert!(kept("one").contains("127.0.0.1") && kept("two").contains("127.0.0.1"));
 

@@ -22,6 +22,7 @@ use slab::Slab;
 
 use super::releases::learner::Learner;
 use super::releases::policy::Policy;
+use super::workers::crew::WorkerView;
 use crate::observe::log;
 use crate::session::{Counters, Opened};
 
@@ -102,8 +103,8 @@ pub(super) struct SessionView<'a> {
     pub(super) counters: Counters,
 }
 
-/// What is called with each session.
-pub(super) type Each<'a> = dyn FnMut(SessionView<'_>) + 'a;
+/// Calls back with each session, as a JSON object.
+pub(super) type Sessions<'a> = Box<dyn Fn(&mut dyn FnMut(&str)) + 'a>;
 
 /// What an answer is made of.
 pub(super) struct View<'a> {
@@ -111,8 +112,9 @@ pub(super) struct View<'a> {
     pub(super) policy: &'a Policy,
     pub(super) learner: &'a Learner,
     pub(super) connections: usize,
-    /// Calls back with each session.
-    pub(super) sessions: &'a dyn Fn(&mut Each<'_>),
+    /// None where one process does everything.
+    pub(super) workers: &'a [WorkerView],
+    pub(super) sessions: Sessions<'a>,
 }
 
 impl View<'_> {
@@ -124,19 +126,20 @@ impl View<'_> {
             "addresses": self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "release": self.policy.general().map(|release| release.version),
             "connections": self.connections,
+            "workers": self.workers.iter().map(worker_json).collect::<Vec<_>>(),
         });
         let mut text = head.to_string();
         // The lists go between the head's last value and its brace.
         text.pop();
         let mut sessions = List::begin(&mut text, "sessions", SESSIONS_LENGTH);
-        (self.sessions)(&mut |session| sessions.add(&session_json(&session)));
+        (self.sessions)(&mut |session| sessions.add(session));
         sessions.end();
         let mut clients = List::begin(&mut text, "clients", CLIENTS_LENGTH);
         for (key, worked) in self.learner.worked() {
             let releases: Vec<_> =
                 worked.iter().map(|worked| json!({ "release": worked.release.version, "at": worked.at })).collect();
             let address = key.address.to_string();
-            clients.add(&json!({ "client": key.client, "address": address, "releases": releases }));
+            clients.add(&json!({ "client": key.client, "address": address, "releases": releases }).to_string());
         }
         clients.end();
         text.push_str("}\n");
@@ -144,9 +147,20 @@ impl View<'_> {
     }
 }
 
-fn session_json(session: &SessionView<'_>) -> Value {
-    let opened = session.opened;
+fn worker_json(worker: &WorkerView) -> Value {
     json!({
+        "number": worker.number,
+        "pid": worker.pid,
+        "connections": worker.connections,
+        "transfers": worker.transfers,
+    })
+}
+
+/// What is told of a session that this process has.
+pub(super) fn session_json(session: &SessionView<'_>) -> String {
+    let opened = session.opened;
+    let value = json!({
+        "pid": std::process::id(),
         "peer": session.peer.to_string(),
         "client": session.client,
         "stanza": opened.and_then(|opened| opened.stanza.as_deref()),
@@ -159,7 +173,8 @@ fn session_json(session: &SessionView<'_>) -> Value {
         "denied": session.counters.denied,
         "read": session.counters.read,
         "written": session.counters.written,
-    })
+    });
+    value.to_string()
 }
 
 /// A list of an answer that does not grow without bound.
@@ -180,13 +195,13 @@ impl<'a> List<'a> {
         Self { text, name, longest, empty: true, omitted: 0 }
     }
 
-    fn add(&mut self, value: &Value) {
+    fn add(&mut self, value: &str) {
         if self.text.len() >= self.longest {
             self.omitted += 1;
             return;
         }
         self.text.push_str(if std::mem::replace(&mut self.empty, false) { "\n" } else { ",\n" });
-        self.text.push_str(&value.to_string());
+        self.text.push_str(value);
     }
 
     fn end(self) {
@@ -248,11 +263,13 @@ impl Status {
         self.clients.iter().map(|(_, client)| client.deadline).min()
     }
 
-    /// Accepts, reads and answers as far as that does not wait.
-    pub(super) fn advance(&mut self, now: Instant, registry: &Registry, view: &View<'_>) {
+    /// Accepts, reads and answers as far as that does not wait. Whether somebody waits for an answer because
+    /// there is no view yet.
+    pub(super) fn advance(&mut self, now: Instant, registry: &Registry, view: Option<&View<'_>>) -> bool {
         self.noted = false;
         self.accept(now, registry);
         self.clients.retain(|_, client| client.deadline > now && client.advance(view));
+        self.clients.iter().any(|(_, client)| client.wants_view())
     }
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
@@ -278,9 +295,19 @@ impl Status {
 }
 
 impl Client {
+    /// Whether it has asked and was not answered.
+    fn wants_view(&self) -> bool {
+        self.answer.is_none() && self.request == REQUEST
+    }
+
     /// Whether there is more to do.
-    fn advance(&mut self, view: &View<'_>) -> bool {
+    fn advance(&mut self, view: Option<&View<'_>>) -> bool {
         while self.answer.is_none() {
+            if self.request == REQUEST {
+                let Some(view) = view else { return true };
+                self.answer = Some(view.compose().into_bytes());
+                break;
+            }
             let mut byte = [0];
             match self.stream.read(&mut byte) {
                 Ok(1) => self.request.push(byte[0]),
@@ -288,9 +315,7 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => return false,
             }
-            if self.request == REQUEST {
-                self.answer = Some(view.compose().into_bytes());
-            } else if !REQUEST.starts_with(&self.request) {
+            if !REQUEST.starts_with(&self.request) {
                 self.answer = Some(b"{\"error\":\"the only request is status\"}\n".to_vec());
             }
         }
@@ -334,13 +359,14 @@ mod tests {
             policy: &policy,
             learner: &learner,
             connections: sessions,
-            sessions: &|each| (0..sessions).for_each(|_| each(session())),
+            workers: &[WorkerView { number: 1, pid: 2, connections: 3, transfers: 4 }],
+            sessions: Box::new(|each| (0..sessions).for_each(|_| each(&session_json(&session())))),
         };
         let mut text = Vec::new();
         client.set_nonblocking(true).unwrap();
         for _ in 0..100_000 {
             status.note();
-            status.advance(Instant::now(), registry, &view);
+            status.advance(Instant::now(), registry, Some(&view));
             let mut part = [0; 4096];
             match client.read(&mut part) {
                 Ok(0) => return String::from_utf8(text).unwrap(),
@@ -417,17 +443,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(SOCKET);
         let (poll, mut status) = status(&path);
-        let policy = Policy::pinned_to(Release::newest());
-        let learner = Learner::default();
-        let view = View { addresses: &[], policy: &policy, learner: &learner, connections: 0, sessions: &|_| {} };
         let silent: Vec<_> = (0..9).map(|_| StdUnixStream::connect(&path).unwrap()).collect();
         let now = Instant::now();
-        status.advance(now, poll.registry(), &view);
+        assert!(!status.advance(now, poll.registry(), None), "nobody has asked");
         assert_eq!(status.clients.len(), CLIENTS);
         assert_eq!(status.deadline(), Some(now + PATIENCE));
-        status.advance(now + PATIENCE, poll.registry(), &view);
+        status.advance(now + PATIENCE, poll.registry(), None);
         assert!(status.is_idle());
         drop(silent);
+    }
+
+    #[test]
+    fn who_asks_waits_until_there_is_an_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SOCKET);
+        let (poll, mut status) = status(&path);
+        let mut client = StdUnixStream::connect(&path).unwrap();
+        client.write_all(REQUEST).unwrap();
+        for _ in 0..2 {
+            status.note();
+            assert!(status.advance(Instant::now(), poll.registry(), None), "it waits");
+        }
+        let text = answer(&mut status, poll.registry(), &mut client, 1);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["workers"][0], json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4 }));
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub(super) fn clear() {
     INHERITED.get_or_init(|| before.bits());
 }
 
+/// Remembers the mask that the process had which started this one, and cleared it.
+pub(super) fn inherit(mask: u32) {
+    INHERITED.get_or_init(|| mask);
+}
+
 /// The mask that the server was started with, as far as it was cleared.
 #[must_use]
 pub(super) fn inherited() -> u32 {

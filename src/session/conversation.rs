@@ -422,6 +422,12 @@ impl Session {
         self.guard.role()
     }
 
+    /// Whether it reads or writes files at the moment.
+    #[must_use]
+    pub const fn is_transferring(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// The locks that this session holds.
     #[must_use]
     pub fn locks(&self) -> &[HeldLock] {

@@ -72,7 +72,7 @@ fn measure(ring: bool, directory: &Path, files: u32) -> Result<(Duration, Durati
 impl Bench {
     fn new(ring: bool) -> Result<Self> {
         let poll = Poll::new()?;
-        let mut disk = Offload::new(Options::default(), ring, start_process);
+        let mut disk = Offload::new(Options::default(), ring, start_process, None);
         disk.watch(poll.registry().try_clone()?, 0);
         Ok(Self { disk, poll, events: Events::with_capacity(8) })
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archiving::assert_whole_segments;
 use crate::for_each_release;
-use crate::harness::{Bench, Owner, as_root, temporary_files};
+use crate::harness::{Bench, Owner, SOON, as_root, temporary_files, wait_until};
 
 for_each_release! {
     a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later: always, always, always;
@@ -25,7 +25,8 @@ fn a_segment_for_which_there_is_no_space_leaves_nothing_and_passes_later(release
     let text = bench.client.fails(104, &["archive-push", &segment]);
     assert!(text.contains("[FileWriteError] raised from remote-0"), "{text}");
     assert!(text.contains("No space left on device"), "{text}");
-    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+    // the client is told before the rest is removed
+    wait_until("temporary files to go", SOON, || temporary_files(&bench.server.repository()).is_empty());
     let before = assert_whole_segments(&bench.server.repository());
 
     disk.free();
@@ -46,7 +47,7 @@ fn a_backup_for_which_there_is_no_space_is_no_backup_and_passes_later(release: &
     let output = bench.run(&["backup", "--type=full"]);
     assert_ne!(output.code, 0, "a backup on a full disk: {}", output.text());
     assert!(output.text().contains("No space left on device"), "{}", output.text());
-    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+    wait_until("temporary files to go", SOON, || temporary_files(&bench.server.repository()).is_empty());
 
     disk.free();
     bench.ok(&["backup", "--type=full"]);

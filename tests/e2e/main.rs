@@ -47,6 +47,7 @@ mod victim;
 #[path = "../shared/wire.rs"]
 #[allow(dead_code, reason = "the benchmarks use the rest")]
 mod wire;
+mod workers;
 
 /// Makes a test of a function for each release of the client, in a module named by the function. A
 /// line says for each release when it runs: `always`, in `tests/run`; `full`, only in `tests/run --full`;

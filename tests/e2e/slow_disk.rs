@@ -73,6 +73,8 @@ fn one_of_many_gets_through(bench: &mut Bench, segment: &str) -> (Vec<Pid>, Vec<
 fn with_helpers(release: &str) -> Bench {
     let mut bench = Bench::new(release);
     bench.server.own_config.set("global", "io-uring", "n");
+    // whose helpers are counted
+    bench.server.own_config.set("global", "workers", "1");
     bench
 }
 
@@ -80,6 +82,7 @@ fn the_kernel_waits_for_the_disk_without_a_helper(release: &str) {
     for (allowed, unknown, expected) in [("y", None, false), ("n", None, true), ("y", Some("io_uring_setup"), true)] {
         let mut bench = Bench::new(release);
         bench.server.own_config.set("global", "io-uring", allowed);
+        bench.server.own_config.set("global", "workers", "1");
         bench.server.unknown_call = unknown;
         let cluster = bench.with_cluster();
         // Directories that the repository begins with are made by a helper.

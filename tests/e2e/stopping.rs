@@ -54,7 +54,10 @@ fn is_stopped_by(release: &str, stop: impl Fn(&Bench) -> Output, refusal: &str) 
     reader.signal(Signal::STOP);
     let backup = stopped_backup(&bench, &[]);
     let text = stop(&bench).ok();
-    assert!(text.contains(&format!("sent term signal to process {server}")), "{text}");
+    let signalled =
+        text.split_once("sent term signal to process ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let signalled = signalled.and_then(|number| number.parse().ok()).expect(&text);
+    assert!(bench.server.has_process(signalled), "{signalled} is none of the server's:\n{text}");
     backup.signal(Signal::CONT);
     let output = backup.output(SOON);
     assert_ne!(output.code, 0, "the backup was not stopped: {}", output.text());

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::{MINIMAL, Site, assert_error, environment, strings};
 use crate::config::{
-    Files, ListenerPin, LogLevel, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, describe, load_from,
+    Files, ListenerPin, LogLevel, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, Workers, describe,
+    load_from,
 };
 use crate::protocol::error::{Code, Error};
 
@@ -183,7 +184,7 @@ fn our_own_settings_arrive() {
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\n\
          state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
-         info-history=3\nio-uring=n\nhistory-path=/history\n\
+         info-history=3\nio-uring=n\nhistory-path=/history\nworkers=3\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -210,9 +211,10 @@ fn our_own_settings_arrive() {
         io_uring: false,
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
+        workers: Workers::Number(3),
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 26), pin("db2.example", "2.45", 26)],
+        clients: vec![pin("db1.example", "2.45", 27), pin("db2.example", "2.45", 27)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -227,9 +229,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(30),
+            place: place(31),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 32)],
+        declared: vec![pin("2.61.0", "2.60.0", 33)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -246,13 +248,24 @@ fn a_typo_in_our_own_file_is_found() {
              allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, \
              drain-timeout, end-revoked-sessions, handshake-timeout, history-path, info-history, io-uring, \
              listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
-             status-socket.",
+             status-socket, workers.",
         ),
         (
             "[server]\nrelease=2.45",
             Code::Config,
             "unknown section '[server]' in '$/repohostd.conf', above line 2\nHINT: sections are [global], \
              [client:NAME], [listener:ADDRESS] and [release:VERSION].",
+        ),
+        (
+            "[global]\nworkers=0",
+            Code::OptionInvalidValue,
+            "'0' is out of range for 'workers' option\nHINT: see '$/repohostd.conf:2'.",
+        ),
+        (
+            "[global]\nworkers=all",
+            Code::OptionInvalidValue,
+            "'all' is not valid for 'workers' option\nHINT: see '$/repohostd.conf:2'.\nHINT: auto, or a number from 1 to \
+             32.",
         ),
         (
             "[global]\nsql=y",

@@ -174,10 +174,9 @@ pub(super) fn encode<'a>(
     postcard::to_allocvec(&Request { root, work }).ok()
 }
 
-/// The task of a message; `None` when it is none.
-pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Task> {
+/// The task of a message, which takes those of `descriptors` that belong to it; `None` when it is none.
+pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = OwnedFd>) -> Option<Task> {
     let Request { root, work } = postcard::from_bytes(message).ok()?;
-    let mut descriptors = descriptors.into_iter();
     let root = match root {
         Some((path, held)) => {
             let root = Root::new(OsStr::from_bytes(path));

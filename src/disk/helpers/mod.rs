@@ -5,14 +5,12 @@
 //! needs, and runs it as [`Inline`](super::inline::Inline) does. Each does one at a time. Data that are not
 //! in the page cache are read by a helper first, and by the server after that.
 
-mod link;
 mod message;
 pub mod worker;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Stdio};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -25,11 +23,14 @@ use super::names::Unknown;
 use super::offload::Ended;
 use super::{Failure, Location, Operation, Outcome};
 use crate::observe::log;
+use crate::process::{self, link};
 
 pub(super) use message::is_for_helpers;
 
 /// The word that makes this program a helper.
 pub const COMMAND: &str = "disk-helper";
+/// Bytes of the longest message: a root, two paths and what frames them.
+const MESSAGE: usize = 16 * 1024;
 /// Helpers at a time. Each is a process that waits for the disk; more of them than clients that sync
 /// at once gain nothing.
 const HELPERS: usize = 16;
@@ -90,7 +91,7 @@ impl<T> Helpers<T> {
             processes: Slab::new(),
             leaving: Slab::new(),
             watched: None,
-            buffer: vec![0; link::MESSAGE],
+            buffer: vec![0; MESSAGE],
             told: false,
         }
     }
@@ -151,8 +152,15 @@ impl<T> Helpers<T> {
         Ok(key)
     }
 
-    /// Has the free helper `key` do something. Gives it back, untouched, if that cannot be.
-    pub(super) fn begin(&mut self, key: usize, tag: T, operation: Operation) -> Result<(), (T, Operation)> {
+    /// Has the free helper `key` do something, and keep the descriptor `along` open until that is done. Gives it
+    /// back, untouched, if that cannot be.
+    pub(super) fn begin(
+        &mut self,
+        key: usize,
+        tag: T,
+        operation: Operation,
+        along: Option<BorrowedFd<'_>>,
+    ) -> Result<(), (T, Operation)> {
         let (mut handle, mut descriptors) = (None, Vec::new());
         let message = match &operation {
             Operation::Read { file, length, offset, .. } => {
@@ -161,6 +169,7 @@ impl<T> Helpers<T> {
             }
             operation => encode(operation, &mut handle, &mut descriptors),
         };
+        descriptors.extend(along);
         let (Some(message), Some(helper)) = (message, self.processes.get_mut(key)) else {
             drop(descriptors);
             return Err((tag, operation));
@@ -294,9 +303,7 @@ impl<T> Helpers<T> {
 ///
 /// What the system says.
 pub fn start_process(socket: OwnedFd) -> io::Result<Option<Child>> {
-    let child = Command::new("/proc/self/exe")
-        .arg0("repohostd")
-        .arg(COMMAND)
+    let child = process::again(COMMAND)
         // It needs nothing of what the service manager and the administrator told the server.
         .env_clear()
         .stdin(Stdio::from(socket))

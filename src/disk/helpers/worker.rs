@@ -7,10 +7,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, pread, retry_on_intr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::link;
+use super::MESSAGE;
 use super::message::{Reply, Task, decode, encode_reply};
 use crate::disk::getent;
 use crate::disk::inline::{Inline, Options};
+use crate::process::link;
 
 /// How long a helper that has nothing to do stays.
 const IDLE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -40,7 +41,7 @@ pub fn run() -> u8 {
 pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix::io::Result<()> {
     let getent_program = options.getent.clone();
     let mut disk = Inline::new(options);
-    let mut buffer = vec![0; link::MESSAGE];
+    let mut buffer = vec![0; MESSAGE];
     loop {
         let mut waiting = [PollFd::new(&socket, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut waiting, Some(&IDLE)))? == 0 {
@@ -48,7 +49,10 @@ pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix
         }
         let mut descriptors = Vec::new();
         let Some(message) = link::receive(socket, &mut buffer, &mut descriptors)? else { return Ok(()) };
-        match decode(message, descriptors).ok_or(Errno::PROTO)? {
+        // What is left of them is closed when the task is done: other processes have to wait for that, even when
+        // the server is dead by then.
+        let mut descriptors = descriptors.into_iter();
+        match decode(message, &mut descriptors).ok_or(Errno::PROTO)? {
             Task::Warm { file, length, offset } => {
                 warm(&file, length, offset);
                 reply(socket, &Reply::Done, None)?;

@@ -2,6 +2,7 @@
 //! resolving paths.
 
 mod confinement;
+mod exclusion;
 mod files;
 mod locks;
 mod offloading;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll};
 
+use super::exclusion::Exclusion;
 use super::helpers::{Start, worker};
 use super::inline::{Inline, Options};
 use super::offload::Offload;
@@ -51,8 +53,12 @@ impl Tried {
     }
 
     fn offload(io_uring: bool, start: Start) -> Self {
+        Self::excluding(io_uring, start, None)
+    }
+
+    fn excluding(io_uring: bool, start: Start, exclusion: Option<Exclusion>) -> Self {
         let poll = Poll::new().unwrap();
-        let mut disk = Offload::new(Options::default(), io_uring, start);
+        let mut disk = Offload::new(Options::default(), io_uring, start, exclusion);
         disk.watch(poll.registry().try_clone().unwrap(), 0);
         Self::Offload(Box::new(disk), poll)
     }
@@ -63,16 +69,35 @@ impl Tried {
                 return completed;
             }
             let Self::Offload(disk, poll) = self else { panic!("inline work is done at once") };
-            let mut events = Events::with_capacity(8);
-            match poll.poll(&mut events, Some(Duration::from_secs(10))) {
-                // What a ring that is gone has left in the kernel ends.
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                result => result.unwrap(),
-            }
-            assert!(!events.is_empty(), "nobody has answered");
-            events.iter().for_each(|event| disk.ready(event.token().0));
+            let longest = disk.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let begun = Instant::now();
+            assert!(turn(disk, poll, longest.unwrap_or(WAIT)) || longest.is_some(), "nobody has answered");
+            assert!(begun.elapsed() < WAIT);
         }
     }
+
+    /// Completions so far, without waiting for more.
+    fn completed(&mut self) -> Vec<(Ticket, Completion)> {
+        if let Self::Offload(disk, poll) = self {
+            turn(disk, poll, Duration::ZERO);
+        }
+        std::iter::from_fn(|| self.disk().complete()).collect()
+    }
+}
+
+/// How long anything may take.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What the event loop does for a back end; whether it was woken.
+fn turn(disk: &mut Offload, poll: &mut Poll, longest: Duration) -> bool {
+    let mut events = Events::with_capacity(8);
+    match poll.poll(&mut events, Some(longest)) {
+        // What a ring that is gone has left in the kernel ends.
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return true,
+        result => result.unwrap(),
+    }
+    events.iter().for_each(|event| disk.ready(event.token().0));
+    !events.is_empty()
 }
 
 fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
@@ -107,6 +132,14 @@ fn file(completion: Completion) -> File {
     match completion {
         Ok(Outcome::File(file)) => file,
         other => panic!("no file: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn claim(completion: Completion) -> Option<Claim> {
+    match completion {
+        Ok(Outcome::Claim(claim)) => claim,
+        other => panic!("no claim: {other:?}"),
     }
 }
 

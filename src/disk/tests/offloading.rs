@@ -200,7 +200,7 @@ fn without_files(start: Start) -> Tried {
     let nobody = || std::path::PathBuf::from("/nonexistent/passwd");
     let poll = Poll::new().unwrap();
     let options = Options { passwd: nobody(), group: nobody(), ..Options::default() };
-    let mut disk = Offload::new(options, true, start);
+    let mut disk = Offload::new(options, true, start, None);
     disk.watch(poll.registry().try_clone().unwrap(), 0);
     Tried::Offload(Box::new(disk), poll)
 }

@@ -1,6 +1,7 @@
 //! Backups that got their manifest through this server lately.
 //!
-//! What is not finished when a request begins may be when it ends: another session can finish it.
+//! What is not finished when a request begins may be when it ends: another session can finish it. Where several
+//! processes serve, each has to be told what the others [finished](take_news).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,10 +18,37 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
     /// The directories of the last of them, the latest first.
     static RECENT: RefCell<VecDeque<String>> = const { RefCell::new(VecDeque::new()) };
+    /// What other processes are to be told, where there are some, the latest last.
+    static NEWS: RefCell<Option<VecDeque<String>>> = const { RefCell::new(None) };
 }
 
 /// Notes that the backup in `directory` got its manifest.
 pub(in crate::repository) fn note(directory: String) {
+    NEWS.with_borrow_mut(|news| {
+        let Some(news) = news else { return };
+        news.push_back(directory.clone());
+        // Whoever hears of so many at once takes every other backup to be finished too.
+        if news.len() > REMEMBERED + 1 {
+            news.pop_front();
+        }
+    });
+    note_of_another(directory);
+}
+
+/// Has what this process finishes from now on noted for [`take_news`].
+pub fn collect_news() {
+    NEWS.with_borrow_mut(|news| _ = news.get_or_insert_default());
+}
+
+/// The directories of the backups that were finished through this process since the last call, in that order; each
+/// is to be [noted](note_of_another) by all others. Not more than 65.
+#[must_use]
+pub fn take_news() -> Vec<String> {
+    NEWS.with_borrow_mut(|news| news.iter_mut().flat_map(|news| news.drain(..)).collect())
+}
+
+/// Notes that the backup in `directory` got its manifest through another process of this server.
+pub fn note_of_another(directory: String) {
     COUNT.set(COUNT.get() + 1);
     RECENT.with_borrow_mut(|recent| {
         recent.truncate(REMEMBERED - 1);
@@ -104,5 +132,31 @@ mod tests {
             note(format!("/r/backup/other/{number}"));
         }
         assert!(second.check(&at).is_err(), "what happened meanwhile is not remembered");
+        assert!(take_news().is_empty(), "nobody wants them");
+    }
+
+    #[test]
+    fn what_other_processes_have_to_know_is_told_once() {
+        collect_news();
+        note("/r/backup/demo/1".to_owned());
+        note_of_another("/r/backup/demo/2".to_owned());
+        collect_news();
+        note("/r/backup/demo/3".to_owned());
+        assert_eq!(take_news(), ["/r/backup/demo/1", "/r/backup/demo/3"]);
+        assert!(take_news().is_empty());
+
+        let watch = Watch::new("/r/backup/demo/4".to_owned(), Role::Backup, Access::Write);
+        let at = Location::new(Root::new("/r/backup/demo"), RelativePath::new("4/file").unwrap());
+        note(watch.directory.clone());
+        (0..1000).for_each(|number| note(format!("/r/backup/other/{number}")));
+        // In the other process, which shares these with nobody.
+        let news = take_news();
+        let told = std::thread::spawn(move || {
+            let watch = Watch::new("/r/backup/demo/4".to_owned(), Role::Backup, Access::Write);
+            news.into_iter().for_each(note_of_another);
+            watch.check(&Location::new(Root::new("/r/backup/demo"), RelativePath::new("4/file").unwrap())).is_err()
+        });
+        assert!(told.join().unwrap(), "too many for one message");
+        assert!(watch.check(&at).is_err());
     }
 }

@@ -268,3 +268,5 @@ impl Guard {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod workers_tests;

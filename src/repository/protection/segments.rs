@@ -1,11 +1,11 @@
 //! That a segment is archived once: recovery stops where it finds two files of one segment.
 //!
 //! The directory is listed for that, which would cost more than all the rest of a small push. So what was
-//! listed is remembered for a second, with what was added since through this server, which is all that
-//! clients can add.
+//! listed is remembered for a second, with what was added since through this process. Clients can only add what
+//! they have claimed, and a claim tells when other processes had it.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::repository::write::TEMPORARY_SUFFIX;
@@ -19,13 +19,15 @@ pub(in crate::repository) const NAMES_MAXIMUM: usize = 1024;
 
 thread_local! {
     static LISTED: RefCell<VecDeque<Listed>> = const { RefCell::new(VecDeque::new()) };
-    static CLAIMED: RefCell<HashSet<String>> = RefCell::default();
 }
 
 struct Listed {
     directory: String,
-    when: Instant,
-    /// Segments and the checksums of their contents.
+    /// Since when what is added is noted.
+    since: Instant,
+    /// When it was listed last, if it was.
+    when: Option<Instant>,
+    /// Segments and the checksums of their contents: what was there when it was listed, and perhaps more.
     segments: HashMap<String, String>,
 }
 
@@ -53,45 +55,53 @@ pub(in crate::repository) fn twin<'a>(own: &str, mut names: impl Iterator<Item =
     })
 }
 
-/// The right to add a file of one segment, which one writer has at a time: from looking for others until
-/// its own is there.
-#[derive(Debug)]
-pub(in crate::repository) struct Claim(String);
-
-impl Claim {
-    /// The right to add `name` to `directory`, unless somebody is about to add a file of that segment.
-    pub(in crate::repository) fn take(directory: &str, name: &str) -> Option<Self> {
-        let (segment, _) = split(name).unwrap_or((name, ""));
-        let claim = format!("{directory}/{segment}");
-        let is_new = CLAIMED.with_borrow_mut(|claimed| claimed.insert(claim.clone()));
-        // Not `then_some`: a claim that is made and dropped gives up the other writer's.
-        is_new.then(|| Self(claim))
-    }
+/// What a writer claims to add `name` to `directory`: the right to add a file of its segment, which one has at a
+/// time, from looking for others until its own is there.
+pub(in crate::repository) fn right(directory: &str, name: &str) -> String {
+    let (segment, _) = split(name).unwrap_or((name, ""));
+    format!("{directory}/{segment}")
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        CLAIMED.with_borrow_mut(|claimed| claimed.remove(&self.0));
-    }
-}
-
-/// Whether it is known that there is no file of the segment of `name` in `directory`.
-pub(in crate::repository) fn is_missing(directory: &str, name: &str) -> bool {
+/// Whether it is known that there is no file of the segment of `name` in `directory`; others may have had the right
+/// to add one until `others`.
+pub(in crate::repository) fn is_missing(directory: &str, name: &str, others: Option<Instant>) -> bool {
     let Some((segment, _)) = split(name) else { return false };
     LISTED.with_borrow(|listed| {
         let found = listed.iter().find(|listed| listed.directory == directory);
-        found.is_some_and(|found| found.when.elapsed() < LISTED_LASTS && !found.segments.contains_key(segment))
+        let Some((found, when)) = found.and_then(|found| Some((found, found.when?))) else { return false };
+        let is_recent = when.elapsed() < LISTED_LASTS && others.is_none_or(|others| others < when);
+        is_recent && !found.segments.contains_key(segment)
     })
 }
 
-/// Remembers that `directory` was listed `when`, with these names.
-pub(in crate::repository) fn remember(directory: String, when: Instant, names: &[String]) {
-    let segments = names.iter().filter_map(|name| split(name));
-    let segments = segments.map(|(segment, checksum)| (segment.to_owned(), checksum.to_owned())).collect();
+/// Begins to list `directory`: what is added from now on is noted. Returns when that is.
+pub(in crate::repository) fn begin(directory: &str) -> Instant {
+    let now = Instant::now();
     LISTED.with_borrow_mut(|listed| {
-        listed.retain(|listed| listed.directory != directory);
+        let index = listed.iter().position(|listed| listed.directory == directory);
+        let found = index.and_then(|index| listed.remove(index));
+        // What was removed stays in it, so that it may grow.
+        let found = found.filter(|found| found.segments.len() <= NAMES_MAXIMUM).unwrap_or_else(|| Listed {
+            directory: directory.to_owned(),
+            since: now,
+            when: None,
+            segments: HashMap::new(),
+        });
         listed.truncate(DIRECTORIES - 1);
-        listed.push_front(Listed { directory, when, segments });
+        listed.push_front(found);
+    });
+    now
+}
+
+/// Remembers what a listing of `directory` has found that was [begun](begin) `when`.
+pub(in crate::repository) fn remember(directory: &str, when: Instant, names: &[String]) {
+    LISTED.with_borrow_mut(|listed| {
+        let found = listed.iter_mut().find(|listed| listed.directory == directory);
+        // Another one may have been forgotten meanwhile, with what was added.
+        let Some(found) = found.filter(|found| found.since <= when) else { return };
+        let segments = names.iter().filter_map(|name| split(name));
+        found.segments.extend(segments.map(|(segment, checksum)| (segment.to_owned(), checksum.to_owned())));
+        found.when = found.when.max(Some(when));
     });
 }
 
@@ -133,36 +143,68 @@ mod tests {
     }
 
     #[test]
-    fn one_writer_at_a_time_adds_a_segment() {
-        let claim =
-            |checksum: &str| Claim::take("/r/archive/demo/15-1/0000000100000000", &format!("{SEGMENT}-{checksum}"));
-        let first = claim(ONE);
-        assert!(first.is_some());
-        assert!(claim(ONE).is_none() && claim(TWO).is_none());
-        assert!(Claim::take("/r/archive/other/15-1/0000000100000000", &format!("{SEGMENT}-{TWO}")).is_some());
-        drop(first);
-        assert!(claim(TWO).is_some());
+    fn all_files_of_a_segment_need_one_right() {
+        let of = |stanza: &str, name: &str| right(&format!("/r/archive/{stanza}/15-1/0000000100000000"), name);
+        let first = of("demo", &format!("{SEGMENT}-{ONE}"));
+        assert_eq!(first, of("demo", &format!("{SEGMENT}-{TWO}.gz")));
+        assert_ne!(first, of("other", &format!("{SEGMENT}-{ONE}")));
+        assert_ne!(first, of("demo", &format!("{SEGMENT}.partial-{ONE}")));
+        assert_ne!(first, of("demo", &format!("000000010000000000000002-{ONE}")));
+    }
+
+    const DIRECTORY: &str = "/r/archive/demo/15-1/0000000100000000";
+
+    fn segment(number: u8, checksum: &str) -> String {
+        format!("0000000100000000000000{number:02X}-{checksum}")
     }
 
     #[test]
     fn what_was_listed_is_relied_on_for_a_second() {
-        let (directory, now) = ("/r/archive/demo/15-1/0000000100000000", Instant::now());
-        let name = format!("{SEGMENT}-{ONE}.gz");
-        assert!(!is_missing(directory, &name), "it was never listed");
-        remember(directory.to_owned(), now, &["000000010000000000000002-".to_owned() + TWO]);
-        assert!(is_missing(directory, &name));
-        assert!(!is_missing(directory, &format!("000000010000000000000002-{ONE}")));
-        add(directory, &name);
-        assert!(!is_missing(directory, &format!("{SEGMENT}-{TWO}.zst")), "it was added since");
-        let name = format!("000000010000000000000003-{ONE}");
-        assert!(is_missing(directory, &name));
-        if let Some(before) = now.checked_sub(LISTED_LASTS) {
-            remember(directory.to_owned(), before, &[]);
-            assert!(!is_missing(directory, &name), "that is long ago");
-        }
+        assert!(!is_missing(DIRECTORY, &segment(1, ONE), None), "it was never listed");
+        let when = begin(DIRECTORY);
+        assert!(!is_missing(DIRECTORY, &segment(1, ONE), None), "that takes a while");
+        remember(DIRECTORY, when, &[segment(2, TWO)]);
+        assert!(is_missing(DIRECTORY, &segment(1, ONE), None));
+        assert!(!is_missing(DIRECTORY, &segment(2, ONE), None));
+        add(DIRECTORY, &segment(1, ONE));
+        assert!(!is_missing(DIRECTORY, &segment(1, TWO), None), "it was added since");
+        assert!(is_missing(DIRECTORY, &segment(3, ONE), None));
         for number in 0..DIRECTORIES {
-            remember(number.to_string(), now, &[]);
+            let directory = number.to_string();
+            remember(&directory, begin(&directory), &[]);
         }
-        assert!(!is_missing(directory, &name) && is_missing("0", &name));
+        assert!(!is_missing(DIRECTORY, &segment(3, ONE), None) && is_missing("0", &segment(3, ONE), None));
+        std::thread::sleep(LISTED_LASTS);
+        assert!(!is_missing("0", &segment(3, ONE), None), "that is long ago");
+    }
+
+    #[test]
+    fn what_is_added_while_a_directory_is_listed_is_not_forgotten() {
+        let when = begin(DIRECTORY);
+        add(DIRECTORY, &segment(1, ONE));
+        let later = begin(DIRECTORY);
+        add(DIRECTORY, &segment(2, ONE));
+        remember(DIRECTORY, later, &[]);
+        remember(DIRECTORY, when, &[]);
+        assert!(!is_missing(DIRECTORY, &segment(1, TWO), None) && !is_missing(DIRECTORY, &segment(2, TWO), None));
+        assert!(is_missing(DIRECTORY, &segment(3, ONE), None));
+
+        let when = begin("forgotten");
+        (0..DIRECTORIES).for_each(|number| _ = begin(&number.to_string()));
+        add("forgotten", &segment(1, ONE));
+        begin("forgotten");
+        remember("forgotten", when, &[]);
+        assert!(!is_missing("forgotten", &segment(1, TWO), None));
+    }
+
+    #[test]
+    fn what_others_may_have_added_since_is_not_known() {
+        let before = Instant::now();
+        let when = begin(DIRECTORY);
+        remember(DIRECTORY, when, &[]);
+        assert!(is_missing(DIRECTORY, &segment(1, ONE), Some(before)));
+        for others in [when, when + Duration::from_millis(1)] {
+            assert!(!is_missing(DIRECTORY, &segment(1, ONE), Some(others)));
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Key;
+use super::lesson::{Lesson, What};
 use crate::protocol::release::Release;
 
 /// Clients with a certificate that are remembered.
@@ -44,6 +45,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// The release that is called so.
+    pub(super) fn find(&self, version: &str) -> Option<&'static Release> {
+        self.by_age.iter().find(|release| release.version == version).copied()
+    }
+
     fn age(&self, release: &Release) -> Option<usize> {
         self.by_age.iter().position(|known| known.version == release.version)
     }
@@ -127,9 +133,43 @@ pub struct Learner {
     seen: Vec<&'static Release>,
     turn: u64,
     change: Change,
+    /// What was learned here since it was last asked for, if others want to know.
+    lessons: Option<Vec<Lesson>>,
 }
 
 impl Learner {
+    /// Collects for [`Learner::take_lessons`] from now on.
+    pub fn collect_lessons(&mut self) {
+        self.lessons.get_or_insert_default();
+    }
+
+    /// What clients taught since the last call.
+    pub fn take_lessons(&mut self) -> Vec<Lesson> {
+        self.lessons.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes over what clients taught another server process.
+    pub fn hear(&mut self, lesson: &Lesson, table: &Table) {
+        let Some(release) = table.find(&lesson.release) else { return };
+        let own = self.lessons.take();
+        match lesson.what {
+            What::Confirmed => _ = self.confirm(&lesson.key, release, lesson.at),
+            // If it is what a client would be greeted with here, too.
+            What::Refused => {
+                if let Some(offer) = self.offer(&lesson.key, table).filter(|offer| same(offer.release, release)) {
+                    self.refuse(&lesson.key, offer, table, lesson.at);
+                }
+            }
+        }
+        self.lessons = own;
+    }
+
+    fn note(&mut self, key: &Key, release: &Release, what: What, at: u64) {
+        if let Some(lessons) = &mut self.lessons {
+            lessons.push(Lesson { key: key.clone(), release: release.version.to_owned(), what, at });
+        }
+    }
+
     /// What to greet a client with. `None` only when no release is known at all.
     #[must_use]
     pub fn offer(&self, key: &Key, table: &Table) -> Option<Offer> {
@@ -144,6 +184,7 @@ impl Learner {
         if self.entries.get(key).map_or(0, |entry| entry.turn) != offer.turn {
             return None;
         }
+        self.note(key, offer.release, What::Refused, now);
         let turn = self.next_turn();
         let candidates = self.candidates(key, self.entries.get(key), table);
         let entry = self.entry(key);
@@ -185,7 +226,8 @@ impl Learner {
             None => Change::News,
         };
         // What was refused before it worked is no longer what stands against it.
-        if place != Some(0) || !(entry.refused.is_empty() && entry.missed.is_empty() && entry.hint.is_none()) {
+        let settles = !(entry.refused.is_empty() && entry.missed.is_empty() && entry.hint.is_none());
+        if place != Some(0) || settles {
             entry.turn = turn;
         }
         if changed != Change::None {
@@ -210,6 +252,9 @@ impl Learner {
         if changed == Change::News {
             self.make_room(key);
             self.tell_kin(key, release);
+        }
+        if changed != Change::None || settles {
+            self.note(key, release, What::Confirmed, now);
         }
         self.change = self.change.max(changed);
         self.see(release);

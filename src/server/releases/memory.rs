@@ -174,7 +174,7 @@ fn parse_client(value: &Value, table: &Table) -> Option<(Key, Vec<Worked>)> {
     for entry in value.get("releases")?.as_array()? {
         let version = entry.get("release")?.as_str()?;
         let at = entry.get("at")?.as_u64()?.min(u64::from(u32::MAX));
-        let release = table.by_age.iter().find(|release| release.version == version);
+        let release = table.find(version);
         if let Some(release) = release
             && worked.iter().all(|other| other.release.version != version)
         {

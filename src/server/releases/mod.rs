@@ -6,18 +6,21 @@
 //! keeps that across restarts. Only [`memory`] touches a file; nothing here knows a socket.
 
 pub mod learner;
+pub mod lesson;
 pub mod memory;
 pub mod policy;
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// Names that are longer are not remembered, so that what is remembered stays small.
 const NAME_MAXIMUM: usize = 255;
 
 /// Whom something was learned of: a client's address, and the first name of its certificate.
 /// Hosts that share a certificate differ by address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// Where the client connects from; the first field, so that neighbours in order share it.
     pub address: IpAddr,

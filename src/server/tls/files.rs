@@ -3,7 +3,6 @@
 //! Owner and mode of the key file follow the specification's section 2.4 word for word.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificate::Certificate;
+use crate::config::snapshot;
 use crate::protocol::error::{Code, Error, Result};
 
 /// The error on a file that can be read but not used; `what` is the original's word for the file.
@@ -23,7 +23,7 @@ pub(super) fn unusable(what: &str, path: &Path, why: &str) -> Error {
 
 /// The contents of a file.
 pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
+    snapshot::read(path).map_err(|error| {
         let message = format!("unable to load {what} file '{}'", path.display());
         match error.raw_os_error() {
             Some(errno) => Error::system(Code::Crypto, message, errno),
@@ -51,9 +51,9 @@ pub(super) fn certificate_chain(path: &Path) -> Result<Vec<CertificateDer<'stati
 /// Refuses a key file that others than the user, by default this process's, could read or replace. A
 /// missing file passes: loading reports it.
 pub(super) fn check_key_file(path: &Path, user: Option<u32>) -> Result<()> {
-    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    let Ok(data) = snapshot::data(path) else { return Ok(()) };
     let uid = user.unwrap_or_else(|| rustix::process::getuid().as_raw());
-    check_key_owner(path, metadata.uid(), metadata.mode(), uid, &user_name(uid))
+    check_key_owner(path, data.uid, data.mode, uid, &user_name(uid))
 }
 
 fn check_key_owner(path: &Path, owner: u32, mode: u32, uid: u32, user: &str) -> Result<()> {

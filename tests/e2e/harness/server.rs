@@ -88,6 +88,9 @@ impl Server {
         if std::env::var("REPOHOSTD_TEST_IO_URING").is_ok_and(|value| value == "n") {
             server.own_config.set("global", "io-uring", "n");
         }
+        // as many as there are processors, which differ from machine to machine
+        let workers = std::env::var("REPOHOSTD_TEST_WORKERS");
+        server.own_config.set("global", "workers", workers.as_deref().unwrap_or("2"));
         server
     }
 
@@ -186,6 +189,14 @@ impl Server {
     /// Sends a signal to the server.
     pub(crate) fn signal(&self, signal: Signal) {
         self.running().signal(signal);
+    }
+
+    /// Whether a process is the server's own or one of its workers.
+    pub(crate) fn has_process(&self, process: u32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // the name in parentheses may hold anything; the state and the parent follow it
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        process == self.id() || parent == Some(self.id())
     }
 
     /// The server's process id.

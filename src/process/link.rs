@@ -1,4 +1,4 @@
-//! A socket between the server and a helper: messages that carry descriptors.
+//! A socket between two processes of this program: messages that carry descriptors.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,20 +10,26 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-/// Descriptors that one message may carry: a root, and the two files of a renaming.
-pub(super) const DESCRIPTORS: usize = 3;
-/// Bytes of the longest message: a root, two paths and what frames them.
-pub(super) const MESSAGE: usize = 16 * 1024;
+/// Descriptors that one message may carry.
+pub const DESCRIPTORS: usize = 4;
 
-/// The two ends: ours, which never waits, and the helper's.
-pub(super) fn pair() -> Result<(OwnedFd, OwnedFd)> {
+/// The two ends: ours, which never waits, and that of the process to come.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((ours, theirs))
 }
 
 /// Sends one message.
-pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+///
+/// # Errors
+///
+/// What the system says; nothing was sent then.
+pub fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -34,7 +40,11 @@ pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[Borrow
 }
 
 /// Receives one message; `None` when the other end is closed.
-pub(super) fn receive<'a>(
+///
+/// # Errors
+///
+/// What the system says.
+pub fn receive<'a>(
     socket: BorrowedFd<'_>,
     buffer: &'a mut [u8],
     descriptors: &mut Vec<OwnedFd>,

@@ -1,0 +1,64 @@
+//! What the event loop of a worker tells of its connections, for whoever gives it more of them.
+
+use std::time::{Duration, Instant};
+
+/// Files come one after the other: for so long after one a session still counts as a transfer.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// What has happened since the last look. Connections are told apart by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// Those that were authorized.
+    pub(super) proven: Vec<u64>,
+    /// Those that are over.
+    pub(super) closed: Vec<u64>,
+    /// Sessions that transfer files, and when they were last seen doing so.
+    transfers: Vec<(u64, Instant)>,
+}
+
+impl Reports {
+    /// Notes that a session has a file open.
+    pub(super) fn transfers(&mut self, number: u64, now: Instant) {
+        match self.transfers.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, seen)) => *seen = now,
+            None => self.transfers.push((number, now)),
+        }
+    }
+
+    /// Notes that a connection is over.
+    pub(super) fn closes(&mut self, number: u64) {
+        self.closed.push(number);
+        self.transfers.retain(|(other, _)| *other != number);
+    }
+
+    /// How many sessions transfer files.
+    pub(super) fn count(&mut self, now: Instant) -> usize {
+        self.transfers.retain(|(_, seen)| now.saturating_duration_since(*seen) < LASTS);
+        self.transfers.len()
+    }
+
+    /// When that may be fewer.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.transfers.iter().map(|(_, seen)| *seen + LASTS).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_counts_as_a_transfer_until_it_has_had_no_file_for_a_while() {
+        let (mut reports, begin) = (Reports::default(), Instant::now());
+        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
+        assert_eq!((reports.count(begin), reports.deadline()), (0, None));
+        reports.transfers(1, at(0));
+        reports.transfers(2, at(0));
+        reports.transfers(1, at(600));
+        assert_eq!((reports.count(at(999)), reports.deadline()), (2, Some(at(1000))));
+        assert_eq!((reports.count(at(1000)), reports.deadline()), (1, Some(at(1600))));
+        reports.transfers(3, at(1200));
+        reports.closes(1);
+        assert_eq!((reports.count(at(1300)), &reports.closed), (1, &vec![1]));
+    }
+}

@@ -1,0 +1,128 @@
+//! One end of the socket between supervisor and worker. It never waits: what the other end does not take yet
+//! is kept, in order.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::message::LONGEST;
+use crate::process::link;
+
+/// The end.
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+    /// What the other end has not taken yet.
+    waiting: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    buffer: Vec<u8>,
+}
+
+/// What was received.
+#[derive(Debug)]
+pub enum Heard<T> {
+    /// This message, perhaps with descriptors.
+    Message(T, Vec<OwnedFd>),
+    /// Nothing more for now.
+    Nothing,
+    /// Nothing ever again: the other end is closed, or makes no sense.
+    Ended,
+}
+
+impl Link {
+    /// The end that is this socket, which must not wait.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, waiting: VecDeque::new(), buffer: vec![0; LONGEST] }
+    }
+
+    /// Sends a message, now or when there is room. To an end that is closed nothing is sent, which
+    /// [`Link::hear`] tells.
+    pub fn say(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
+        // Serializing to memory does not fail.
+        if let Ok(bytes) = postcard::to_allocvec(message) {
+            self.waiting.push_back((bytes, descriptors));
+            self.flush();
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub fn flush(&mut self) {
+        while let Some((bytes, descriptors)) = self.waiting.front() {
+            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            match link::send(self.socket.as_fd(), bytes, &descriptors) {
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => return,
+                // Sent, or the other end is gone, or it can never be sent.
+                _ => _ = self.waiting.pop_front(),
+            }
+        }
+    }
+
+    /// Whether something waits to be sent.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next message.
+    pub fn hear<T: DeserializeOwned>(&mut self) -> Heard<T> {
+        let mut descriptors = Vec::new();
+        match link::receive(self.socket.as_fd(), &mut self.buffer, &mut descriptors) {
+            Ok(Some(bytes)) => match postcard::from_bytes(bytes) {
+                Ok(message) => Heard::Message(message, descriptors),
+                Err(_) => Heard::Ended,
+            },
+            Err(Errno::AGAIN) => Heard::Nothing,
+            Ok(None) | Err(_) => Heard::Ended,
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_other_end_does_not_take_yet_arrives_later_and_in_order() {
+        let (ours, theirs) = link::pair().unwrap();
+        rustix::io::ioctl_fionbio(&theirs, true).unwrap();
+        let (mut ours, mut theirs) = (Link::new(ours), Link::new(theirs));
+        let text = "x".repeat(1000);
+        for number in 0..5000_u32 {
+            let null = || std::fs::File::open("/dev/null").unwrap().into();
+            ours.say(&(number, &text), if number == 4999 { vec![null(), null()] } else { vec![] });
+        }
+        assert!(ours.is_behind());
+        let mut expected = 0;
+        loop {
+            match theirs.hear::<(u32, String)>() {
+                Heard::Message((number, _), descriptors) => {
+                    assert_eq!(number, expected);
+                    assert_eq!(descriptors.len(), if number == 4999 { 2 } else { 0 });
+                    expected += 1;
+                }
+                Heard::Nothing if ours.is_behind() => ours.flush(),
+                Heard::Nothing => break,
+                Heard::Ended => panic!("it is open"),
+            }
+        }
+        assert_eq!(expected, 5000);
+        drop(ours);
+        assert!(matches!(theirs.hear::<(u32, String)>(), Heard::Ended));
+    }
+
+    #[test]
+    fn a_message_that_makes_no_sense_ends_it() {
+        let (ours, theirs) = link::pair().unwrap();
+        link::send(ours.as_fd(), &[0xff; 20], &[]).unwrap();
+        assert!(matches!(Link::new(theirs).hear::<super::super::message::ToWorker>(), Heard::Ended));
+    }
+}

@@ -1,0 +1,80 @@
+//! What supervisor and workers say to each other. Both are the same program, so there are no versions.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::server::releases::lesson::{Known, Lesson};
+
+/// Bytes of the longest message.
+pub const LONGEST: usize = 64 << 10;
+
+/// What a supervisor says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message, with two descriptors: what workers exclude each other by, and a
+    /// [`Snapshot`](crate::config::snapshot::Snapshot) of the configuration.
+    Begin {
+        /// The worker's number, from 1 on.
+        number: u32,
+        /// How many workers there are at most.
+        workers: usize,
+        /// The mask of modes that the server was started with.
+        umask: u32,
+    },
+    /// What was learned before the worker began.
+    Known(Vec<Known>),
+    /// Serve the connection that is the descriptor.
+    Connection {
+        /// Names the connection from now on.
+        number: u64,
+        /// The other end of it.
+        peer: SocketAddr,
+    },
+    /// Give this connection up, if it is without authorization.
+    Evict(u64),
+    /// A client taught this to somebody else.
+    Lesson(Lesson),
+    /// Another worker finished the backup in this directory.
+    Finished(String),
+    /// Take the configuration over of which the descriptor is a snapshot.
+    Reload,
+    /// Let requests in flight finish, and end.
+    Drain,
+    /// Tell of your sessions.
+    Sessions,
+    /// Say that you live.
+    Ping,
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// It serves.
+    Ready,
+    /// It cannot serve, for this reason, and ends.
+    Failed(String),
+    /// What has become of connections.
+    Report {
+        /// Those that were authorized.
+        proven: Vec<u64>,
+        /// Those that are over.
+        closed: Vec<u64>,
+        /// Sessions that transfer files now.
+        transfers: usize,
+    },
+    /// A client taught this.
+    Lesson(Lesson),
+    /// The backup in this directory got its manifest.
+    Finished(String),
+    /// The configuration was taken over; the error if it could not be used.
+    Reloaded(Option<String>),
+    /// Some of its sessions, each as a JSON object.
+    Sessions(Vec<String>),
+    /// Those were all.
+    AllSessions,
+    /// Somebody wants the server to end.
+    Terminate,
+    /// It lives.
+    Alive,
+}

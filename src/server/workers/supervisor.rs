@@ -1,0 +1,560 @@
+//! The supervisor: accepts connections and hands them to workers, and does for all of them what there has to
+//! be one of.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+
+use super::crew::{Choice, Crew, News, start_process};
+use super::message::{ToSupervisor, ToWorker};
+use crate::config::Environment;
+use crate::config::snapshot::{Snapshot, record};
+use crate::observe::log;
+use crate::protocol::error::{Error, Result};
+use crate::server::accept::{ACCEPTS, Acceptor};
+use crate::server::admission::{Admission, Bounds};
+use crate::server::front;
+use crate::server::notify::Notify;
+use crate::server::releases::learner::Learner;
+use crate::server::releases::lesson::Known;
+use crate::server::releases::memory::Memory;
+use crate::server::reload::Configuration;
+use crate::server::serve::End;
+use crate::server::serving::{FAREWELL, system};
+use crate::server::signals::{Meaning, Signals};
+use crate::server::start::{Start, Started, start};
+use crate::server::status::{self, Status, View};
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 256;
+const SIGNAL: Token = Token(usize::MAX);
+/// Listeners have the tokens from here on, workers those below.
+const LISTENERS: usize = usize::MAX / 2;
+/// Clients whose releases are told to a worker in one message.
+const KNOWN_AT_ONCE: usize = 64;
+/// What workers get beyond the time in which they should have ended.
+const OVERTIME: Duration = Duration::from_secs(3);
+/// What workers get to tell of their sessions, and to read the configuration again.
+const ANSWER: Duration = Duration::from_secs(4);
+
+/// A connection that a worker has.
+struct Held {
+    place: usize,
+    peer: SocketAddr,
+    proven: bool,
+    generation: u32,
+}
+
+/// A question to all workers.
+struct Asked<T> {
+    /// Those who have not answered.
+    waiting: BTreeSet<usize>,
+    until: Instant,
+    answers: Vec<T>,
+}
+
+impl<T> Asked<T> {
+    fn new(places: Vec<usize>, now: Instant) -> Self {
+        Self { waiting: places.into_iter().collect(), until: now + ANSWER, answers: Vec::new() }
+    }
+
+    fn is_answered(&self, now: Instant) -> bool {
+        self.waiting.is_empty() || self.until <= now
+    }
+}
+
+/// The supervisor.
+pub(in crate::server) struct Supervisor {
+    arguments: Vec<String>,
+    environment: Environment,
+    descriptors: Option<u64>,
+    /// The service manager opened the sockets and decides where they listen.
+    inherited: bool,
+    configuration: Configuration,
+    bounds: Bounds,
+    poll: Poll,
+    signals: Signals,
+    acceptor: Acceptor,
+    admission: Admission,
+    crew: Crew,
+    connections: Slab<Held>,
+    generation: u32,
+    learner: Learner,
+    memory: Memory,
+    status: Status,
+    notify: Notify,
+    /// When the service manager wants to hear of us.
+    watchdog: Option<Instant>,
+    /// The first worker has begun.
+    ready: bool,
+    /// Until when workers may finish what they do.
+    draining: Option<Instant>,
+    reload: Option<Asked<String>>,
+    /// Another reload was asked for meanwhile.
+    reload_again: bool,
+    sessions: Option<Asked<String>>,
+}
+
+impl Supervisor {
+    /// Serves until the end, with up to `workers` workers; with it, whether the log has times.
+    pub(in crate::server) fn serve(
+        mut configuration: Configuration,
+        arguments: &[String],
+        environment: &Environment,
+        workers: usize,
+        snapshot: Snapshot,
+    ) -> (Result<End>, bool) {
+        let timestamps = configuration.log.timestamp;
+        let started = match start(&mut configuration) {
+            Ok(Start::Listening(started)) => started,
+            Ok(Start::Ended(signal)) => return (Ok(End::Interrupted(signal)), timestamps),
+            Err(error) => return (Err(error), timestamps),
+        };
+        let mut supervisor = match Self::begin(configuration, *started, arguments, environment, workers, snapshot) {
+            Ok(supervisor) => supervisor,
+            Err(error) => return (Err(error), timestamps),
+        };
+        let end = supervisor.run();
+        supervisor.memory.finish(&mut supervisor.learner, Instant::now());
+        (end, supervisor.configuration.log.timestamp)
+    }
+
+    fn begin(
+        configuration: Configuration,
+        Started { service, certificates, signals, listeners, inherited, descriptors }: Started,
+        arguments: &[String],
+        environment: &Environment,
+        workers: usize,
+        mut snapshot: Snapshot,
+    ) -> Result<Self> {
+        // What workers will serve was tried here, where an error ends the start, and every warning is told once.
+        snapshot.add(certificates);
+        let bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
+        drop(service);
+        let failed = |error: io::Error| system("unable to start the event loop", &error);
+        let poll = Poll::new().map_err(failed)?;
+        signals.register(poll.registry(), SIGNAL).map_err(failed)?;
+        let mut acceptor = Acceptor::new(LISTENERS);
+        acceptor.listen(poll.registry(), listeners).map_err(failed)?;
+        let mut supervisor = Self {
+            arguments: arguments.to_vec(),
+            environment: environment.clone(),
+            descriptors,
+            inherited,
+            configuration,
+            bounds,
+            poll,
+            signals,
+            acceptor,
+            admission: Admission::new(),
+            crew: Crew::new(workers, start_process(arguments), &snapshot).map_err(failed)?,
+            connections: Slab::new(),
+            generation: 0,
+            learner: Learner::default(),
+            memory: Memory::new(None),
+            status: Status::default(),
+            notify: Notify::from_environment(),
+            watchdog: None,
+            ready: false,
+            draining: None,
+            reload: None,
+            reload_again: false,
+            sessions: None,
+        };
+        supervisor.configuration.log_warnings();
+        supervisor.remember(Instant::now());
+        Ok(supervisor)
+    }
+
+    fn run(&mut self) -> Result<End> {
+        let mut events = Events::with_capacity(EVENTS);
+        self.start_worker(Instant::now());
+        loop {
+            let now = Instant::now();
+            let wait = self.deadline(now).map(|at| at.saturating_duration_since(now));
+            match self.poll.poll(&mut events, wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                Err(error) => return Err(system("unable to wait", &error)),
+            }
+            let now = Instant::now();
+            let mut signalled = false;
+            for event in &events {
+                match event.token() {
+                    SIGNAL => signalled = true,
+                    Token(token) if token >= status::TOKENS => self.status.note(),
+                    Token(token) if token >= LISTENERS => self.acceptor.note(token),
+                    Token(place) => self.hear(place, now)?,
+                }
+            }
+            if signalled && let Some(end) = self.obey(now) {
+                return Ok(end);
+            }
+            if self.turn(now) {
+                return Ok(End::Drained);
+            }
+        }
+    }
+
+    /// When something is due.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let busy = self.acceptor.is_ready() && self.draining.is_none();
+        let reload = self.reload.as_ref().map(|asked| asked.until);
+        let sessions = self.sessions.as_ref().map(|asked| asked.until);
+        [
+            busy.then_some(now),
+            self.acceptor.deadline(),
+            self.crew.deadline(now),
+            self.memory.due(),
+            self.status.deadline(),
+            self.watchdog,
+            self.draining,
+            self.crew.away(),
+            reload,
+            sessions,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What is done in each turn; whether the end has come.
+    fn turn(&mut self, now: Instant) -> bool {
+        self.accept(now);
+        self.crew.tend(now);
+        self.memory.keep(&mut self.learner, now);
+        self.end_reload(now);
+        self.answer(now);
+        if self.watchdog.is_some_and(|at| at <= now) {
+            self.crew.check();
+            self.notify.alive();
+            self.arm_watchdog(now);
+        }
+        let Some(until) = self.draining else {
+            // One is always there, so that the next client does not wait for it.
+            if !self.crew.is_able() {
+                self.start_worker(now);
+            }
+            return false;
+        };
+        if until <= now {
+            let killed = self.crew.kill_all();
+            log::warn(format_args!("{killed} workers had not ended in time and were killed"));
+            return true;
+        }
+        self.crew.is_empty()
+    }
+
+    fn arm_watchdog(&mut self, now: Instant) {
+        self.watchdog = self.notify.watchdog().map(|period| now + period);
+    }
+
+    /// Does what signals ask for.
+    fn obey(&mut self, now: Instant) -> Option<End> {
+        for signal in self.signals.pending() {
+            match signal {
+                Meaning::Interrupt => return Some(End::Interrupted(signal.signal())),
+                Meaning::Terminate { .. } if self.draining.is_some() => return Some(End::Drained),
+                Meaning::Terminate { .. } => self.terminate(now),
+                Meaning::Reload if self.draining.is_some() => {}
+                Meaning::Reload if self.reload.is_some() || !self.ready => self.reload_again = true,
+                Meaning::Reload => self.reload(now),
+            }
+        }
+        None
+    }
+
+    fn terminate(&mut self, now: Instant) {
+        self.notify.stopping("finishing requests in flight");
+        drop(self.acceptor.take(self.poll.registry()));
+        let connections = self.connections.len();
+        log::detail(format_args!(
+            "signal [SIGTERM]: no more connections, {connections} open ones finish their request"
+        ));
+        self.crew.drain_all();
+        self.draining = Some(now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME);
+    }
+
+    fn accept(&mut self, now: Instant) {
+        if self.draining.is_some() {
+            return;
+        }
+        for _ in 0..ACCEPTS {
+            if let Some(until) = self.crew.away() {
+                // Who comes meanwhile waits, and is not sent away.
+                return self.acceptor.pause_until(until);
+            }
+            let Some((socket, peer)) = self.acceptor.accept(now) else { return };
+            self.admit(socket, peer, now);
+        }
+    }
+
+    /// Gives an accepted connection to a worker, or closes it when there are too many.
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, now: Instant) {
+        let connections = &self.connections;
+        let mut silent = None;
+        let admitted = self.admission.admits(peer, connections.len(), self.bounds, now, |number| {
+            silent = find(connections, number).filter(|held| !held.proven).map(|held| (number, held.place));
+            silent.is_some()
+        });
+        if let Some((number, place)) = silent {
+            self.crew.say(place, &ToWorker::Evict(number), None);
+            self.remove(number, now);
+        }
+        if !admitted {
+            return;
+        }
+        let Some(Choice { place, is_new }) = self.crew.choose(self.poll.registry(), now) else { return };
+        if is_new {
+            self.teach(place);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let held = Held { place, peer, proven: false, generation: self.generation };
+        let number = number(self.generation, self.connections.insert(held));
+        let descriptor = std::net::TcpStream::from(socket).into();
+        self.crew.say(place, &ToWorker::Connection { number, peer }, Some(descriptor));
+        self.crew.give(place);
+        self.admission.enter(peer, number);
+    }
+
+    fn remove(&mut self, number: u64, now: Instant) {
+        let slot = slot(number);
+        if find(&self.connections, number).is_none() {
+            return;
+        }
+        let held = self.connections.remove(slot);
+        self.admission.leave(held.peer);
+        self.crew.take_back(held.place, now);
+        let connections = &self.connections;
+        self.admission.tidy(|number| find(connections, number).is_some_and(|held| !held.proven));
+    }
+
+    fn start_worker(&mut self, now: Instant) {
+        if let Some(place) = self.crew.start(self.poll.registry(), now) {
+            self.teach(place);
+        }
+    }
+
+    /// Tells a new worker what was learned before.
+    fn teach(&mut self, place: usize) {
+        let known: Vec<_> = self.learner.worked().map(|(key, worked)| Known::new(key, worked)).collect();
+        for part in known.chunks(KNOWN_AT_ONCE) {
+            self.crew.say(place, &ToWorker::Known(part.to_vec()), None);
+        }
+    }
+
+    /// Takes what a worker says.
+    fn hear(&mut self, place: usize, now: Instant) -> Result<()> {
+        while let Some(news) = self.crew.hear(place, now) {
+            match news {
+                News::Said(place, message) => self.take(place, message, now),
+                News::Gone(place, error) => {
+                    self.forget(place, now);
+                    match error {
+                        // Nobody has been served yet, and there is nothing to go on with.
+                        Some(error) if !self.ready => return Err(error),
+                        Some(error) => log::error(&error),
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, place: usize, message: ToSupervisor, now: Instant) {
+        match message {
+            ToSupervisor::Ready if !self.ready => self.begin_serving(now),
+            ToSupervisor::Report { proven, closed, .. } => {
+                for number in proven {
+                    if let Some(held) = self.connections.get_mut(slot(number)).filter(|held| held.is(number)) {
+                        held.proven = true;
+                    }
+                }
+                for number in closed {
+                    self.remove(number, now);
+                }
+            }
+            ToSupervisor::Lesson(lesson) => {
+                let policy = Rc::clone(self.configuration.authority.policy());
+                self.learner.hear(&lesson, policy.table());
+                self.crew.say_to_all(&ToWorker::Lesson(lesson), Some(place));
+            }
+            ToSupervisor::Finished(directory) => {
+                self.crew.say_to_all(&ToWorker::Finished(directory), Some(place));
+            }
+            ToSupervisor::Reloaded(error) => {
+                if let Some(asked) = &mut self.reload {
+                    asked.waiting.remove(&place);
+                    asked.answers.extend(error);
+                }
+            }
+            ToSupervisor::Sessions(sessions) => {
+                if let Some(asked) = &mut self.sessions {
+                    asked.answers.extend(sessions);
+                }
+            }
+            ToSupervisor::AllSessions => {
+                if let Some(asked) = &mut self.sessions {
+                    asked.waiting.remove(&place);
+                }
+            }
+            ToSupervisor::Terminate if self.draining.is_none() => self.terminate(now),
+            _ => {}
+        }
+    }
+
+    /// Forgets a worker that is gone.
+    fn forget(&mut self, place: usize, now: Instant) {
+        let lost = self.connections.iter().filter(|(_, held)| held.place == place);
+        let lost: Vec<u64> = lost.map(|(slot, held)| number(held.generation, slot)).collect();
+        for number in lost {
+            self.remove(number, now);
+        }
+        for asked in [&mut self.reload, &mut self.sessions].into_iter().flatten() {
+            asked.waiting.remove(&place);
+        }
+    }
+
+    fn begin_serving(&mut self, now: Instant) {
+        self.ready = true;
+        self.arm_watchdog(now);
+        let status = self.status_line();
+        log::detail(format_args!("{status}"));
+        self.notify.ready(&status);
+        if std::mem::take(&mut self.reload_again) {
+            self.reload(now);
+        }
+    }
+
+    fn reload(&mut self, now: Instant) {
+        self.notify.reloading();
+        log::detail(format_args!("configuration reload begin"));
+        match self.replace(now) {
+            Ok(places) => self.reload = Some(Asked::new(places, now)),
+            Err(error) => self.fail_reload(&error),
+        }
+    }
+
+    fn fail_reload(&self, error: &Error) {
+        log::error(error);
+        log::warn(format_args!("configuration reload failed, so the server goes on with what it had"));
+        self.notify.ready(&format!("configuration reload failed: {error}; {}", self.status_line()));
+    }
+
+    /// Ends a reload when all workers have read the configuration.
+    fn end_reload(&mut self, now: Instant) {
+        let Some(asked) = self.reload.take_if(|asked| asked.is_answered(now)) else { return };
+        let mut status = self.status_line();
+        for reason in &asked.answers {
+            log::warn(format_args!("a worker goes on with the configuration that it had: {reason}"));
+            status = format!("configuration reload failed in a worker: {reason}; {}", self.status_line());
+        }
+        if !asked.waiting.is_empty() {
+            log::warn(format_args!("{} workers have not read the configuration yet", asked.waiting.len()));
+        }
+        log::detail(format_args!("configuration reload end"));
+        self.notify.ready(&status);
+        if std::mem::take(&mut self.reload_again) {
+            self.reload(now);
+        }
+    }
+
+    /// Builds the new state and swaps it in. Returns the places of the workers that do so, too.
+    fn replace(&mut self, now: Instant) -> Result<Vec<usize>> {
+        let (loaded, snapshot) = record(|| {
+            let mut configuration = Configuration::load(&self.arguments, &self.environment)?;
+            let service = configuration.service(self.descriptors)?;
+            Ok((configuration, service))
+        });
+        let (configuration, service) = loaded?;
+        let endpoints = front::endpoints(&configuration, self.inherited)?;
+        let registry = self.poll.registry();
+        let relistened = front::relisten(&configuration, endpoints, self.acceptor.take(registry));
+        self.acceptor
+            .listen(registry, relistened.listeners)
+            .map_err(|error| system("unable to listen on socket", &error))?;
+        relistened.result?;
+        drop(relistened.previous);
+
+        let told = self.crew.reload(&snapshot);
+        let places = told.map_err(|error| system("unable to tell workers of the configuration", &error))?;
+        self.bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
+        self.learner.adopt(service.policy.table());
+        self.configuration = configuration;
+        log::apply(&self.configuration.log);
+        log::info(format_args!("{}", self.configuration.begin));
+        self.configuration.log_warnings();
+        self.remember(now);
+        Ok(places)
+    }
+
+    /// Takes up what was learned before, and begins to answer questions about the state. Neither is
+    /// worth ending a server for.
+    fn remember(&mut self, now: Instant) {
+        front::remember(&self.configuration, &mut self.memory, &mut self.learner, now);
+        if front::is_status_in_place(&self.configuration, &self.memory, self.status.socket()) {
+            return;
+        }
+        let socket = front::open_status(&self.configuration, &self.memory);
+        if let Err(error) = self.status.replace(socket, self.poll.registry()) {
+            let path = self.configuration.status_path(self.memory.directory());
+            front::no_status(path.as_deref().unwrap_or(Path::new("")), &error);
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let line = front::status_line(&self.acceptor.addresses(), &self.configuration);
+        format!("{line}, with up to {} workers", self.crew.maximum())
+    }
+
+    /// Answers those who ask for the state, once all workers have told of their sessions.
+    fn answer(&mut self, now: Instant) {
+        if self.status.is_idle() && self.sessions.is_none() {
+            return;
+        }
+        let policy = Rc::clone(self.configuration.authority.policy());
+        let (addresses, workers) = (self.acceptor.addresses(), self.crew.view());
+        let asked = self.sessions.take_if(|asked| asked.is_answered(now));
+        let sessions = asked.map(|asked| asked.answers);
+        let view = sessions.as_ref().map(|sessions| View {
+            addresses: &addresses,
+            policy: &policy,
+            learner: &self.learner,
+            connections: self.connections.len(),
+            workers: &workers,
+            sessions: Box::new(|each| sessions.iter().for_each(|session| each(session))),
+        });
+        if self.status.advance(now, self.poll.registry(), view.as_ref()) && self.sessions.is_none() {
+            let places = self.crew.say_to_all(&ToWorker::Sessions, None);
+            self.sessions = Some(Asked::new(places, now));
+        }
+    }
+}
+
+impl Held {
+    fn is(&self, number: u64) -> bool {
+        number >> 32 == u64::from(self.generation)
+    }
+}
+
+/// A connection's number: its slot, and a generation so that the number comes back only when nobody
+/// remembers it.
+fn number(generation: u32, slot: usize) -> u64 {
+    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
+}
+
+fn slot(number: u64) -> usize {
+    usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
+fn find(connections: &Slab<Held>, number: u64) -> Option<&Held> {
+    connections.get(slot(number)).filter(|held| held.is(number))
+}

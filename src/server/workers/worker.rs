@@ -1,0 +1,265 @@
+//! A worker: serves the connections that the supervisor gives it, as a server of one process would.
+//!
+//! Its configuration is what the supervisor read, whatever the files say now.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::crew::recall;
+use super::link::{Heard, Link};
+use super::message::{LONGEST, ToSupervisor, ToWorker};
+use crate::config::Environment;
+use crate::config::snapshot::Snapshot;
+use crate::disk::exclusion::Exclusion;
+use crate::observe::log;
+use crate::process;
+use crate::protocol::error::{Code, Result};
+use crate::server::connection::Service;
+use crate::server::limits;
+use crate::server::reload::Configuration;
+use crate::server::serving::{Phase, Serving, system};
+use crate::server::signals::{Meaning, Signals};
+use crate::server::umask;
+use crate::session::finished;
+
+/// What each worker may take of the memory bounds at the least, if they are not less: a list or a filter
+/// that one process would allow should not fail because there are many workers.
+const LISTING_LEAST: usize = 128 << 20;
+const MEMORY_LEAST: usize = 256 << 20;
+/// Numbers of connections in one report.
+const NUMBERS: usize = 1000;
+
+/// What the process is that a supervisor starts with the socket as its standard input. Returns its exit
+/// status.
+#[must_use]
+pub fn run(arguments: &[String], environment: &Environment) -> u8 {
+    log::connect();
+    let Some(begun) = begin() else {
+        eprintln!("ERROR: this command is what repohostd starts for itself");
+        return Code::CommandInvalid.number();
+    };
+    log::number(begun.number);
+    Worker::start(begun, arguments, environment).map_or_else(|code| code, |mut worker| worker.run())
+}
+
+/// What a worker begins with.
+struct Begun {
+    link: Link,
+    number: u32,
+    workers: usize,
+    names: OwnedFd,
+    snapshot: Snapshot,
+}
+
+/// Takes the socket over, and the first message.
+fn begin() -> Option<Begun> {
+    let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let mut buffer = vec![0; LONGEST];
+    let mut descriptors = Vec::new();
+    let message = process::link::receive(socket.as_fd(), &mut buffer, &mut descriptors).ok()??;
+    let ToWorker::Begin { number, workers, umask } = postcard::from_bytes(message).ok()? else { return None };
+    umask::inherit(umask);
+    umask::clear();
+    // So that what this process starts cannot read from it.
+    let null = std::fs::File::open("/dev/null").ok()?;
+    rustix::stdio::dup2_stdin(null).ok()?;
+    rustix::io::ioctl_fionbio(&socket, true).ok()?;
+    let mut descriptors = descriptors.into_iter();
+    let (names, snapshot) = (descriptors.next()?, recall(descriptors.next()?).ok()?);
+    Some(Begun { link: Link::new(socket), number, workers, names, snapshot })
+}
+
+/// The worker.
+struct Worker {
+    arguments: Vec<String>,
+    environment: Environment,
+    workers: usize,
+    serving: Serving,
+    link: Link,
+    /// Transfers as they were reported last.
+    transfers: usize,
+}
+
+impl Worker {
+    fn start(begun: Begun, arguments: &[String], environment: &Environment) -> std::result::Result<Self, u8> {
+        let Begun { mut link, workers, names, snapshot, .. } = begun;
+        let loaded = snapshot.replay(|| load(arguments, environment, workers));
+        match loaded.and_then(|loaded| prepare(&link, loaded, &names)) {
+            Ok(serving) => {
+                link.say(&ToSupervisor::Ready, vec![]);
+                let (arguments, environment) = (arguments.to_vec(), environment.clone());
+                Ok(Self { arguments, environment, workers, serving, link, transfers: 0 })
+            }
+            Err(error) => {
+                link.say(&ToSupervisor::Failed(error.to_string()), vec![]);
+                Err(error.code.number())
+            }
+        }
+    }
+
+    /// Serves until the supervisor wants no more of it, or is gone.
+    fn run(&mut self) -> u8 {
+        loop {
+            let patience =
+                if self.link.is_behind() { Some(Duration::from_millis(10)) } else { self.serving.patience() };
+            let turn = match self.serving.event_loop.turn(patience) {
+                Ok(turn) => turn,
+                Err(error) => {
+                    let error = system("unable to wait", &error);
+                    log::error(&error);
+                    return error.code.number();
+                }
+            };
+            self.link.flush();
+            if turn.control && !self.obey() {
+                // There is nobody to work for, as after a SIGINT.
+                return Code::Term.number();
+            }
+            for signal in turn.signals {
+                // The supervisor gets signals that are meant for the server, from whoever runs servers.
+                if signal == (Meaning::Terminate { certain: false }) && !self.serving.stop_sessions() {
+                    self.link.say(&ToSupervisor::Terminate, vec![]);
+                }
+            }
+            let over = self.serving.is_done();
+            self.report();
+            if over {
+                return 0;
+            }
+        }
+    }
+
+    /// Does what the supervisor says. False when it is gone.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.link.hear() {
+                Heard::Message(message, descriptors) => self.take(message, descriptors.into_iter().next()),
+                Heard::Nothing => return true,
+                Heard::Ended => return false,
+            }
+        }
+    }
+
+    fn take(&mut self, message: ToWorker, descriptor: Option<OwnedFd>) {
+        let event_loop = &mut self.serving.event_loop;
+        match message {
+            ToWorker::Connection { number, peer } => {
+                if let Some(descriptor) = descriptor {
+                    let socket = mio::net::TcpStream::from_std(descriptor.into());
+                    event_loop.admit(socket, peer, number);
+                }
+            }
+            ToWorker::Evict(number) => event_loop.evict(number),
+            ToWorker::Known(known) => {
+                let policy = Rc::clone(&event_loop.service().policy);
+                event_loop.learner().restore(known.into_iter().map(|known| known.into_entry(policy.table())));
+            }
+            ToWorker::Lesson(lesson) => {
+                let policy = Rc::clone(&event_loop.service().policy);
+                event_loop.learner().hear(&lesson, policy.table());
+            }
+            ToWorker::Finished(directory) => finished::note_of_another(directory),
+            ToWorker::Reload => {
+                let error = self.reload(descriptor).err().map(|error| error.to_string());
+                self.link.say(&ToSupervisor::Reloaded(error), vec![]);
+            }
+            ToWorker::Drain if self.serving.phase == Phase::Serving => _ = self.serving.drain(),
+            ToWorker::Sessions => self.tell_sessions(),
+            ToWorker::Ping => self.link.say(&ToSupervisor::Alive, vec![]),
+            ToWorker::Drain | ToWorker::Begin { .. } => {}
+        }
+    }
+
+    fn reload(&mut self, snapshot: Option<OwnedFd>) -> Result<()> {
+        let snapshot = snapshot.ok_or_else(|| io::ErrorKind::InvalidData.into()).and_then(recall);
+        let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
+        let load = || load(&self.arguments, &self.environment, self.workers);
+        let (configuration, service) = snapshot.replay(load)?;
+        self.serving.replace(configuration, service);
+        self.serving.end_revoked();
+        Ok(())
+    }
+
+    /// Tells the supervisor what has become of connections.
+    fn report(&mut self) {
+        let event_loop = &mut self.serving.event_loop;
+        for lesson in event_loop.learner().take_lessons() {
+            self.link.say(&ToSupervisor::Lesson(lesson), vec![]);
+        }
+        for directory in finished::take_news() {
+            self.link.say(&ToSupervisor::Finished(directory), vec![]);
+        }
+        let now = event_loop.now();
+        let Some(reports) = event_loop.reports() else { return };
+        let transfers = reports.count(now);
+        let same = std::mem::replace(&mut self.transfers, transfers) == transfers;
+        if same && reports.proven.is_empty() && reports.closed.is_empty() {
+            return;
+        }
+        let (mut proven, mut closed) = (std::mem::take(&mut reports.proven), std::mem::take(&mut reports.closed));
+        loop {
+            let last = |numbers: &mut Vec<u64>| numbers.split_off(numbers.len().saturating_sub(NUMBERS));
+            let report = ToSupervisor::Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
+            self.link.say(&report, vec![]);
+            if proven.is_empty() && closed.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn tell_sessions(&mut self) {
+        let mut part: Vec<String> = Vec::new();
+        for session in self.serving.event_loop.sessions() {
+            let length: usize = part.iter().map(String::len).sum();
+            if length + session.len() > LONGEST / 4 {
+                self.link.say(&ToSupervisor::Sessions(std::mem::take(&mut part)), vec![]);
+            }
+            part.push(session);
+        }
+        self.link.say(&ToSupervisor::Sessions(part), vec![]);
+        self.link.say(&ToSupervisor::AllSessions, vec![]);
+    }
+}
+
+fn prepare(link: &Link, (configuration, service): (Configuration, Service), names: &OwnedFd) -> Result<Serving> {
+    let failed = |error| system("unable to start the event loop", &error);
+    let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
+    let exclusion = Exclusion::join(names.as_fd());
+    let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
+    finished::collect_news();
+    log::apply(&configuration.log);
+    let mut serving = Serving::new(configuration, service, Some(exclusion))?;
+    serving.event_loop.watch(signals).map_err(failed)?;
+    serving.event_loop.obey(link.as_fd()).map_err(failed)?;
+    Ok(serving)
+}
+
+/// The configuration and what it comes to. The supervisor has told of its warnings.
+fn load(arguments: &[String], environment: &Environment, workers: usize) -> Result<(Configuration, Service)> {
+    let mut configuration = Configuration::load(arguments, environment)?;
+    let mut service = configuration.service(limits::raise_descriptors())?;
+    configuration.warnings.clear();
+    service.limits.listing = share(service.limits.listing, workers, LISTING_LEAST);
+    service.limits.memory = share(service.limits.memory, workers, MEMORY_LEAST);
+    Ok((configuration, service))
+}
+
+/// What one of several workers may take of `all`.
+fn share(all: usize, workers: usize, least: usize) -> usize {
+    (all / workers.max(1)).max(least.min(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workers_share_of_memory_is_enough_for_one_client() {
+        const MIB: usize = 1 << 20;
+        for (all, workers, expected) in [(1024, 2, 512), (1024, 8, 256), (100, 8, 100), (1024, 1, 1024)] {
+            assert_eq!(share(all * MIB, workers, MEMORY_LEAST), expected * MIB);
+        }
+    }
+}
