@@ -8,9 +8,6 @@ use super::{Run, commands};
 use crate::harness::pg_host::identity;
 use crate::harness::{Bench, STANZA, files};
 
-/// Processes of the client that have files read at the same time.
-const PROCESSES: &str = "--process-max=2";
-
 /// What is measured: a name, and what the client is told.
 const KINDS: [(&str, &[&str]); 6] = [
     ("none", &["--compress-type=none"]),
@@ -31,7 +28,7 @@ pub(crate) fn cluster(run: Run) {
     let bench = &mut run.bench;
     let mut cluster = bench.create_cluster();
     let host = bench.serve_cluster(&cluster, 1);
-    let pair = Pair::configured(bench, &host.config, run.binary.as_ref(), identity());
+    let pair = Pair::configured(bench, &host.config, &run.build, identity());
     for (key, value) in [("repo1-retention-full", "1"), ("log-level-console", "warn"), ("log-level-file", "off")] {
         bench.server.config.set("global", key, value);
     }
@@ -55,7 +52,7 @@ fn measure(run: &Run, pair: &Pair, what: &str, options: &[&str]) {
     }
     let [processor, wall, memory] = pair.alternate(run.rounds().min(3), |server: &Server| {
         let port = format!("--pg1-host-port={}", server.port);
-        let mut arguments = vec!["backup", "--type=full", PROCESSES, &port];
+        let mut arguments = vec!["backup", "--type=full", commands::PROCESSES, &port];
         arguments.extend(&options);
         let mut memory = 0.0;
         let cost = server.cost(|| {

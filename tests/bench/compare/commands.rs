@@ -16,6 +16,9 @@ const INITDB: &str = "/usr/lib/postgresql/15/bin/initdb";
 /// Kinds of compression of WAL segments.
 const COMPRESSIONS: [&str; 5] = ["none", "gz", "lz4", "zst", "bz2"];
 
+/// Processes of the client that back up or restore at the same time.
+pub(crate) const PROCESSES: &str = "--process-max=2";
+
 /// Scale of pgbench's tables, 15 MiB each.
 const SCALE: u32 = 34;
 const SCALE_QUICK: u32 = 6;
@@ -115,8 +118,10 @@ fn restore(run: &Run, pair: &Pair) {
     let target = Cluster::at(&run.bench.workspace, "restored");
     let option = format!("--pg1-path={}", path(&target.path));
     let mut mebibytes = 0;
-    let [processor, wall] = pair.alternate(run.rounds().min(3), |server| {
-        let cost = server.cost(|| run_client(run, server, &["restore", "--type=none", &option]));
+    let [processor, wall, memory] = pair.alternate(run.rounds().min(3), |server| {
+        let mut memory = 0.0;
+        let arguments = ["restore", "--type=none", PROCESSES, &option];
+        let cost = server.cost(|| memory = server.group.most_memory(|| run_client(run, server, &arguments)));
         let files = crate::harness::files(&target.path);
         let sizes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len());
         mebibytes = sizes.sum::<u64>() >> 20;
@@ -129,11 +134,12 @@ fn restore(run: &Run, pair: &Pair) {
             gone.expect("the restored cluster can be removed");
         }
         rustix::fs::sync();
-        [cost.processor, cost.wall]
+        [cost.processor, cost.wall, memory / f64::from(1 << 20)]
     });
     let what = format!("restore of {mebibytes} MiB, not compressed");
     table::both(&format!("{what}: server CPU, s"), processor, Target::None, "");
     table::both(&format!("{what}: wall, s"), wall, Target::None, "");
+    table::both(&format!("{what}: memory, MiB"), memory, Target::None, "");
 }
 
 /// Runs the client for a server and insists on success.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long the processes of ended sessions may take to end.
 const END_OF_SESSIONS: Duration = Duration::from_secs(10);
+/// How long a server may take to start its next process.
+const START_OF_PROCESSES: Duration = Duration::from_millis(300);
 
 /// The processes of one server.
 pub(crate) enum Group {
@@ -83,14 +85,17 @@ impl Group {
         self.sum("Rss:")
     }
 
-    /// The most [memory](Self::memory) that there is while some work is done.
+    /// The most bytes of memory that all processes have at once while some work is done. The text of a
+    /// program and other parts of files count once, as large as the process has them that has most of
+    /// them; what else several share is divided among them. Processes of others make no difference, so
+    /// that a client does not take its share of the original's text.
     pub(crate) fn most_memory(&self, work: impl FnOnce()) -> f64 {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let watch = scope.spawn(|| {
                 let mut most = 0.0_f64;
                 while !done.load(Ordering::Relaxed) {
-                    most = most.max(self.memory());
+                    most = most.max(self.footprint());
                     thread::sleep(Duration::from_millis(50));
                 }
                 most
@@ -101,19 +106,39 @@ impl Group {
         })
     }
 
-    fn sum(&self, key: &str) -> f64 {
-        let kilobytes = |process| {
+    fn footprint(&self) -> f64 {
+        let (mut own, mut files) = (0.0, 0.0_f64);
+        for process in self.members() {
             let text = read(&of_process(process, "smaps_rollup"));
-            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim().trim_end_matches(" kB").parse::<f64>().ok()
-        };
-        self.members().into_iter().filter_map(kilobytes).sum::<f64>() * 1024.0
+            let of = |key| bytes(&text, key).unwrap_or_default();
+            own += of("Pss_Anon:");
+            files = files.max(of("Rss:") - of("Anonymous:"));
+        }
+        own + files
     }
 
-    /// Waits until the processes of ended sessions have ended too.
-    pub(crate) fn settle(&self) {
+    fn sum(&self, key: &str) -> f64 {
+        let of = |process| bytes(&read(&of_process(process, "smaps_rollup")), key);
+        self.members().into_iter().filter_map(of).sum()
+    }
+
+    /// How many processes there are, once their number no longer changes.
+    pub(crate) fn processes(&self) -> usize {
+        let mut before = 0;
+        loop {
+            let now = self.members().len();
+            if now == before {
+                return now;
+            }
+            before = now;
+            thread::sleep(START_OF_PROCESSES);
+        }
+    }
+
+    /// Waits until the processes of ended sessions have ended too, and no more than `most` are left.
+    pub(crate) fn settle(&self, most: usize) {
         let deadline = Instant::now() + END_OF_SESSIONS;
-        while self.members().len() > 1 && Instant::now() < deadline {
+        while self.members().len() > most && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
         // a server without such processes may still be closing the last connection
@@ -140,7 +165,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Self::First(directory) | Self::Second(directory) = &*self {
-            self.settle();
+            self.settle(0);
             let _ = fs::remove_dir(directory);
         }
     }
@@ -156,6 +181,13 @@ fn takes(directory: &Path, file: &str, process: u32) -> bool {
         let _ = fs::remove_dir(directory);
     }
     taken
+}
+
+/// A number of kilobytes in a file of `/proc`, in bytes.
+fn bytes(text: &str, key: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes * 1024.0)
 }
 
 fn nano(number: f64) -> f64 {

@@ -128,7 +128,7 @@ pub(crate) fn memory(run: &Run) {
     }
     let [resident, idle, held] = [0, 1, 2].map(|number| {
         let [ours, original] = [0, 1].map(|side| median(rounds.iter().map(|round| round[side][number]).collect()));
-        Both { ours, original }
+        Both { ours, original, ratio: ours / original }
     });
     let mebibyte = f64::from(1 << 20);
     table::both("idle: resident memory, MiB", resident.times(1.0 / mebibyte), Target::Below(6.0), run.binary_text());

@@ -23,10 +23,10 @@ use std::process::ExitCode;
 
 use harness::Bench;
 use harness::certificates::Kind;
-use servers::Pair;
+use servers::{Build, Pair};
 
 const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE] [--quick] [--server PROGRAM] \
-                     [--forbid-io-uring] [MEASURE...]";
+                     [--workers N] [--forbid-io-uring] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
 const MEASURES: [&str; 8] = ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "cluster"];
@@ -38,15 +38,14 @@ const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
 struct Run {
     bench: Bench,
     quick: bool,
-    /// Our server, where it is not the one that was just built.
-    binary: Option<PathBuf>,
+    build: Build,
     forbid_io_uring: bool,
     asked: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let mut release = "2.55.1".to_owned();
-    let (mut quick, mut forbid_io_uring, mut binary, mut asked) = (false, false, None, Vec::new());
+    let (mut quick, mut forbid_io_uring, mut build, mut asked) = (false, false, Build::default(), Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -55,7 +54,8 @@ fn main() -> ExitCode {
             "--quick" => quick = true,
             "--forbid-io-uring" => forbid_io_uring = true,
             "--release-of" => release = arguments.next().unwrap_or_default(),
-            "--server" => binary = arguments.next().map(PathBuf::from),
+            "--server" => build.binary = arguments.next().map(PathBuf::from),
+            "--workers" => build.workers = arguments.next(),
             measure if MEASURES.contains(&measure) => asked.push(argument),
             _ => {
                 eprintln!("{argument}: unknown\n{USAGE}\nmeasures: {}", MEASURES.join(" "));
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let mut run = Run { bench: Bench::new(&release), quick, binary, forbid_io_uring, asked };
+    let mut run = Run { bench: Bench::new(&release), quick, build, forbid_io_uring, asked };
     run.introduce();
     table::head(&release);
     if run.asked("connections") {
@@ -104,17 +104,17 @@ impl Run {
 
     /// Starts both servers with keys of a kind.
     fn start(&self, keys: Kind) -> Pair {
-        Pair::start(&self.bench, self.binary.as_ref(), Some(keys))
+        Pair::start(&self.bench, &self.build, Some(keys))
     }
 
     /// Starts both servers with the certificates that the real client trusts.
     fn start_default(&self) -> Pair {
-        Pair::start(&self.bench, self.binary.as_ref(), None)
+        Pair::start(&self.bench, &self.build, None)
     }
 
     /// Which build of our server the memory is of.
     const fn binary_text(&self) -> &'static str {
-        if self.binary.is_some() { "of --server" } else { "of the build for developers" }
+        if self.build.binary.is_some() { "of --server" } else { "of the build for developers" }
     }
 
     /// Says what the numbers depend on.
@@ -133,9 +133,10 @@ impl Run {
             read("/proc/sys/kernel/osrelease").trim()
         );
         println!("- load of the machine before (1, 5, 15 minutes): {}", read("/proc/loadavg").trim());
-        let build = self.binary.as_ref().map_or("the build for developers", |_| "the program of --server");
+        let build = if self.build.binary.is_some() { "the program of --server" } else { "the build for developers" };
+        let workers = self.build.workers.as_ref().map_or(String::new(), |workers| format!(", workers={workers}"));
         let sizes = if self.quick { "small sizes (--quick)" } else { "full sizes" };
-        println!("- our server: {build}; medians of {} rounds; {sizes}", self.rounds());
+        println!("- our server: {build}{workers}; medians of {} rounds; {sizes}", self.rounds());
         println!("- processor time is counted {}\n", self.start(Kind::Curve("P-256")).ours.group.text());
     }
 }

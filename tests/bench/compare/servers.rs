@@ -24,6 +24,15 @@ pub(crate) struct Pair {
     pub(crate) original: Server,
 }
 
+/// What our server is.
+#[derive(Default)]
+pub(crate) struct Build {
+    /// The program, where it is not the one that was just built.
+    pub(crate) binary: Option<PathBuf>,
+    /// `workers` of its configuration.
+    pub(crate) workers: Option<String>,
+}
+
 /// One of them.
 pub(crate) struct Server {
     pub(crate) ours: bool,
@@ -31,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) repository: PathBuf,
     pub(crate) group: Group,
     callers: [Caller; 2],
+    /// How many processes it has without sessions.
+    processes: usize,
     // ends first: only then can the cgroup go
     process: Option<Process>,
 }
@@ -46,7 +57,7 @@ pub(crate) struct Cost {
 
 impl Pair {
     /// Starts both, with keys of a kind or with the certificates that the real client has.
-    pub(crate) fn start(bench: &Bench, binary: Option<&PathBuf>, keys: Option<Kind>) -> Self {
+    pub(crate) fn start(bench: &Bench, build: &Build, keys: Option<Kind>) -> Self {
         let certificates = Certificates::shared();
         let issued = keys.map(|keys| {
             ["localhost", "pgbackrest-client"].map(|name| certificates.authority.issue_as(name, &Wish::plain(keys)))
@@ -56,16 +67,16 @@ impl Pair {
             None => [&certificates.server, &certificates.client],
         };
         bench.server.write_identity(server);
-        Self::configured(bench, &bench.server.config, binary, client)
+        Self::configured(bench, &bench.server.config, build, client)
     }
 
     /// Starts both with a configuration, but for the port, for a client with this certificate.
-    pub(crate) fn configured(bench: &Bench, config: &Config, binary: Option<&PathBuf>, client: &Identity) -> Self {
-        let start = |original, binary| Server::start(bench, config, original, binary, client);
-        Self { ours: start(false, binary), original: start(true, None) }
+    pub(crate) fn configured(bench: &Bench, config: &Config, build: &Build, client: &Identity) -> Self {
+        let start = |ours| Server::start(bench, config, ours, client);
+        Self { ours: start(Some(build)), original: start(None) }
     }
 
-    /// Has both do something in turns, and takes the medians of each of its numbers.
+    /// Has both do something in turns, and takes the medians of each of its numbers and of their ratios.
     pub(crate) fn alternate<const N: usize>(
         &self,
         rounds: usize,
@@ -79,8 +90,11 @@ impl Pair {
             }
         }
         std::array::from_fn(|index| {
-            let [ours, original] = [0, 1].map(|side| median(all[side].iter().map(|numbers| numbers[index]).collect()));
-            Both { ours, original }
+            let [ours, original] =
+                [0, 1].map(|side| all[side].iter().map(|numbers| numbers[index]).collect::<Vec<_>>());
+            // what else the machine does changes both numbers of a round, but hardly their ratio
+            let ratio = median(ours.iter().zip(&original).map(|(ours, original)| ours / original).collect());
+            Both { ours: median(ours), original: median(original), ratio }
         })
     }
 }
@@ -92,8 +106,9 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Server {
-    fn start(bench: &Bench, config: &Config, original: bool, binary: Option<&PathBuf>, client: &Identity) -> Self {
-        let name = if original { "original" } else { "ours" };
+    /// Starts ours, or else the original.
+    fn start(bench: &Bench, config: &Config, ours: Option<&Build>, client: &Identity) -> Self {
+        let name = if ours.is_some() { "ours" } else { "original" };
         let workspace = &bench.workspace;
         let directory = workspace.directory(&format!("server/{name}"));
         let port = free_port();
@@ -103,21 +118,24 @@ impl Server {
         config.set("global", "log-level-file", "off");
         config.set(RAW, "pg1-path", "/var/lib/postgresql/15/main");
         workspace.file(&format!("server/{name}/pgbackrest.conf"), 0o640, &config.text());
+        let workers = ours.and_then(|build| build.workers.as_ref());
+        let workers = workers.map_or(String::new(), |workers| format!("workers={workers}\n"));
         workspace.file(
             &format!("server/{name}/repohostd.conf"),
             0o640,
-            &format!("[global]\nconnection-max={CONNECTIONS}\n"),
+            &format!("[global]\nconnection-max={CONNECTIONS}\n{workers}"),
         );
         let config = directory.join("pgbackrest.conf");
         let release = &bench.client.release;
-        let command = if original {
+        let command = if let Some(build) = ours {
+            let binary = build.binary.clone().unwrap_or_else(|| bench.server.binary());
+            let mut command = workspace.command(binary);
+            command.arg(format!("--config={}", config.display())).arg(format!("--release={release}"));
+            command
+        } else {
             let mut command = workspace.command(peer(release));
             // its sessions do not know a --config of its command line
             command.env("PGBACKREST_CONFIG", &config).arg("server");
-            command
-        } else {
-            let mut command = workspace.command(binary.cloned().unwrap_or_else(|| bench.server.binary()));
-            command.arg(format!("--config={}", config.display())).arg(format!("--release={release}"));
             command
         };
         let mut process = workspace.spawn(name, command);
@@ -128,19 +146,20 @@ impl Server {
             }
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
         });
-        group.settle();
+        let processes = if workers.is_empty() { 1 } else { group.processes() };
+        group.settle(processes);
         let callers = [Some(client), None].map(|identity| Caller::new(port, identity, release));
         let repository = bench.server.repository();
-        Self { ours: !original, port, repository, group, callers, process: Some(process) }
+        Self { ours: ours.is_some(), port, repository, group, callers, processes, process: Some(process) }
     }
 
     /// What some work costs the server, until it is done and its sessions have ended.
     pub(crate) fn cost(&self, work: impl FnOnce()) -> Cost {
-        self.group.settle();
+        self.group.settle(self.processes);
         let (before, begin) = (self.group.processor_time(), Instant::now());
         work();
         let wall = begin.elapsed().as_secs_f64();
-        self.group.settle();
+        self.group.settle(self.processes);
         Cost { processor: self.group.processor_time() - before, wall }
     }
 

@@ -5,12 +5,14 @@
 pub(crate) struct Both {
     pub(crate) ours: f64,
     pub(crate) original: f64,
+    /// Ours over the original's: the median of the rounds' own, where there were rounds.
+    pub(crate) ratio: f64,
 }
 
 impl Both {
     /// Both in another unit.
     pub(crate) fn times(self, factor: f64) -> Self {
-        Self { ours: self.ours * factor, original: self.original * factor }
+        Self { ours: self.ours * factor, original: self.original * factor, ..self }
     }
 }
 
@@ -34,7 +36,7 @@ pub(crate) fn head(release: &str) {
 
 /// A measure of both servers.
 pub(crate) fn both(measure: &str, both: Both, target: Target, note: &str) {
-    let ratio = both.ours / both.original;
+    let ratio = both.ratio;
     let (text, met) = match target {
         Target::None => (String::new(), None),
         Target::Share(share) => (format!("{share:.3} at most"), Some(ratio <= share)),
