@@ -18,6 +18,7 @@ use crate::repository::view::View;
 use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
+use super::ahead::Ahead;
 use super::databases::{Databases, Pending};
 use super::memory::{SMALL, Share};
 use super::output::Output;
@@ -116,6 +117,8 @@ pub struct Session {
     pub(super) streams: Vec<(u64, Stream)>,
     pub(super) databases: Databases,
     pub(super) active: Option<(Envelope, Active)>,
+    /// What is prepared of a block before the client asks for it.
+    pub(super) ahead: Option<Ahead>,
     pub(super) block: Option<Block>,
     /// The write whose data is the only thing that may come now, where data has messages of its own.
     pub(super) upload: Option<Upload>,
@@ -173,6 +176,7 @@ impl Session {
             streams: Vec::new(),
             databases: Databases::default(),
             active: None,
+            ahead: None,
             block: None,
             upload: None,
             work: false,
@@ -275,12 +279,13 @@ impl Session {
     }
 
     /// An operation of [`Session::poll_disk`] has completed.
-    pub fn handle_completion(&mut self, now: Instant, _operation: u64, completion: Completion) {
+    pub fn handle_completion(&mut self, now: Instant, operation: u64, completion: Completion) {
         self.outstanding -= 1;
+        let others = self.complete_next(operation, completion);
         if self.phase == Phase::Closing {
-            self.settle(completion);
-            return;
+            return self.settle(others);
         }
+        let Some(completion) = others else { return self.weigh() };
         self.deadline = now + self.limits.idle;
         let Some((envelope, active)) = self.active.take() else { return };
         match active {
@@ -335,7 +340,8 @@ impl Session {
     /// Does one slice of work that only burns CPU.
     pub fn handle_work(&mut self, now: Instant) {
         if !std::mem::take(&mut self.work) {
-            return;
+            self.prepare();
+            return self.weigh();
         }
         self.deadline = now + self.limits.idle;
         let Some((envelope, active)) = self.active.take() else { return };
@@ -378,8 +384,8 @@ impl Session {
 
     /// Whether [`Session::handle_work`] has something to do.
     #[must_use]
-    pub const fn poll_work(&self) -> bool {
-        self.work
+    pub fn poll_work(&self) -> bool {
+        self.work || self.can_prepare()
     }
 
     /// The next thing that somebody may want in the log.
@@ -445,10 +451,13 @@ impl Session {
         self.authority = authority;
     }
 
-    pub(super) fn submit(&mut self, operation: Operation) {
-        self.operations.push_back((self.next_operation, operation));
+    /// Wants an operation done; returns the session's number for it.
+    pub(super) fn submit(&mut self, operation: Operation) -> u64 {
+        let number = self.next_operation;
+        self.operations.push_back((number, operation));
         self.next_operation += 1;
         self.outstanding += 1;
+        number
     }
 
     /// Sends `error` as one that ends the connection, and ends it.
@@ -498,6 +507,8 @@ impl Session {
         self.output.push_list(payload, answer.share);
         if answer.close {
             self.drop_stream(envelope.session);
+        } else {
+            self.expect_next(envelope.session);
         }
         self.finish_request();
     }
@@ -544,6 +555,7 @@ impl Session {
 
     pub(super) fn drop_stream(&mut self, session: u64) {
         let Some(index) = self.streams.iter().position(|(number, _)| *number == session) else { return };
+        self.forsake_next(session);
         match self.streams.swap_remove(index).1 {
             Stream::Read(read) => read.into_buffers().for_each(buffers::give),
             Stream::Write(write) => write.into_buffer().into_iter().for_each(buffers::give),
@@ -584,7 +596,8 @@ impl Session {
                     return self.begin_database(envelope, request);
                 }
                 match self.begin(envelope, request) {
-                    Ok((step, active)) => self.take_step(envelope, Ok(step), active),
+                    Ok(Some((step, active))) => self.take_step(envelope, Ok(step), active),
+                    Ok(None) => {}
                     Err(error) => self.answer_error(envelope, error),
                 }
             }

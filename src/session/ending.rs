@@ -67,7 +67,8 @@ impl Session {
 
     /// Takes note of the operation that was under way when the session closed, so that what it made is
     /// cleaned up too.
-    pub(super) fn settle(&mut self, completion: Completion) {
+    pub(super) fn settle(&mut self, completion: Option<Completion>) {
+        let Some(completion) = completion else { return self.clean_up() };
         // Nobody is left to tell, so what becomes of the request does not matter.
         match self.active.take() {
             Some((_, Active::Locks(mut locks))) => {

@@ -2,6 +2,7 @@
 //!
 //! The type [`Session`] documents the contract with the event loop.
 
+mod ahead;
 mod buffers;
 mod conversation;
 mod databases;

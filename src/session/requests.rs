@@ -18,6 +18,7 @@ use crate::repository::view::{Access, Place, Sight};
 use crate::repository::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
+use super::ahead::Prepared;
 use super::buffers;
 use super::conversation::{Active, Session, Stream};
 
@@ -37,9 +38,10 @@ fn at_once(answer: Answer) -> (Step, Active) {
 }
 
 impl Session {
-    /// Starts `request` and returns its first step.
-    pub(super) fn begin(&mut self, envelope: Envelope, request: Request) -> Result<(Step, Active)> {
-        Ok(match request {
+    /// Starts `request` and returns its first step; `None` when that was made before, for the next block
+    /// of a file, and the request waits for what comes of it.
+    pub(super) fn begin(&mut self, envelope: Envelope, request: Request) -> Result<Option<(Step, Active)>> {
+        Ok(Some(match request {
             Request::Noop => at_once(Answer::null()),
             Request::Feature => at_once(self.feature()),
             Request::OptionGet(names) => at_once(self.option_values(&names)?),
@@ -79,13 +81,13 @@ impl Session {
             }
             Request::Read(request) => self.open_read(envelope, request)?,
             Request::Write(request) => self.open_write(envelope, *request)?,
-            Request::ReadNext => self.read_next(envelope)?,
+            Request::ReadNext => return self.read_next(envelope),
             Request::Close => self.close_stream(envelope)?,
             Request::Cancel => self.cancel_stream(envelope),
             Request::Config(_) | Request::Exit | Request::Database(_) => {
                 return Err(Error::protocol(format!("request '{}' is out of order", envelope.command)));
             }
-        })
+        }))
     }
 
     /// Starts a request that changes what is at `path`, once it is clear that it may.
@@ -230,12 +232,17 @@ impl Session {
         run(stream)
     }
 
-    fn read_next(&mut self, envelope: Envelope) -> Result<(Step, Active)> {
-        let step = self.find_stream(envelope, |stream| match stream {
-            Stream::Read(read) => read.advance(),
-            Stream::Write(_) => Err(Error::protocol("write session has nothing to read")),
-        })?;
-        Ok((step, Active::Stream))
+    fn read_next(&mut self, envelope: Envelope) -> Result<Option<(Step, Active)>> {
+        self.find_stream(envelope, |_| Ok(()))?;
+        let step = match self.take_prepared(envelope) {
+            Prepared::Answer(answer) => Step::Done(answer?),
+            Prepared::UnderWay => return Ok(None),
+            Prepared::Nothing => self.find_stream(envelope, |stream| match stream {
+                Stream::Read(read) => read.advance(),
+                Stream::Write(_) => Err(Error::protocol("write session has nothing to read")),
+            })?,
+        };
+        Ok(Some((step, Active::Stream)))
     }
 
     fn close_stream(&mut self, envelope: Envelope) -> Result<(Step, Active)> {

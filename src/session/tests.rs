@@ -18,6 +18,8 @@ const END: [u8; 2] = [0x84, 0x00];
 const NO_DATA: [u8; 2] = [0x80, 0x00];
 const DROP: [u8; 6] = [0x80, 0xf0, 0x02, 0x01, 0x00, 0x00];
 
+mod ahead;
+
 struct Grant {
     repository: std::path::PathBuf,
 }
