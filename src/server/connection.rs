@@ -46,6 +46,8 @@ use crate::session::{DatabaseOutcome, GRACE, Limits, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+/// What a session that makes no transfer may move in all.
+const SMALL_BYTES: u64 = 64 * 1024;
 /// Plaintext and records that rustls holds for a client that does not read; what is sent at once. A quarter of it
 /// costs a twelfth more processor time for a large file, mostly because the client is woken more often.
 const TLS_BUFFER: usize = 256 * 1024;
@@ -203,9 +205,12 @@ impl Connection {
         self.stage != Stage::Gone && !self.record.is_opened()
     }
 
-    /// Whether its session reads or writes files.
+    /// Whether its session reads or writes files, and not only the small ones that every command has.
     pub(super) fn is_transferring(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::is_transferring)
+        self.session.as_ref().is_some_and(|session| {
+            let counters = session.counters();
+            session.is_transferring() && counters.read + counters.written > SMALL_BYTES
+        })
     }
 
     /// New grants, for a client that has not been authorized yet.

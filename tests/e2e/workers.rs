@@ -21,6 +21,7 @@ for_each_release! {
     workers_that_are_killed_at_random_take_only_their_sessions_with_them: always, full, always;
     the_session_beside_a_lost_worker_goes_on: full, always, full;
     heavy_sessions_are_spread_over_the_workers: full, full, always;
+    a_postgresql_host_compresses_in_every_worker: full, always, full;
     a_reload_reaches_every_worker: full, always, full;
     a_new_worker_knows_what_others_learned: always, full, full;
     a_termination_waits_for_every_worker: full, full, always;
@@ -256,6 +257,35 @@ fn heavy_sessions_are_spread_over_the_workers(release: &str) {
     panic!("two transfers never had a worker each");
 }
 
+fn a_postgresql_host_compresses_in_every_worker(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.config.set("global", "process-max", "2");
+    let mut cluster = bench.create_cluster();
+    let mut host = bench.serve_cluster(&cluster, 1);
+    host.own_config.set("global", "workers", "2");
+    bench.server.start();
+    host.start();
+    cluster.start();
+    bench.run_at_repository(&["stanza-create"]).ok();
+    cluster.fill(2);
+    for _ in 0..3 {
+        let before = host.log().len();
+        bench.run_at_repository(&["backup", "--type=full"]).ok();
+        let log = host.log().split_off(before);
+        // the main process, which compresses nothing, and two that do
+        let worker = |process: u32| {
+            let session = format!(" command=backup process={process} ");
+            let line = log.lines().find(|line| line.contains(&session));
+            let line = line.unwrap_or_else(|| panic!("no{session}in\n{log}"));
+            line.split_whitespace().find(|word| word.starts_with("P0")).expect("lines name the worker").to_owned()
+        };
+        assert_ne!(worker(1), worker(2), "both have the same worker:\n{log}");
+    }
+    cluster.stop();
+    assert_eq!(host.terminate(), 0);
+    assert_eq!(bench.server.terminate(), 0);
+}
+
 fn a_reload_reaches_every_worker(release: &str) {
     let mut bench = with_workers(release, 2);
     bench.with_cluster().stop();
@@ -315,6 +345,10 @@ fn a_termination_waits_for_every_worker(release: &str) {
     let readers = Readers::start(&bench);
     let workers = workers(&bench);
     assert_eq!(workers.len(), 2);
+    // as somebody does who signals all processes of that name
+    for worker in &workers {
+        kill_process(*worker, Signal::TERM).expect("a worker can be told to end");
+    }
     bench.server.signal(Signal::TERM);
     bench.server.wait_for_log("no more connections, 2 open ones finish their request");
     assert!(bench.server.runs());

@@ -1,6 +1,7 @@
 //! The worker processes: started when there is something to do for them, replaced when they are lost, ended
 //! when there was nothing to do for a minute.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -30,6 +31,8 @@ const LOSSES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 /// The pause before the next one after that; it doubles with each loss, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Clients that transfer files come several at a time: for so long a connection counts as a transfer too.
+const YOUNG: Duration = Duration::from_secs(1);
 /// How often it is looked whether processes have ended that closed their socket.
 const REAP: Duration = Duration::from_millis(20);
 
@@ -57,6 +60,8 @@ struct Worker {
     connections: usize,
     /// Those of them that transfer files, as it said last.
     transfers: usize,
+    /// When it got the connections that may still begin to transfer files.
+    young: VecDeque<Instant>,
     /// When it got its last connection, as a number.
     turn: u64,
     /// Since when it has no connection.
@@ -153,11 +158,15 @@ impl Crew {
         self.workers.iter().filter(|(_, worker)| worker.stage != Stage::Leaving)
     }
 
-    /// The place of the worker that the next connection is for: with the fewest transfers, and among those the
-    /// fewest connections. It is started if all others have something to do. `None` when there is none and
+    /// The place of the worker that the next connection is for: with the fewest transfers, those that may come
+    /// included, and among those the fewest connections. It is started if all others have something to do. `None` when there is none and
     /// none can be started now.
     pub fn choose(&mut self, registry: &Registry, now: Instant) -> Option<Choice> {
-        let best = self.able().min_by_key(|(_, worker)| (worker.transfers, worker.connections, worker.turn));
+        for (_, worker) in &mut self.workers {
+            worker.young.retain(|since| now.saturating_duration_since(*since) < YOUNG);
+        }
+        let load = |worker: &Worker| worker.transfers + worker.young.len();
+        let best = self.able().min_by_key(|(_, worker)| (load(worker), worker.connections, worker.turn));
         let best = best.map(|(place, worker)| (place, worker.connections));
         let old = best.map(|(place, _)| Choice { place, is_new: false });
         if matches!(best, Some((_, 0))) {
@@ -201,6 +210,7 @@ impl Crew {
             stage: Stage::Starting,
             connections: 0,
             transfers: 0,
+            young: VecDeque::new(),
             turn: 0,
             idle: now,
             asked: false,
@@ -248,10 +258,11 @@ impl Crew {
     }
 
     /// Notes that a connection was given to the worker in this place.
-    pub fn give(&mut self, place: usize) {
+    pub fn give(&mut self, place: usize, now: Instant) {
         self.turn += 1;
         if let Some(worker) = self.workers.get_mut(place) {
             worker.connections += 1;
+            worker.young.push_back(now);
             worker.turn = self.turn;
         }
     }
@@ -260,6 +271,7 @@ impl Crew {
     pub fn take_back(&mut self, place: usize, now: Instant) {
         if let Some(worker) = self.workers.get_mut(place) {
             worker.connections = worker.connections.saturating_sub(1);
+            worker.young.truncate(worker.connections);
             worker.idle = now;
         }
     }
@@ -501,25 +513,46 @@ mod tests {
     fn a_connection_goes_where_the_fewest_transfers_are_and_nobody_is_started_without_need() {
         let (poll, mut crew) = crew(3, &["sleep", "100"]);
         let now = Instant::now();
-        let give = |crew: &mut Crew| {
+        let give = |crew: &mut Crew, after: u64| {
+            let now = now + YOUNG * u32::try_from(after).unwrap();
             let choice = crew.choose(poll.registry(), now).unwrap();
-            crew.give(choice.place);
+            crew.give(choice.place, now);
             (choice.place, choice.is_new)
         };
-        assert_eq!(give(&mut crew), (0, true));
+        assert_eq!(give(&mut crew, 0), (0, true));
         crew.take_back(0, now);
-        assert_eq!(give(&mut crew), (0, false), "it has nothing to do");
-        assert_eq!([give(&mut crew), give(&mut crew)], [(1, true), (2, true)]);
+        assert_eq!(give(&mut crew, 0), (0, false), "it has nothing to do");
+        assert_eq!([give(&mut crew, 0), give(&mut crew, 0)], [(1, true), (2, true)]);
         says(&mut crew, 0, 1);
         says(&mut crew, 1, 2);
-        assert_eq!([give(&mut crew), give(&mut crew)], [(2, false), (2, false)]);
+        assert_eq!([give(&mut crew, 1), give(&mut crew, 2)], [(2, false), (2, false)]);
         says(&mut crew, 2, 3);
-        assert_eq!(give(&mut crew), (0, false));
+        assert_eq!(give(&mut crew, 3), (0, false));
         says(&mut crew, 0, 2);
-        assert_eq!(give(&mut crew), (1, false), "as many transfers, but fewer connections");
+        assert_eq!(give(&mut crew, 4), (1, false), "as many transfers, but fewer connections");
         let view = crew.view();
         assert_eq!(view.iter().map(|worker| worker.number).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(view.iter().map(|worker| worker.connections).collect::<Vec<_>>(), [2, 2, 3]);
+        crew.kill_all();
+    }
+
+    #[test]
+    fn two_that_come_at_once_are_not_given_to_one_because_it_transfers_nothing_yet() {
+        let (poll, mut crew) = crew(2, &["sleep", "100"]);
+        let now = Instant::now();
+        for _ in 0..2 {
+            let place = crew.choose(poll.registry(), now).unwrap().place;
+            crew.give(place, now);
+        }
+        crew.take_back(1, now);
+        says(&mut crew, 0, 1);
+        let later = now + YOUNG * 2;
+        let places = [(); 2].map(|()| {
+            let place = crew.choose(poll.registry(), later).unwrap().place;
+            crew.give(place, later);
+            place
+        });
+        assert_eq!(places, [1, 0]);
         crew.kill_all();
     }
 
@@ -529,7 +562,7 @@ mod tests {
         let now = Instant::now();
         for _ in 0..2 {
             let place = crew.choose(poll.registry(), now).unwrap().place;
-            crew.give(place);
+            crew.give(place, now);
             crew.workers[place].stage = Stage::Serving;
         }
         crew.take_back(0, now);

@@ -96,6 +96,8 @@ pub(in crate::server) struct Supervisor {
     ready: bool,
     /// Until when workers may finish what they do.
     draining: Option<Instant>,
+    /// It was a worker that was told to end.
+    forwarded: bool,
     reload: Option<Asked<String>>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
@@ -164,6 +166,7 @@ impl Supervisor {
             watchdog: None,
             ready: false,
             draining: None,
+            forwarded: false,
             reload: None,
             reload_again: false,
             sessions: None,
@@ -261,6 +264,8 @@ impl Supervisor {
         for signal in self.signals.pending() {
             match signal {
                 Meaning::Interrupt => return Some(End::Interrupted(signal.signal())),
+                // Somebody has signalled all processes, of which one was quicker.
+                Meaning::Terminate { .. } if std::mem::take(&mut self.forwarded) => {}
                 Meaning::Terminate { .. } if self.draining.is_some() => return Some(End::Drained),
                 Meaning::Terminate { .. } => self.terminate(now),
                 Meaning::Reload if self.draining.is_some() => {}
@@ -320,7 +325,7 @@ impl Supervisor {
         let number = number(self.generation, self.connections.insert(held));
         let descriptor = std::net::TcpStream::from(socket).into();
         self.crew.say(place, &ToWorker::Connection { number, peer }, Some(descriptor));
-        self.crew.give(place);
+        self.crew.give(place, now);
         self.admission.enter(peer, number);
     }
 
@@ -406,7 +411,10 @@ impl Supervisor {
                     asked.waiting.remove(&place);
                 }
             }
-            ToSupervisor::Terminate if self.draining.is_none() => self.terminate(now),
+            ToSupervisor::Terminate if self.draining.is_none() => {
+                self.forwarded = true;
+                self.terminate(now);
+            }
             _ => {}
         }
     }

@@ -122,6 +122,16 @@ impl Group {
         self.members().into_iter().filter_map(of).sum()
     }
 
+    /// Takes in what the server started before it was taken in itself.
+    pub(crate) fn take_children(&self, server: u32) {
+        let (Self::First(directory) | Self::Second(directory)) = self else { return };
+        let children = read(&of_process(server, &format!("task/{server}/children")));
+        for child in children.split_whitespace() {
+            // One that has ended meanwhile needs not be taken in.
+            let _ = fs::write(directory.join("cgroup.procs"), child);
+        }
+    }
+
     /// How many processes there are, once their number no longer changes.
     pub(crate) fn processes(&self) -> usize {
         let mut before = 0;

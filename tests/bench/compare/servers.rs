@@ -146,7 +146,9 @@ impl Server {
             }
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
         });
-        let processes = if workers.is_empty() { 1 } else { group.processes() };
+        group.take_children(process.id());
+        // Workers that have nothing to do stay for a while.
+        let processes = if ours.is_some() { usize::MAX } else { group.processes() };
         group.settle(processes);
         let callers = [Some(client), None].map(|identity| Caller::new(port, identity, release));
         let repository = bench.server.repository();
