@@ -5,18 +5,52 @@ use std::time::{Duration, Instant};
 /// Files come one after the other: for so long after one a session still counts as a transfer.
 const LASTS: Duration = Duration::from_secs(1);
 
+/// Whoever is authorized can wait for so long to be reported: mostly the connection is over sooner, and both are
+/// told at once.
+const WAITS: Duration = Duration::from_millis(250);
+
 /// What has happened since the last look. Connections are told apart by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// Those that were authorized.
-    pub(super) proven: Vec<u64>,
+    /// Those that were authorized, and since when the first of them waits.
+    proven: Vec<u64>,
+    waiting: Option<Instant>,
     /// Those that are over.
-    pub(super) closed: Vec<u64>,
+    closed: Vec<u64>,
     /// Sessions that transfer files, and when they were last seen doing so.
     transfers: Vec<(u64, Instant)>,
 }
 
+/// What is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Connections that were authorized.
+    pub(super) proven: Vec<u64>,
+    /// Those that are over.
+    pub(super) closed: Vec<u64>,
+    /// Sessions that transfer files.
+    pub(super) transfers: usize,
+}
+
 impl Reports {
+    /// Notes that a client was authorized.
+    pub(super) fn proves(&mut self, number: u64, now: Instant) {
+        self.proven.push(number);
+        self.waiting.get_or_insert(now);
+    }
+
+    /// What there is to tell now, if anything, to somebody who knows of so many transfers.
+    pub(super) fn take(&mut self, known: usize, now: Instant) -> Option<Report> {
+        let transfers = self.count(now);
+        let due = self.waiting.is_some_and(|since| since + WAITS <= now);
+        if transfers == known && self.closed.is_empty() && !due {
+            return None;
+        }
+        self.waiting = None;
+        let (proven, closed) = (std::mem::take(&mut self.proven), std::mem::take(&mut self.closed));
+        Some(Report { proven, closed, transfers })
+    }
+
     /// Notes that a session has a file open.
     pub(super) fn transfers(&mut self, number: u64, now: Instant) {
         match self.transfers.iter_mut().find(|(other, _)| *other == number) {
@@ -32,14 +66,15 @@ impl Reports {
     }
 
     /// How many sessions transfer files.
-    pub(super) fn count(&mut self, now: Instant) -> usize {
+    fn count(&mut self, now: Instant) -> usize {
         self.transfers.retain(|(_, seen)| now.saturating_duration_since(*seen) < LASTS);
         self.transfers.len()
     }
 
-    /// When that may be fewer.
+    /// When there is something to tell though nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.transfers.iter().map(|(_, seen)| *seen + LASTS).min()
+        let fewer = self.transfers.iter().map(|(_, seen)| *seen + LASTS);
+        fewer.chain(self.waiting.map(|since| since + WAITS)).min()
     }
 }
 
@@ -60,5 +95,23 @@ mod tests {
         reports.transfers(3, at(1200));
         reports.closes(1);
         assert_eq!((reports.count(at(1300)), &reports.closed), (1, &vec![1]));
+    }
+
+    #[test]
+    fn who_is_authorized_is_told_with_something_else_or_a_little_later() {
+        let (mut reports, begin) = (Reports::default(), Instant::now());
+        assert_eq!(reports.take(0, begin), None);
+        reports.proves(1, begin);
+        reports.proves(2, begin + WAITS / 2);
+        assert_eq!((reports.take(0, begin + WAITS / 2), reports.deadline()), (None, Some(begin + WAITS)));
+        let both = Report { proven: vec![1, 2], closed: vec![], transfers: 0 };
+        assert_eq!(reports.take(0, begin + WAITS), Some(both));
+        reports.proves(3, begin);
+        reports.closes(3);
+        let over = Report { proven: vec![3], closed: vec![3], transfers: 0 };
+        assert_eq!((reports.take(0, begin), reports.deadline()), (Some(over), None));
+        reports.transfers(4, begin);
+        assert_eq!(reports.take(0, begin), Some(Report { proven: vec![], closed: vec![], transfers: 1 }));
+        assert_eq!(reports.take(1, begin), None);
     }
 }

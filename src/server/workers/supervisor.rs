@@ -70,6 +70,14 @@ impl<T> Asked<T> {
     }
 }
 
+/// The end has begun.
+struct Draining {
+    /// Until when workers may finish what they do.
+    until: Instant,
+    /// It was a worker that was told to end, and the supervisor may be told too.
+    forwarded: bool,
+}
+
 /// The supervisor.
 pub(in crate::server) struct Supervisor {
     arguments: Vec<String>,
@@ -94,10 +102,8 @@ pub(in crate::server) struct Supervisor {
     watchdog: Option<Instant>,
     /// The first worker has begun.
     ready: bool,
-    /// Until when workers may finish what they do.
-    draining: Option<Instant>,
-    /// It was a worker that was told to end.
-    forwarded: bool,
+    /// No more connections are accepted.
+    draining: Option<Draining>,
     reload: Option<Asked<String>>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
@@ -166,7 +172,6 @@ impl Supervisor {
             watchdog: None,
             ready: false,
             draining: None,
-            forwarded: false,
             reload: None,
             reload_again: false,
             sessions: None,
@@ -218,7 +223,7 @@ impl Supervisor {
             self.memory.due(),
             self.status.deadline(),
             self.watchdog,
-            self.draining,
+            self.draining.as_ref().map(|draining| draining.until),
             self.crew.away(),
             reload,
             sessions,
@@ -240,7 +245,7 @@ impl Supervisor {
             self.notify.alive();
             self.arm_watchdog(now);
         }
-        let Some(until) = self.draining else {
+        let Some(Draining { until, .. }) = self.draining else {
             // One is always there, so that the next client does not wait for it.
             if !self.crew.is_able() {
                 self.start_worker(now);
@@ -264,10 +269,12 @@ impl Supervisor {
         for signal in self.signals.pending() {
             match signal {
                 Meaning::Interrupt => return Some(End::Interrupted(signal.signal())),
-                // Somebody has signalled all processes, of which one was quicker.
-                Meaning::Terminate { .. } if std::mem::take(&mut self.forwarded) => {}
-                Meaning::Terminate { .. } if self.draining.is_some() => return Some(End::Drained),
-                Meaning::Terminate { .. } => self.terminate(now),
+                Meaning::Terminate { .. } => match &mut self.draining {
+                    None => self.terminate(now, false),
+                    // Somebody has signalled all processes, of which one was quicker.
+                    Some(draining) if draining.forwarded => draining.forwarded = false,
+                    Some(_) => return Some(End::Drained),
+                },
                 Meaning::Reload if self.draining.is_some() => {}
                 Meaning::Reload if self.reload.is_some() || !self.ready => self.reload_again = true,
                 Meaning::Reload => self.reload(now),
@@ -276,7 +283,7 @@ impl Supervisor {
         None
     }
 
-    fn terminate(&mut self, now: Instant) {
+    fn terminate(&mut self, now: Instant, forwarded: bool) {
         self.notify.stopping("finishing requests in flight");
         drop(self.acceptor.take(self.poll.registry()));
         let connections = self.connections.len();
@@ -284,7 +291,8 @@ impl Supervisor {
             "signal [SIGTERM]: no more connections, {connections} open ones finish their request"
         ));
         self.crew.drain_all();
-        self.draining = Some(now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME);
+        let until = now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME;
+        self.draining = Some(Draining { until, forwarded });
     }
 
     fn accept(&mut self, now: Instant) {
@@ -411,10 +419,7 @@ impl Supervisor {
                     asked.waiting.remove(&place);
                 }
             }
-            ToSupervisor::Terminate if self.draining.is_none() => {
-                self.forwarded = true;
-                self.terminate(now);
-            }
+            ToSupervisor::Terminate if self.draining.is_none() => self.terminate(now, true),
             _ => {}
         }
     }

@@ -19,6 +19,7 @@ use crate::protocol::error::{Code, Result};
 use crate::server::connection::Service;
 use crate::server::limits;
 use crate::server::reload::Configuration;
+use crate::server::reports::Report;
 use crate::server::serving::{Phase, Serving, system};
 use crate::server::signals::{Meaning, Signals};
 use crate::server::umask;
@@ -192,13 +193,9 @@ impl Worker {
             self.link.say(&ToSupervisor::Finished(directory), vec![]);
         }
         let now = event_loop.now();
-        let Some(reports) = event_loop.reports() else { return };
-        let transfers = reports.count(now);
-        let same = std::mem::replace(&mut self.transfers, transfers) == transfers;
-        if same && reports.proven.is_empty() && reports.closed.is_empty() {
-            return;
-        }
-        let (mut proven, mut closed) = (std::mem::take(&mut reports.proven), std::mem::take(&mut reports.closed));
+        let report = event_loop.reports().and_then(|reports| reports.take(self.transfers, now));
+        let Some(Report { mut proven, mut closed, transfers }) = report else { return };
+        self.transfers = transfers;
         loop {
             let last = |numbers: &mut Vec<u64>| numbers.split_off(numbers.len().saturating_sub(NUMBERS));
             let report = ToSupervisor::Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
