@@ -224,7 +224,7 @@ impl Supervisor {
             self.status.deadline(),
             self.watchdog,
             self.draining.as_ref().map(|draining| draining.until),
-            self.crew.away(),
+            self.crew.away().filter(|_| self.draining.is_none()),
             reload,
             sessions,
         ]
