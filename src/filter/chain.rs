@@ -124,7 +124,7 @@ impl Chain {
     /// Feeds the front of `input`, which moves past what was taken, and appends to `output`, up to
     /// a length of `limit` bytes in all. Comes back when about `budget` bytes have been taken in
     /// or put out by the filters, each of them counted; at least one piece of work is done in
-    /// every call, and a piece is at most 64 KiB each way for each filter.
+    /// every call, and a piece is at most 64 KiB each way for each filter, 256 KiB into LZ4.
     ///
     /// `finish` says that no input follows `input`. Call again, with what is left of the input,
     /// until the answer is [`Progress::Finished`]; the filters put out their last bytes on the way.
@@ -281,7 +281,7 @@ impl Chain {
         let (before, rest) = self.stages.split_at_mut(index);
         let Some(stage) = rest.first_mut() else { return Ok(0) };
         let Some(previous) = before.last_mut() else {
-            let length = input.len().min(STEP);
+            let length = input.len().min(stage.transform.piece());
             let (consumed, moved) = stage.advance(&input[..length], finish && length == input.len())?;
             show(&mut self.head, &input[..consumed])?;
             *input = &input[consumed..];

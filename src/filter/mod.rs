@@ -35,7 +35,8 @@ pub use page_checksum::Suspect;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::FilterResult;
 
-/// Bytes that a transform may take in, and bytes that it may put out, in one step.
+/// Bytes that a transform may take in, unless it wants larger [pieces](Transform::piece), and bytes that it
+/// may put out, in one step.
 const STEP: usize = 64 * 1024;
 
 /// What one step of a transform did.
@@ -66,6 +67,11 @@ trait Transform {
     ///
     /// The filter's own; the chain makes no step after one.
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step>;
+
+    /// Bytes that the filter wants to be given at once where there are as many.
+    fn piece(&self) -> usize {
+        STEP
+    }
 
     /// Makes a filter whose data have ended ready for other data, with the same parameters. Only
     /// compressors and encryption can do that.
