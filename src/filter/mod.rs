@@ -31,6 +31,7 @@ mod zst;
 
 pub use chain::{Chain, Progress};
 pub use page_checksum::Suspect;
+pub use zst::release;
 
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::FilterResult;

@@ -4,6 +4,11 @@
 //! side. That is also the largest window that the decoder accepts, as in the original. From level 19
 //! on a single step can take tenths of a second, at level 22 more than a second, because the library
 //! works through whole blocks; nothing outside of it can divide them.
+//!
+//! A context is kept for the next file, since its tables would have to be allocated and cleared for
+//! each: a cluster has a thousand small ones. The pool belongs to the thread, of which there is one.
+
+use std::cell::RefCell;
 
 use zstd::zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd::zstd_safe::{
@@ -13,15 +18,47 @@ use zstd::zstd_safe::{
 use super::{Step, Transform, check_level, no_memory, unexpected_end};
 use crate::protocol::error::{Code, Error, Result};
 
-/// Compresses into one frame.
-pub(super) struct Compress(CCtx<'static>);
+/// Contexts that are kept while nobody uses them: those of a process' share of a backup.
+const KEPT_MAXIMUM: usize = 2;
+/// Bytes of the largest that is kept, at level 9 or so; the library allocates for the level.
+const KEPT_SIZE: usize = 8 << 20;
+
+thread_local! {
+    static KEPT: RefCell<Vec<CCtx<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Frees the contexts that are kept, once nobody transfers anything.
+pub fn release() {
+    KEPT.with_borrow_mut(Vec::clear);
+}
+
+/// Compresses into one frame. There is a context until it is dropped.
+pub(super) struct Compress(Option<CCtx<'static>>);
 
 impl Compress {
     pub(super) fn new(level: i32) -> Result<Self> {
         check_level("zst-cmp", level, -7, 22)?;
-        let mut context = CCtx::try_create().ok_or_else(|| no_memory("zst-cmp"))?;
+        let kept = KEPT.with_borrow_mut(Vec::pop);
+        let mut context = kept.or_else(CCtx::try_create).ok_or_else(|| no_memory("zst-cmp"))?;
         context.set_parameter(CParameter::CompressionLevel(level)).map_err(describe)?;
-        Ok(Self(context))
+        Ok(Self(Some(context)))
+    }
+
+    fn context(&mut self) -> Result<&mut CCtx<'static>> {
+        self.0.as_mut().ok_or_else(|| no_memory("zst-cmp"))
+    }
+}
+
+impl Drop for Compress {
+    fn drop(&mut self) {
+        let Some(mut context) = self.0.take().filter(|context| context.sizeof() <= KEPT_SIZE) else { return };
+        if context.reset(ResetDirective::SessionAndParameters).is_ok() {
+            KEPT.with_borrow_mut(|kept| {
+                if kept.len() < KEPT_MAXIMUM {
+                    kept.push(context);
+                }
+            });
+        }
     }
 }
 
@@ -30,17 +67,17 @@ impl Transform for Compress {
         let directive = if ended { ZSTD_EndDirective::ZSTD_e_end } else { ZSTD_EndDirective::ZSTD_e_continue };
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
-        let left = self.0.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
+        let left = self.context()?.compress_stream2(&mut target, &mut source, directive).map_err(describe)?;
         Ok(Step { consumed: source.pos(), produced: target.pos(), done: ended && left == 0, ..Step::default() })
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.0.reset(ResetDirective::SessionOnly).map_err(describe)?;
+        self.context()?.reset(ResetDirective::SessionOnly).map_err(describe)?;
         Ok(())
     }
 
     fn memory(&self) -> usize {
-        self.0.sizeof()
+        self.0.as_ref().map_or(0, CCtx::sizeof)
     }
 }
 

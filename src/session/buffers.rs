@@ -35,7 +35,8 @@ pub(super) fn give(mut buffer: Vec<u8>) {
     });
 }
 
-/// Frees everything that is kept, once nobody transfers anything.
+/// Frees everything that is kept, also by filters, once nobody transfers anything.
 pub fn release() {
     POOL.with_borrow_mut(Vec::clear);
+    crate::filter::release();
 }
