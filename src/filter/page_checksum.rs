@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use fearless_simd::{Level, Simd, SimdFrom, dispatch, u32x8};
 use twox_hash::XxHash3_128;
 
 use super::cutter::Cutter;
@@ -178,10 +179,8 @@ const CHECKSUM_AT: usize = 8;
 /// The multiplier of the FNV hash.
 const PRIME: u32 = 16_777_619;
 
-type Lanes = [u32; LANES];
-
 /// What `PostgreSQL` begins with, chosen at random when checksums were introduced.
-const BASE: [Lanes; 4] = [
+const BASE: [[u32; LANES]; 4] = [
     [0x5b1f_36e9, 0xb852_5960, 0x02ab_50aa, 0x1de6_6d2a, 0x79ff_467a, 0x9bb9_f8a3, 0x217e_7cd2, 0x83e1_3d2c],
     [0xf8d4_474f, 0xe39e_b970, 0x42c6_ae16, 0x9932_16fa, 0x7b09_3b5d, 0x98da_ff3c, 0xf718_902a, 0x0b1c_9cdb],
     [0xe58f_764b, 0x1876_36bc, 0x5d7b_3bb1, 0xe73d_e7de, 0x92be_c979, 0xcca6_c0b2, 0x304a_0979, 0x85aa_43d4],
@@ -189,56 +188,53 @@ const BASE: [Lanes; 4] = [
 ];
 
 /// The checksum of `page`, whose length is a multiple of 128 bytes, as page `number` of its relation.
-///
-/// Thirty-two sums run side by side, each an FNV-1a hash with a shift that brings high bits down. All
-/// of it is written out so that the compiler makes vector instructions of it even where it optimizes
-/// for size (`the_speed_of_page_checksums`).
 fn checksum(page: &[u8], number: u64) -> u16 {
-    let (pieces, _) = page.as_chunks::<PIECE>();
-    let mut sums = BASE;
-    if let Some((first, rest)) = pieces.split_first() {
-        let mut first = *first;
-        first[CHECKSUM_AT] = 0;
-        first[CHECKSUM_AT + 1] = 0;
-        mix_piece(&mut sums, &first);
-        for piece in rest {
-            mix_piece(&mut sums, piece);
-        }
-    }
-    for _ in 0..2 {
-        mix_piece(&mut sums, &[0; PIECE]);
-    }
-    let sum = sums.as_flattened().iter().fold(0, |all, sum| all ^ sum);
+    let sum = dispatch!(Level::new(), simd => sum(simd, page));
     // The number of a page has 32 bits, and the remainder and one fit into 16.
     let [a, b, c, d, ..] = number.to_le_bytes();
     let checksum = (sum ^ u32::from_le_bytes([a, b, c, d])) % u32::from(u16::MAX) + 1;
     u16::try_from(checksum).unwrap_or(u16::MAX)
 }
 
+/// Thirty-two sums run side by side, each an FNV-1a hash with a shift that brings high bits down; what
+/// comes of all of them (`the_speed_of_page_checksums`).
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "a call for every 128 bytes takes half of the speed")]
-fn mix_piece(sums: &mut [Lanes; 4], piece: &[u8; PIECE]) {
-    let (parts, _) = piece.as_chunks::<{ PIECE / 4 }>();
-    let [a, b, c, d] = *sums;
-    *sums = [mix(a, words(&parts[0])), mix(b, words(&parts[1])), mix(c, words(&parts[2])), mix(d, words(&parts[3]))];
+#[allow(clippy::inline_always, reason = "the vector units are only known to what is inlined into `dispatch`")]
+fn sum<S: Simd>(simd: S, page: &[u8]) -> u32 {
+    let (pieces, _) = page.as_chunks::<PIECE>();
+    let mut sums = BASE.map(|base| u32x8::simd_from(simd, base));
+    if let Some((first, rest)) = pieces.split_first() {
+        let mut first = *first;
+        first[CHECKSUM_AT] = 0;
+        first[CHECKSUM_AT + 1] = 0;
+        sums = mix_piece(simd, sums, &first);
+        for piece in rest {
+            sums = mix_piece(simd, sums, piece);
+        }
+    }
+    for _ in 0..2 {
+        sums = mix_piece(simd, sums, &[0; PIECE]);
+    }
+    let [a, b, c, d] = sums;
+    <[u32; LANES]>::from(a ^ b ^ c ^ d).iter().fold(0, |all, sum| all ^ sum)
 }
 
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "see `mix_piece`")]
-fn words(bytes: &[u8; PIECE / 4]) -> Lanes {
+#[allow(clippy::inline_always, reason = "see `sum`")]
+fn mix_piece<S: Simd>(simd: S, sums: [u32x8<S>; 4], piece: &[u8; PIECE]) -> [u32x8<S>; 4] {
+    let (parts, _) = piece.as_chunks::<{ PIECE / 4 }>();
+    let [a, b, c, d] = sums;
+    [mix(simd, a, &parts[0]), mix(simd, b, &parts[1]), mix(simd, c, &parts[2]), mix(simd, d, &parts[3])]
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "see `sum`")]
+fn mix<S: Simd>(simd: S, sums: u32x8<S>, bytes: &[u8; PIECE / 4]) -> u32x8<S> {
     let (words, _) = bytes.as_chunks::<4>();
     let word = |index: usize| u32::from_le_bytes(words[index]);
-    [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)]
-}
-
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "see `mix_piece`")]
-fn mix(sums: Lanes, words: Lanes) -> Lanes {
-    let one = |index: usize| {
-        let sum = sums[index] ^ words[index];
-        sum.wrapping_mul(PRIME) ^ (sum >> 17)
-    };
-    [one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7)]
+    let words = [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
+    let sums = sums ^ u32x8::simd_from(simd, words);
+    (sums * PRIME) ^ (sums >> 17)
 }
 
 #[cfg(test)]
