@@ -22,6 +22,10 @@ use super::{Answer, Step, unexpected_outcome};
 /// 256 KiB of the slowest codec take some 20 ms.
 const SLICE: usize = 256 << 10;
 
+/// Bytes that are read at once for filters that change the data: what a slice takes, so that they find in the
+/// processor's cache what was read, and no block more is held.
+const RAW: usize = SLICE;
+
 /// About so many bytes one of the ranges takes that a client lists.
 const RANGE: usize = 256;
 
@@ -122,8 +126,8 @@ impl ReadStream {
     /// How many bytes it holds or may hold.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let buffers = if self.chain.is_passive() { 1 } else { 2 };
-        self.block * buffers + self.ranges.len() * RANGE + self.chain.memory()
+        let raw = if self.chain.is_passive() { 0 } else { self.raw_size() };
+        self.block + raw + self.ranges.len() * RANGE + self.chain.memory()
     }
 
     /// Fills the next block.
@@ -272,6 +276,11 @@ impl ReadStream {
         }
     }
 
+    /// Bytes of the buffer that filters take their data from.
+    fn raw_size(&self) -> usize {
+        self.block.min(RAW)
+    }
+
     fn take_out(&mut self) -> Payload {
         self.out.take().unwrap_or_else(|| Payload::new((self.buffers)(self.block), self.block))
     }
@@ -314,13 +323,13 @@ impl ReadStream {
                     let raw = |stream: &mut Self| {
                         let mut raw = stream.raw.take().unwrap_or_default();
                         if raw.capacity() == 0 {
-                            raw = (stream.buffers)(stream.block);
+                            raw = (stream.buffers)(stream.raw_size());
                         }
                         raw.clear();
-                        raw.reserve_exact(stream.block);
+                        raw.reserve_exact(stream.raw_size());
                         raw
                     };
-                    if let Some(operation) = self.more(raw, self.block) {
+                    if let Some(operation) = self.more(raw, self.raw_size()) {
                         return Ok(Step::Disk(operation));
                     }
                     // The last range ended just now: the filters have to be told.
