@@ -579,7 +579,7 @@ fn report(reports: &mut Reports, connection: &mut Connection, now: Instant) {
     }
     if !connection.told && !connection.is_unproven() {
         connection.told = true;
-        reports.proves(connection.number, now);
+        reports.proves(connection.number);
     }
 }
 

@@ -5,16 +5,11 @@ use std::time::{Duration, Instant};
 /// Files come one after the other: for so long after one a session still counts as a transfer.
 const LASTS: Duration = Duration::from_secs(1);
 
-/// Whoever is authorized can wait for so long to be reported: mostly the connection is over sooner, and both are
-/// told at once.
-const WAITS: Duration = Duration::from_millis(250);
-
 /// What has happened since the last look. Connections are told apart by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// Those that were authorized, and since when the first of them waits.
+    /// Those that were authorized.
     proven: Vec<u64>,
-    waiting: Option<Instant>,
     /// Those that are over.
     closed: Vec<u64>,
     /// Sessions that transfer files, and when they were last seen doing so.
@@ -34,19 +29,16 @@ pub(super) struct Report {
 
 impl Reports {
     /// Notes that a client was authorized.
-    pub(super) fn proves(&mut self, number: u64, now: Instant) {
+    pub(super) fn proves(&mut self, number: u64) {
         self.proven.push(number);
-        self.waiting.get_or_insert(now);
     }
 
     /// What there is to tell now, if anything, to somebody who knows of so many transfers.
     pub(super) fn take(&mut self, known: usize, now: Instant) -> Option<Report> {
         let transfers = self.count(now);
-        let due = self.waiting.is_some_and(|since| since + WAITS <= now);
-        if transfers == known && self.closed.is_empty() && !due {
+        if transfers == known && self.proven.is_empty() && self.closed.is_empty() {
             return None;
         }
-        self.waiting = None;
         let (proven, closed) = (std::mem::take(&mut self.proven), std::mem::take(&mut self.closed));
         Some(Report { proven, closed, transfers })
     }
@@ -73,8 +65,7 @@ impl Reports {
 
     /// When there is something to tell though nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let fewer = self.transfers.iter().map(|(_, seen)| *seen + LASTS);
-        fewer.chain(self.waiting.map(|since| since + WAITS)).min()
+        self.transfers.iter().map(|(_, seen)| *seen + LASTS).min()
     }
 }
 
@@ -98,20 +89,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_authorized_is_told_with_something_else_or_a_little_later() {
+    fn whatever_happens_is_told_at_once_and_only_once() {
         let (mut reports, begin) = (Reports::default(), Instant::now());
         assert_eq!(reports.take(0, begin), None);
-        reports.proves(1, begin);
-        reports.proves(2, begin + WAITS / 2);
-        assert_eq!((reports.take(0, begin + WAITS / 2), reports.deadline()), (None, Some(begin + WAITS)));
-        let both = Report { proven: vec![1, 2], closed: vec![], transfers: 0 };
-        assert_eq!(reports.take(0, begin + WAITS), Some(both));
-        reports.proves(3, begin);
-        reports.closes(3);
-        let over = Report { proven: vec![3], closed: vec![3], transfers: 0 };
-        assert_eq!((reports.take(0, begin), reports.deadline()), (Some(over), None));
-        reports.transfers(4, begin);
-        assert_eq!(reports.take(0, begin), Some(Report { proven: vec![], closed: vec![], transfers: 1 }));
-        assert_eq!(reports.take(1, begin), None);
+        let report = |proven: &[u64], closed: &[u64], transfers| {
+            Some(Report { proven: proven.to_vec(), closed: closed.to_vec(), transfers })
+        };
+        reports.proves(1);
+        assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[1], &[], 0), None));
+        reports.proves(2);
+        reports.closes(2);
+        assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[2], &[2], 0), None));
+        reports.transfers(3, begin);
+        assert_eq!((reports.take(0, begin), reports.take(1, begin)), (report(&[], &[], 1), None));
     }
 }

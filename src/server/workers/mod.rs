@@ -12,6 +12,7 @@
 //! The supervisor owns the listeners, the signals, the service manager, the status socket and what was
 //! learned of clients' releases, and so has the last word on each. [`message`] is what is said.
 
+mod connections;
 pub mod crew;
 pub mod link;
 pub mod message;

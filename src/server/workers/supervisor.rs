@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
-use slab::Slab;
 
+use super::connections::Connections;
 use super::crew::{Choice, Crew, News, start_process};
 use super::message::{ToSupervisor, ToWorker};
 use crate::config::Environment;
@@ -19,7 +19,7 @@ use crate::config::snapshot::{Snapshot, record};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::server::accept::{ACCEPTS, Acceptor};
-use crate::server::admission::{Admission, Bounds};
+use crate::server::admission::Bounds;
 use crate::server::front;
 use crate::server::notify::Notify;
 use crate::server::releases::learner::Learner;
@@ -43,14 +43,6 @@ const KNOWN_AT_ONCE: usize = 64;
 const OVERTIME: Duration = Duration::from_secs(3);
 /// What workers get to tell of their sessions, and to read the configuration again.
 const ANSWER: Duration = Duration::from_secs(4);
-
-/// A connection that a worker has.
-struct Held {
-    place: usize,
-    peer: SocketAddr,
-    proven: bool,
-    generation: u32,
-}
 
 /// A question to all workers.
 struct Asked<T> {
@@ -90,10 +82,8 @@ pub(in crate::server) struct Supervisor {
     poll: Poll,
     signals: Signals,
     acceptor: Acceptor,
-    admission: Admission,
     crew: Crew,
-    connections: Slab<Held>,
-    generation: u32,
+    connections: Connections,
     learner: Learner,
     memory: Memory,
     status: Status,
@@ -161,10 +151,8 @@ impl Supervisor {
             poll,
             signals,
             acceptor,
-            admission: Admission::new(),
             crew: Crew::new(workers, start_process(arguments), &snapshot).map_err(failed)?,
-            connections: Slab::new(),
-            generation: 0,
+            connections: Connections::new(),
             learner: Learner::default(),
             memory: Memory::new(None),
             status: Status::default(),
@@ -286,7 +274,7 @@ impl Supervisor {
     fn terminate(&mut self, now: Instant, forwarded: bool) {
         self.notify.stopping("finishing requests in flight");
         drop(self.acceptor.take(self.poll.registry()));
-        let connections = self.connections.len();
+        let connections = self.connections.count();
         log::detail(format_args!(
             "signal [SIGTERM]: no more connections, {connections} open ones finish their request"
         ));
@@ -311,15 +299,9 @@ impl Supervisor {
 
     /// Gives an accepted connection to a worker, or closes it when there are too many.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, now: Instant) {
-        let connections = &self.connections;
-        let mut silent = None;
-        let admitted = self.admission.admits(peer, connections.len(), self.bounds, now, |number| {
-            silent = find(connections, number).filter(|held| !held.proven).map(|held| (number, held.place));
-            silent.is_some()
-        });
-        if let Some((number, place)) = silent {
+        let (admitted, stranger) = self.connections.admit(peer, self.bounds, now);
+        if let Some((number, place)) = stranger {
             self.crew.say(place, &ToWorker::Evict(number), None);
-            self.remove(number, now);
         }
         if !admitted {
             return;
@@ -328,25 +310,16 @@ impl Supervisor {
         if is_new {
             self.teach(place);
         }
-        self.generation = self.generation.wrapping_add(1);
-        let held = Held { place, peer, proven: false, generation: self.generation };
-        let number = number(self.generation, self.connections.insert(held));
+        let number = self.connections.enter(peer, place);
         let descriptor = std::net::TcpStream::from(socket).into();
         self.crew.say(place, &ToWorker::Connection { number, peer }, Some(descriptor));
         self.crew.give(place, now);
-        self.admission.enter(peer, number);
     }
 
     fn remove(&mut self, number: u64, now: Instant) {
-        let slot = slot(number);
-        if find(&self.connections, number).is_none() {
-            return;
+        if let Some(place) = self.connections.leave(number) {
+            self.crew.take_back(place, now);
         }
-        let held = self.connections.remove(slot);
-        self.admission.leave(held.peer);
-        self.crew.take_back(held.place, now);
-        let connections = &self.connections;
-        self.admission.tidy(|number| find(connections, number).is_some_and(|held| !held.proven));
     }
 
     fn start_worker(&mut self, now: Instant) {
@@ -387,9 +360,7 @@ impl Supervisor {
             ToSupervisor::Ready if !self.ready => self.begin_serving(now),
             ToSupervisor::Report { proven, closed, .. } => {
                 for number in proven {
-                    if let Some(held) = self.connections.get_mut(slot(number)).filter(|held| held.is(number)) {
-                        held.proven = true;
-                    }
+                    self.connections.prove(number);
                 }
                 for number in closed {
                     self.remove(number, now);
@@ -426,9 +397,7 @@ impl Supervisor {
 
     /// Forgets a worker that is gone.
     fn forget(&mut self, place: usize, now: Instant) {
-        let lost = self.connections.iter().filter(|(_, held)| held.place == place);
-        let lost: Vec<u64> = lost.map(|(slot, held)| number(held.generation, slot)).collect();
-        for number in lost {
+        for number in self.connections.of(place) {
             self.remove(number, now);
         }
         for asked in [&mut self.reload, &mut self.sessions].into_iter().flatten() {
@@ -541,7 +510,7 @@ impl Supervisor {
             addresses: &addresses,
             policy: &policy,
             learner: &self.learner,
-            connections: self.connections.len(),
+            connections: self.connections.count(),
             workers: &workers,
             sessions: Box::new(|each| sessions.iter().for_each(|session| each(session))),
         });
@@ -550,24 +519,4 @@ impl Supervisor {
             self.sessions = Some(Asked::new(places, now));
         }
     }
-}
-
-impl Held {
-    fn is(&self, number: u64) -> bool {
-        number >> 32 == u64::from(self.generation)
-    }
-}
-
-/// A connection's number: its slot, and a generation so that the number comes back only when nobody
-/// remembers it.
-fn number(generation: u32, slot: usize) -> u64 {
-    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
-}
-
-fn slot(number: u64) -> usize {
-    usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX)
-}
-
-fn find(connections: &Slab<Held>, number: u64) -> Option<&Held> {
-    connections.get(slot(number)).filter(|held| held.is(number))
 }

@@ -1,0 +1,188 @@
+//! The connections that workers have, as their supervisor counts them.
+//!
+//! A stranger's connection is given up where there is no room for another one. Whether it was a stranger's only
+//! its worker knows for sure: until that has told, the connection stays in the ledger, and it counts
+//! again if it was authorized a moment before.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::server::admission::{Admission, Bounds};
+
+/// The ledger.
+#[derive(Debug)]
+pub(super) struct Connections {
+    held: Slab<Held>,
+    /// Those of them that were given up.
+    given_up: usize,
+    generation: u32,
+    admission: Admission,
+}
+
+/// A connection that a worker has.
+#[derive(Debug)]
+struct Held {
+    place: usize,
+    peer: SocketAddr,
+    standing: Standing,
+    generation: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is without authorization.
+    Stranger,
+    /// It was, and its worker was told to give it up.
+    GivenUp,
+    Authorized,
+}
+
+impl Connections {
+    /// An empty ledger.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self { held: Slab::new(), given_up: 0, generation: 0, admission: Admission::new() }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub(super) fn count(&self) -> usize {
+        self.held.len() - self.given_up
+    }
+
+    /// Whether `peer` may come in; and which connection, of the worker in which place, is to be given up for
+    /// it.
+    pub(super) fn admit(&mut self, peer: SocketAddr, bounds: Bounds, now: Instant) -> (bool, Option<(u64, usize)>) {
+        let (present, held) = (self.count(), &mut self.held);
+        let mut stranger = None;
+        let admitted = self.admission.admits(peer, present, bounds, now, |number| {
+            let found = find(held, number).filter(|held| held.standing == Standing::Stranger);
+            stranger = found.map(|held| {
+                held.standing = Standing::GivenUp;
+                (number, held.place)
+            });
+            stranger.is_some()
+        });
+        self.given_up += usize::from(stranger.is_some());
+        (admitted, stranger)
+    }
+
+    /// Enters a connection of `peer` that the worker in `place` gets. Returns its number.
+    pub(super) fn enter(&mut self, peer: SocketAddr, place: usize) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let number =
+            number(generation, self.held.insert(Held { place, peer, standing: Standing::Stranger, generation }));
+        self.admission.enter(peer, number);
+        number
+    }
+
+    /// Notes that a connection was authorized.
+    pub(super) fn prove(&mut self, number: u64) {
+        if let Some(held) = find(&mut self.held, number) {
+            self.given_up -= usize::from(held.standing == Standing::GivenUp);
+            held.standing = Standing::Authorized;
+        }
+    }
+
+    /// Strikes a connection out that is over. Returns the place of its worker.
+    pub(super) fn leave(&mut self, number: u64) -> Option<usize> {
+        find(&mut self.held, number)?;
+        let Held { place, peer, standing, .. } = self.held.try_remove(slot(number))?;
+        self.given_up -= usize::from(standing == Standing::GivenUp);
+        self.admission.leave(peer);
+        let held = &mut self.held;
+        self.admission.tidy(|number| find(held, number).is_some_and(|held| held.standing == Standing::Stranger));
+        Some(place)
+    }
+
+    /// The numbers of those that the worker in `place` has.
+    #[must_use]
+    pub(super) fn of(&self, place: usize) -> Vec<u64> {
+        let there = self.held.iter().filter(|(_, held)| held.place == place);
+        there.map(|(slot, held)| number(held.generation, slot)).collect()
+    }
+}
+
+/// A connection's number: its slot, and a generation so that the number comes back only when nobody
+/// remembers it.
+fn number(generation: u32, slot: usize) -> u64 {
+    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
+}
+
+fn slot(number: u64) -> usize {
+    usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
+fn find(held: &mut Slab<Held>, number: u64) -> Option<&mut Held> {
+    held.get_mut(slot(number)).filter(|held| number >> 32 == u64::from(held.generation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { connections: 3, per_address: 3 };
+
+    fn peer(host: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, host], 1))
+    }
+
+    /// A ledger with as many connections as there may be, of one worker, and their numbers.
+    fn full() -> (Connections, [u64; 3]) {
+        let mut connections = Connections::new();
+        let numbers = [1, 2, 3].map(|host| {
+            assert_eq!(connections.admit(peer(host), BOUNDS, Instant::now()), (true, None));
+            connections.enter(peer(host), 7)
+        });
+        (connections, numbers)
+    }
+
+    #[test]
+    fn an_authorized_connection_is_never_given_up_when_the_limit_is_reached() {
+        let (mut connections, [first, second, third]) = full();
+        let now = Instant::now();
+        connections.prove(first);
+        assert_eq!(connections.admit(peer(4), BOUNDS, now), (true, Some((second, 7))));
+        connections.enter(peer(4), 8);
+        connections.prove(third);
+        connections.prove(connections.of(8)[0]);
+        assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None), "all are authorized");
+        assert_eq!(connections.leave(second), Some(7));
+        assert_eq!(connections.count(), 3);
+    }
+
+    #[test]
+    fn one_that_was_authorized_just_before_it_is_given_up_counts_until_it_is_over() {
+        let (mut connections, [first, ..]) = full();
+        let now = Instant::now();
+        assert_eq!(connections.admit(peer(4), BOUNDS, now), (true, Some((first, 7))));
+        connections.enter(peer(4), 8);
+        assert_eq!(connections.count(), 3);
+        // what its worker said crossed what it was told
+        connections.prove(first);
+        assert_eq!((connections.count(), connections.of(7).len()), (4, 3));
+        for number in connections.of(7).into_iter().chain(connections.of(8)) {
+            connections.prove(number);
+        }
+        assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None));
+        assert_eq!(connections.leave(first), Some(7));
+        assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None), "there are three");
+        assert_eq!((connections.leave(first), connections.count()), (None, 3), "its number does not come back");
+    }
+
+    #[test]
+    fn a_lost_workers_connections_are_forgotten_with_those_that_were_given_up() {
+        let (mut connections, _) = full();
+        let now = Instant::now();
+        assert!(connections.admit(peer(4), BOUNDS, now).1.is_some());
+        connections.enter(peer(4), 8);
+        for number in connections.of(7) {
+            assert_eq!(connections.leave(number), Some(7));
+        }
+        assert_eq!(connections.count(), 1);
+        assert_eq!(connections.admit(peer(1), BOUNDS, now), (true, None));
+    }
+}
