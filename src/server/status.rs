@@ -153,6 +153,7 @@ fn worker_json(worker: &WorkerView) -> Value {
         "pid": worker.pid,
         "connections": worker.connections,
         "transfers": worker.transfers,
+        "silent": worker.silent.map(|silent| silent.as_secs()),
     })
 }
 
@@ -359,7 +360,13 @@ mod tests {
             policy: &policy,
             learner: &learner,
             connections: sessions,
-            workers: &[WorkerView { number: 1, pid: 2, connections: 3, transfers: 4 }],
+            workers: &[WorkerView {
+                number: 1,
+                pid: 2,
+                connections: 3,
+                transfers: 4,
+                silent: Some(Duration::from_millis(5700)),
+            }],
             sessions: Box::new(|each| (0..sessions).for_each(|_| each(&session_json(&session())))),
         };
         let mut text = Vec::new();
@@ -466,7 +473,10 @@ mod tests {
         }
         let text = answer(&mut status, poll.registry(), &mut client, 1);
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["workers"][0], json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4 }));
+        assert_eq!(
+            value["workers"][0],
+            json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4, "silent": 5 })
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod crashes;
 mod cycle;
 mod full_disk;
 mod harness;
+mod hung_workers;
 mod info_history;
 mod lifecycle;
 mod listening;

@@ -17,6 +17,7 @@ use slab::Slab;
 use super::COMMAND;
 use super::link::{Heard, Link};
 use super::message::{ToSupervisor, ToWorker};
+use super::pulse::{PATIENCE, Pulse};
 use crate::config::snapshot::Snapshot;
 use crate::disk::exclusion::Exclusion;
 use crate::observe::log;
@@ -66,8 +67,7 @@ struct Worker {
     turn: u64,
     /// Since when it has no connection.
     idle: Instant,
-    /// It was asked whether it lives, and has not answered.
-    asked: bool,
+    pulse: Pulse,
 }
 
 /// A process that will have ended soon.
@@ -89,6 +89,8 @@ pub struct WorkerView {
     pub connections: usize,
     /// Those of them that transfer files.
     pub transfers: usize,
+    /// For how long it has not answered, if that is so long that it gets no connections.
+    pub silent: Option<Duration>,
 }
 
 /// Who gets a connection.
@@ -159,17 +161,18 @@ impl Crew {
     }
 
     /// The place of the worker that the next connection is for: with the fewest transfers, those that may come
-    /// included, and among those the fewest connections. It is started if all others have something to do. `None` when there is none and
-    /// none can be started now.
+    /// included, and among those the fewest connections; a silent one only where all are. It is started if all
+    /// others have something to do, or are silent. `None` when there is none and none can be started now.
     pub fn choose(&mut self, registry: &Registry, now: Instant) -> Option<Choice> {
         for (_, worker) in &mut self.workers {
             worker.young.retain(|since| now.saturating_duration_since(*since) < YOUNG);
         }
         let load = |worker: &Worker| worker.transfers + worker.young.len();
-        let best = self.able().min_by_key(|(_, worker)| (load(worker), worker.connections, worker.turn));
-        let best = best.map(|(place, worker)| (place, worker.connections));
+        let order = |worker: &Worker| (worker.pulse.is_silent(), load(worker), worker.connections, worker.turn);
+        let best = self.able().min_by_key(|(_, worker)| order(worker));
+        let is_free = best.is_some_and(|(_, worker)| !worker.pulse.is_silent() && worker.connections == 0);
         let old = best.map(|(place, _)| Choice { place, is_new: false });
-        if matches!(best, Some((_, 0))) {
+        if is_free {
             return old;
         }
         self.start(registry, now).map(|place| Choice { place, is_new: true }).or(old)
@@ -213,7 +216,7 @@ impl Crew {
             young: VecDeque::new(),
             turn: 0,
             idle: now,
-            asked: false,
+            pulse: Pulse::begin(now),
         });
         Ok(place)
     }
@@ -247,11 +250,18 @@ impl Crew {
         Ok(places)
     }
 
-    /// Says something to all but one. Returns the places of those.
-    pub fn say_to_all(&mut self, message: &ToWorker, but: Option<usize>) -> Vec<usize> {
-        let mut places = Vec::new();
-        for (place, worker) in self.workers.iter_mut().filter(|(place, _)| Some(*place) != but) {
+    /// Says something to all but the one in this place.
+    pub fn say_to_others(&mut self, message: &ToWorker, place: usize) {
+        for (_, worker) in self.workers.iter_mut().filter(|(other, _)| *other != place) {
             worker.link.say(message, vec![]);
+        }
+    }
+
+    /// Asks all that are not silent something. Returns the places of those.
+    pub fn ask(&mut self, question: &ToWorker) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (place, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.pulse.is_silent()) {
+            worker.link.say(question, vec![]);
             places.push(place);
         }
         places
@@ -285,9 +295,10 @@ impl Crew {
                 Heard::Message(message, _) => match message {
                     ToSupervisor::Ready => {
                         worker.stage = Stage::Serving;
+                        worker.answers(now);
                         return Some(News::Said(place, ToSupervisor::Ready));
                     }
-                    ToSupervisor::Alive => worker.asked = false,
+                    ToSupervisor::Alive => worker.answers(now),
                     ToSupervisor::Failed(reason) => {
                         let message = format!("worker {} cannot serve: {reason}", worker.number);
                         return Some(self.remove(place, Some(Error::new(Code::Service, message)), now));
@@ -372,21 +383,27 @@ impl Crew {
         let reap = (!self.ending.is_empty()).then(|| now + REAP);
         let behind = self.workers.iter().any(|(_, worker)| worker.link.is_behind()).then(|| now + REAP);
         let surplus = self.surplus().map(|(_, worker)| worker.idle + IDLE);
-        reap.into_iter().chain(behind).chain(surplus).min()
+        let pulse = self.able().filter_map(|(_, worker)| worker.pulse.deadline(worker.connections > 0));
+        reap.into_iter().chain(behind).chain(surplus).chain(pulse).min()
     }
 
-    /// The worker that has been without a connection for the longest time, if it is not the only one.
+    /// The worker that has been without a connection for the longest time, if it is not the only one that answers.
     fn surplus(&self) -> Option<(usize, &Worker)> {
-        let several = self.able().nth(1).is_some();
-        let idle = self.able().filter(|(_, worker)| worker.stage == Stage::Serving && worker.connections == 0);
+        let well = || self.able().filter(|(_, worker)| !worker.pulse.is_silent());
+        let several = well().nth(1).is_some();
+        let idle = well().filter(|(_, worker)| worker.stage == Stage::Serving && worker.connections == 0);
         idle.min_by_key(|(_, worker)| worker.idle).filter(|_| several)
     }
 
-    /// Sends what waits to be sent, and ends whoever had nothing to do for long.
+    /// Sends what waits to be sent, asks those who have something to do whether they live, and ends whoever had
+    /// nothing to do for long.
     pub fn tend(&mut self, now: Instant) {
         self.reap();
         for (_, worker) in &mut self.workers {
             worker.link.flush();
+            if worker.stage != Stage::Leaving {
+                worker.feel(now);
+            }
         }
         while let Some(place) = self.surplus().filter(|(_, worker)| worker.idle + IDLE <= now).map(|(place, _)| place) {
             self.drain(place);
@@ -408,17 +425,13 @@ impl Crew {
         }
     }
 
-    /// Ends those who have not answered since the last call, and asks the others whether they live.
-    pub fn check(&mut self) {
-        for (_, worker) in &mut self.workers {
-            if worker.stage == Stage::Serving && worker.asked {
-                log::error(&Error::new(
-                    Code::Service,
-                    format!("worker {}, process {}, hangs and is ended", worker.number, worker.process.id()),
-                ));
+    /// Ends those who have not answered for the service manager's `period`, and asks the others whether they live.
+    pub fn check(&mut self, period: Duration, now: Instant) {
+        for (_, worker) in self.workers.iter_mut().filter(|(_, worker)| worker.stage == Stage::Serving) {
+            if worker.pulse.unanswered(now) >= period {
+                log::error(&Error::new(Code::Service, format!("{} hangs and is ended", worker.name())));
                 kill(&worker.process);
-            } else if worker.stage == Stage::Serving {
-                worker.asked = true;
+            } else if worker.pulse.ask(now) {
                 worker.link.say(&ToWorker::Ping, vec![]);
             }
         }
@@ -432,14 +445,44 @@ impl Crew {
 
     /// What is told of the workers.
     #[must_use]
-    pub fn view(&self) -> Vec<WorkerView> {
+    pub fn view(&self, now: Instant) -> Vec<WorkerView> {
         let view = |worker: &Worker| WorkerView {
             number: worker.number,
             pid: worker.process.id(),
             connections: worker.connections,
             transfers: worker.transfers,
+            silent: worker.pulse.is_silent().then(|| worker.pulse.unanswered(now)),
         };
         self.workers.iter().map(|(_, worker)| view(worker)).collect()
+    }
+}
+
+impl Worker {
+    /// Notes that it lives.
+    fn answers(&mut self, now: Instant) {
+        if let Some(silence) = self.pulse.answer(now) {
+            let seconds = silence.as_secs();
+            log::warn(format_args!("{} answers after {seconds} s: it gets connections again", self.name()));
+        }
+    }
+
+    /// Asks whether it lives, if it has something to do, and notes when it does not answer.
+    fn feel(&mut self, now: Instant) {
+        if self.connections > 0 && self.pulse.ask_again(now) {
+            self.link.say(&ToWorker::Ping, vec![]);
+        }
+        if self.pulse.falls_silent(now) {
+            log::warn(format_args!(
+                "{} has not answered for {} s: it gets no connections while another one answers",
+                self.name(),
+                PATIENCE.as_secs()
+            ));
+        }
+    }
+
+    /// What it is called in the log.
+    fn name(&self) -> String {
+        format!("worker {}, process {},", self.number, self.process.id())
     }
 }
 
@@ -530,7 +573,7 @@ mod tests {
         assert_eq!(give(&mut crew, 3), (0, false));
         says(&mut crew, 0, 2);
         assert_eq!(give(&mut crew, 4), (1, false), "as many transfers, but fewer connections");
-        let view = crew.view();
+        let view = crew.view(now);
         assert_eq!(view.iter().map(|worker| worker.number).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(view.iter().map(|worker| worker.connections).collect::<Vec<_>>(), [2, 2, 3]);
         crew.kill_all();
@@ -564,10 +607,11 @@ mod tests {
             let place = crew.choose(poll.registry(), now).unwrap().place;
             crew.give(place, now);
             crew.workers[place].stage = Stage::Serving;
+            crew.workers[place].answers(now);
         }
         crew.take_back(0, now);
-        assert_eq!(crew.deadline(now), Some(now + IDLE));
         crew.take_back(1, now + IDLE / 2);
+        assert_eq!(crew.deadline(now), Some(now + IDLE));
         crew.tend(now + IDLE / 2);
         assert_eq!(crew.able().count(), 2);
         crew.tend(now + IDLE * 3);
@@ -616,15 +660,71 @@ mod tests {
                 crew.workers[place].link = Link::new(link);
             }
         }
-        crew.check();
+        for (_, worker) in &mut crew.workers {
+            worker.answers(now);
+        }
+        let period = Duration::from_secs(1);
+        crew.check(period, now);
         Link::new(theirs.try_clone().unwrap()).say(&ToSupervisor::Alive, vec![]);
         assert!(crew.hear(1, now).is_none());
-        crew.check();
+        crew.check(period, now + period);
         let begun = Instant::now();
         while !matches!(crew.hear(0, now), Some(News::Gone(0, None))) {
             assert!(begun.elapsed() < Duration::from_secs(30), "it was not ended");
         }
         assert!(crew.hear(1, now).is_none());
+        crew.kill_all();
+    }
+
+    #[test]
+    fn who_does_not_answer_gets_connections_only_where_nobody_does() {
+        let (poll, mut crew) = crew(2, &["sleep", "100"]);
+        let begin = Instant::now();
+        let give = |crew: &mut Crew, at: Instant| {
+            let choice = crew.choose(poll.registry(), at).unwrap();
+            crew.give(choice.place, at);
+            crew.tend(at);
+            (choice.place, choice.is_new)
+        };
+        assert_eq!(give(&mut crew, begin), (0, true));
+        crew.workers[0].answers(begin);
+        crew.tend(begin);
+        let asked = crew.deadline(begin).unwrap();
+        assert!(asked > begin && asked < begin + PATIENCE, "a worker that has a connection is asked");
+        crew.tend(asked);
+        let silent = asked + PATIENCE;
+        assert_eq!(crew.deadline(asked), Some(silent));
+        crew.take_back(0, asked);
+        crew.tend(silent);
+        assert_eq!(crew.view(silent)[0].silent, Some(PATIENCE));
+        assert_eq!(give(&mut crew, silent), (1, true), "though the other one has nothing to do");
+        assert_eq!((crew.ask(&ToWorker::Sessions), crew.workers.len()), (vec![1], 2));
+        for at in [silent, silent + PATIENCE / 2] {
+            crew.workers[1].answers(at);
+            assert_eq!(give(&mut crew, at), (1, false));
+        }
+        crew.take_back(1, silent);
+        crew.take_back(1, silent);
+        crew.take_back(1, silent);
+        crew.workers[1].stage = Stage::Serving;
+        crew.tend(silent + IDLE * 2);
+        assert!(crew.able().any(|(place, _)| place == 1), "the only one that answers ended");
+
+        let again = silent + IDLE * 2;
+        crew.workers[0].answers(again);
+        assert_eq!(crew.view(again)[0].silent, None);
+        assert_eq!(give(&mut crew, again), (0, false));
+        crew.kill_all();
+    }
+
+    #[test]
+    fn a_crew_that_does_nothing_is_not_woken() {
+        let (poll, mut crew) = crew(2, &["sleep", "100"]);
+        let now = Instant::now();
+        let place = crew.start(poll.registry(), now).unwrap();
+        crew.workers[place].answers(now);
+        crew.tend(now + IDLE);
+        assert_eq!(crew.deadline(now + IDLE), None);
         crew.kill_all();
     }
 

@@ -16,6 +16,7 @@ mod connections;
 pub mod crew;
 pub mod link;
 pub mod message;
+mod pulse;
 pub mod supervisor;
 pub mod worker;
 

@@ -228,8 +228,10 @@ impl Supervisor {
         self.memory.keep(&mut self.learner, now);
         self.end_reload(now);
         self.answer(now);
-        if self.watchdog.is_some_and(|at| at <= now) {
-            self.crew.check();
+        if let Some(period) = self.notify.watchdog()
+            && self.watchdog.is_some_and(|at| at <= now)
+        {
+            self.crew.check(period, now);
             self.notify.alive();
             self.arm_watchdog(now);
         }
@@ -369,10 +371,10 @@ impl Supervisor {
             ToSupervisor::Lesson(lesson) => {
                 let policy = Rc::clone(self.configuration.authority.policy());
                 self.learner.hear(&lesson, policy.table());
-                self.crew.say_to_all(&ToWorker::Lesson(lesson), Some(place));
+                self.crew.say_to_others(&ToWorker::Lesson(lesson), place);
             }
             ToSupervisor::Finished(directory) => {
-                self.crew.say_to_all(&ToWorker::Finished(directory), Some(place));
+                self.crew.say_to_others(&ToWorker::Finished(directory), place);
             }
             ToSupervisor::Reloaded(error) => {
                 if let Some(asked) = &mut self.reload {
@@ -503,7 +505,7 @@ impl Supervisor {
             return;
         }
         let policy = Rc::clone(self.configuration.authority.policy());
-        let (addresses, workers) = (self.acceptor.addresses(), self.crew.view());
+        let (addresses, workers) = (self.acceptor.addresses(), self.crew.view(now));
         let asked = self.sessions.take_if(|asked| asked.is_answered(now));
         let sessions = asked.map(|asked| asked.answers);
         let view = sessions.as_ref().map(|sessions| View {
@@ -515,7 +517,7 @@ impl Supervisor {
             sessions: Box::new(|each| sessions.iter().for_each(|session| each(session))),
         });
         if self.status.advance(now, self.poll.registry(), view.as_ref()) && self.sessions.is_none() {
-            let places = self.crew.say_to_all(&ToWorker::Sessions, None);
+            let places = self.crew.ask(&ToWorker::Sessions);
             self.sessions = Some(Asked::new(places, now));
         }
     }

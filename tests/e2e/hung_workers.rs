@@ -1,0 +1,131 @@
+//! A worker that hangs keeps its connections, and gets no more of them until it answers.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::for_each_release;
+use crate::harness::{Bench, Process, SOON, wait_until};
+
+for_each_release! {
+    a_worker_that_hangs_gets_no_connections_until_it_answers: full, always, always;
+    a_server_without_clients_sleeps: full, full, always;
+}
+
+/// What a client may take that waits for nobody.
+const AT_ONCE: Duration = Duration::from_secs(40);
+
+/// A bench whose server has two workers, the first one with a client that stands still in the middle of a file, so
+/// that the second one was started for somebody else.
+fn with_two_workers(release: &str) -> (Bench, Process) {
+    let mut bench = Bench::new(release);
+    // who was given to a worker that hangs waits until it goes on
+    bench.client.config.set("global", "io-timeout", "600");
+    let socket = bench.server.path("status.sock").display().to_string();
+    bench.server.own_config.set("global", "workers", "2");
+    bench.server.own_config.set("global", "status-socket", &socket);
+    bench.with_cluster().stop();
+    bench.workspace.directory("server/repository/archive/demo");
+    bench.workspace.file("server/repository/archive/demo/large", 0o640, &"0123456789abcdef".repeat(4 << 20));
+    let got = bench.workspace.path().join("got");
+    let file = fs::File::create(&got).expect("the file can be made");
+    let reader = bench.client.start_into(file, &["repo-get", "--log-level-console=off", "archive/demo/large"]);
+    wait_until("a part of a file", SOON, || fs::metadata(&got).is_ok_and(|metadata| metadata.len() > 0));
+    reader.signal(Signal::STOP);
+    bench.client.ok(&["repo-ls"]);
+    assert_eq!(workers(&bench).len(), 2);
+    (bench, reader)
+}
+
+fn workers(bench: &Bench) -> Vec<Value> {
+    let text = bench.server.own_command(&["status", "--json"]).ok();
+    let status: Value = serde_json::from_str(&text).expect("status prints JSON");
+    status["workers"].as_array().expect("there are workers").clone()
+}
+
+fn pid(worker: &Value) -> Pid {
+    let number = worker["pid"].as_i64().and_then(|number| i32::try_from(number).ok());
+    number.and_then(Pid::from_raw).expect("a process has a number")
+}
+
+/// Clients that come at once, so that no worker has less to do than all others.
+fn come(bench: &Bench, count: usize) -> Vec<Process> {
+    (0..count).map(|_| bench.client.start(&["repo-ls"])).collect()
+}
+
+fn are_served(clients: Vec<Process>) {
+    for client in clients {
+        client.output(AT_ONCE).ok();
+    }
+}
+
+/// How many sessions of `repo-ls` the worker with this number has ended, as the log says.
+fn served(bench: &Bench, worker: &Value) -> usize {
+    let name = format!(" P{:02} ", worker["number"].as_u64().expect("a number"));
+    let log = bench.server.log();
+    log.lines().filter(|line| line.contains(&name) && line.contains(" command=repo-ls ")).count()
+}
+
+fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
+    let (bench, reader) = with_two_workers(release);
+    let workers_before = workers(&bench);
+    // the one that has nothing to do, and would be the first choice
+    let hung = workers_before.iter().find(|worker| worker["connections"] == 0).expect("one has nothing to do");
+    let well = workers_before.iter().find(|worker| worker["connections"] != 0).expect("one has a client");
+    assert!(workers_before.iter().all(|worker| worker["silent"].is_null()), "{workers_before:?}");
+    kill_process(pid(hung), Signal::STOP).expect("a worker can be stopped");
+    let unlucky = come(&bench, 2);
+    let name = format!("worker {}, process {},", hung["number"], hung["pid"]);
+    bench.server.wait_for_log(&format!("{name} has not answered for 5 s"));
+
+    let before = served(&bench, well);
+    for _ in 0..3 {
+        are_served(come(&bench, 4));
+    }
+    wait_until("the sessions in the log", SOON, || served(&bench, well) >= before + 12);
+    let told = workers(&bench);
+    let told = |worker: &Value| told.iter().find(|told| told["pid"] == worker["pid"]).expect("it is there").clone();
+    assert!(told(hung)["silent"].as_u64().is_some_and(|seconds| (5..600).contains(&seconds)), "{}", told(hung));
+    assert!(told(well)["silent"].is_null(), "{}", told(well));
+    let table = bench.server.own_command(&["status"]).ok();
+    assert!(table.contains("SILENT"), "{table}");
+
+    kill_process(pid(hung), Signal::CONT).expect("a worker can go on");
+    bench.server.wait_for_log(&format!("{name} answers after "));
+    are_served(unlucky);
+    let before = served(&bench, hung);
+    wait_until("the worker to take part again", SOON, || {
+        are_served(come(&bench, 4));
+        served(&bench, hung) > before
+    });
+    assert!(workers(&bench).iter().all(|worker| worker["silent"].is_null()));
+    let log = bench.server.log();
+    let told = [" has not answered for ", " answers after "].map(|text| log.matches(&format!("{name}{text}")).count());
+    assert_eq!(told, [1, 1], "{log}");
+    drop(reader);
+}
+
+fn a_server_without_clients_sleeps(release: &str) {
+    let (bench, reader) = with_two_workers(release);
+    drop(reader);
+    wait_until("the end of the sessions", SOON, || workers(&bench).iter().all(|worker| worker["connections"] == 0));
+    let mut processes: Vec<_> = workers(&bench).iter().map(|worker| pid(worker).as_raw_pid()).collect();
+    processes.push(i32::try_from(bench.server.id()).expect("processes have small numbers"));
+    let switches = || {
+        let of = |process: &i32| {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).map(str::to_owned);
+            line.expect("the kernel counts when a process waits")
+        };
+        processes.iter().map(of).collect::<Vec<_>>()
+    };
+    // what came last has its consequences, such as a note of a release that was learned
+    let mut last = switches();
+    wait_until("a server that sleeps for twice as long as workers may be silent", SOON, || {
+        std::thread::sleep(Duration::from_secs(10));
+        let now = switches();
+        std::mem::replace(&mut last, now.clone()) == now
+    });
+}
