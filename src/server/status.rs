@@ -393,14 +393,21 @@ mod tests {
         (poll, status)
     }
 
-    #[test]
-    fn sessions_and_clients_are_told_to_the_servers_own_user() {
+    /// A socket, and somebody who has asked there.
+    fn asked() -> (tempfile::TempDir, mio::Poll, Status, StdUnixStream) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(SOCKET);
-        let (poll, mut status) = status(&path);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (poll, status) = status(&path);
         let mut client = StdUnixStream::connect(&path).unwrap();
         client.write_all(REQUEST).unwrap();
+        (directory, poll, status, client)
+    }
+
+    #[test]
+    fn sessions_and_clients_are_told_to_the_servers_own_user() {
+        let (directory, poll, mut status, mut client) = asked();
+        let mode = fs::metadata(directory.path().join(SOCKET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let text = answer(&mut status, poll.registry(), &mut client, 2);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["version"], VERSION);
@@ -419,11 +426,7 @@ mod tests {
 
     #[test]
     fn a_very_long_list_is_cut_and_says_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(SOCKET);
-        let (poll, mut status) = status(&path);
-        let mut client = StdUnixStream::connect(&path).unwrap();
-        client.write_all(REQUEST).unwrap();
+        let (_directory, poll, mut status, mut client) = asked();
         let text = answer(&mut status, poll.registry(), &mut client, 100_000);
         assert!(text.len() < SESSIONS_LENGTH + CLIENTS_LENGTH, "{}", text.len());
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -462,11 +465,7 @@ mod tests {
 
     #[test]
     fn who_asks_waits_until_there_is_an_answer() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(SOCKET);
-        let (poll, mut status) = status(&path);
-        let mut client = StdUnixStream::connect(&path).unwrap();
-        client.write_all(REQUEST).unwrap();
+        let (_directory, poll, mut status, mut client) = asked();
         for _ in 0..2 {
             status.note();
             assert!(status.advance(Instant::now(), poll.registry(), None), "it waits");

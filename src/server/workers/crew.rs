@@ -548,6 +548,24 @@ mod tests {
         (Poll::new().unwrap(), Crew::new(maximum, Box::new(start), &Snapshot::default()).unwrap())
     }
 
+    /// Gives a connection to whoever it is for: the place, and whether the worker was started for that.
+    fn give(poll: &Poll, crew: &mut Crew, at: Instant) -> (usize, bool) {
+        let Choice { place, is_new } = crew.choose(poll.registry(), at).unwrap();
+        crew.give(place, at);
+        (place, is_new)
+    }
+
+    /// Two workers that serve, each with a connection since `now`.
+    fn two_that_serve(now: Instant) -> (Poll, Crew) {
+        let (poll, mut crew) = crew(2, &["sleep", "100"]);
+        for _ in 0..2 {
+            let (place, _) = give(&poll, &mut crew, now);
+            crew.workers[place].stage = Stage::Serving;
+            crew.workers[place].answers(now);
+        }
+        (poll, crew)
+    }
+
     fn says(crew: &mut Crew, place: usize, transfers: usize) {
         crew.workers[place].transfers = transfers;
     }
@@ -556,12 +574,7 @@ mod tests {
     fn a_connection_goes_where_the_fewest_transfers_are_and_nobody_is_started_without_need() {
         let (poll, mut crew) = crew(3, &["sleep", "100"]);
         let now = Instant::now();
-        let give = |crew: &mut Crew, after: u64| {
-            let now = now + YOUNG * u32::try_from(after).unwrap();
-            let choice = crew.choose(poll.registry(), now).unwrap();
-            crew.give(choice.place, now);
-            (choice.place, choice.is_new)
-        };
+        let give = |crew: &mut Crew, after: u32| give(&poll, crew, now + YOUNG * after);
         assert_eq!(give(&mut crew, 0), (0, true));
         crew.take_back(0, now);
         assert_eq!(give(&mut crew, 0), (0, false), "it has nothing to do");
@@ -581,34 +594,19 @@ mod tests {
 
     #[test]
     fn two_that_come_at_once_are_not_given_to_one_because_it_transfers_nothing_yet() {
-        let (poll, mut crew) = crew(2, &["sleep", "100"]);
         let now = Instant::now();
-        for _ in 0..2 {
-            let place = crew.choose(poll.registry(), now).unwrap().place;
-            crew.give(place, now);
-        }
+        let (poll, mut crew) = two_that_serve(now);
         crew.take_back(1, now);
         says(&mut crew, 0, 1);
-        let later = now + YOUNG * 2;
-        let places = [(); 2].map(|()| {
-            let place = crew.choose(poll.registry(), later).unwrap().place;
-            crew.give(place, later);
-            place
-        });
+        let places = [(); 2].map(|()| give(&poll, &mut crew, now + YOUNG * 2).0);
         assert_eq!(places, [1, 0]);
         crew.kill_all();
     }
 
     #[test]
     fn whoever_has_nothing_to_do_for_a_minute_ends_but_for_one() {
-        let (poll, mut crew) = crew(2, &["sleep", "100"]);
         let now = Instant::now();
-        for _ in 0..2 {
-            let place = crew.choose(poll.registry(), now).unwrap().place;
-            crew.give(place, now);
-            crew.workers[place].stage = Stage::Serving;
-            crew.workers[place].answers(now);
-        }
+        let (_poll, mut crew) = two_that_serve(now);
         crew.take_back(0, now);
         crew.take_back(1, now + IDLE / 2);
         assert_eq!(crew.deadline(now), Some(now + IDLE));
@@ -680,13 +678,12 @@ mod tests {
     fn who_does_not_answer_gets_connections_only_where_nobody_does() {
         let (poll, mut crew) = crew(2, &["sleep", "100"]);
         let begin = Instant::now();
-        let give = |crew: &mut Crew, at: Instant| {
-            let choice = crew.choose(poll.registry(), at).unwrap();
-            crew.give(choice.place, at);
+        let given = |crew: &mut Crew, at: Instant| {
+            let to = give(&poll, crew, at);
             crew.tend(at);
-            (choice.place, choice.is_new)
+            to
         };
-        assert_eq!(give(&mut crew, begin), (0, true));
+        assert_eq!(given(&mut crew, begin), (0, true));
         crew.workers[0].answers(begin);
         crew.tend(begin);
         let asked = crew.deadline(begin).unwrap();
@@ -697,11 +694,11 @@ mod tests {
         crew.take_back(0, asked);
         crew.tend(silent);
         assert_eq!(crew.view(silent)[0].silent, Some(PATIENCE));
-        assert_eq!(give(&mut crew, silent), (1, true), "though the other one has nothing to do");
+        assert_eq!(given(&mut crew, silent), (1, true), "though the other one has nothing to do");
         assert_eq!((crew.ask(&ToWorker::Sessions), crew.workers.len()), (vec![1], 2));
         for at in [silent, silent + PATIENCE / 2] {
             crew.workers[1].answers(at);
-            assert_eq!(give(&mut crew, at), (1, false));
+            assert_eq!(given(&mut crew, at), (1, false));
         }
         crew.take_back(1, silent);
         crew.take_back(1, silent);
@@ -713,7 +710,7 @@ mod tests {
         let again = silent + IDLE * 2;
         crew.workers[0].answers(again);
         assert_eq!(crew.view(again)[0].silent, None);
-        assert_eq!(give(&mut crew, again), (0, false));
+        assert_eq!(given(&mut crew, again), (0, false));
         crew.kill_all();
     }
 
