@@ -16,7 +16,7 @@ use argh::FromArgs;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::{self, Described, Environment, Search};
-use crate::disk::names::Names;
+use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
 
 /// `User=` of the shipped unit.
@@ -259,8 +259,7 @@ fn is_missing(path: &Path) -> bool {
 
 /// The owner of the path, or of the nearest directory above it that is there; none if that is root.
 fn owner(path: &Path) -> Option<String> {
-    let mut names = Names::new(PathBuf::from("/etc/passwd"), PathBuf::from("/etc/group"));
-    owning_user(path).map(|user| names.user(user).map_or_else(|| user.to_string(), |name| name.to_string()))
+    owning_user(path).map(|uid| passwd::user(uid).map_or_else(|| uid.to_string(), |user| user.name))
 }
 
 fn owning_user(path: &Path) -> Option<u32> {

@@ -18,6 +18,7 @@ use super::claims::Claims;
 use super::exclusion::Exclusion;
 use super::location::Location;
 use super::names::Names;
+use super::passwd::{GROUP, PASSWD};
 use super::resolve::Resolver;
 use super::{Completion, Disk, Failure, File, Listing, Operation, Outcome, Over, OwnerChange, Removal, Step, Ticket};
 use super::{information, lock};
@@ -45,7 +46,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), getent: "getent".into(), by_component: false }
+        Self { passwd: PASSWD.into(), group: GROUP.into(), getent: "getent".into(), by_component: false }
     }
 }
 

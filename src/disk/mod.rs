@@ -19,6 +19,7 @@ pub mod location;
 pub mod lock;
 pub mod names;
 pub mod offload;
+pub mod passwd;
 pub mod resolve;
 pub mod scrambled;
 pub mod tree;

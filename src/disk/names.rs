@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::passwd::{self, Entry};
+
 /// How long an answer may be older than the file.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -217,19 +219,10 @@ pub(super) fn pairs(bytes: &[u8]) -> Vec<(u32, String)> {
 }
 
 impl Entries {
-    /// Takes name and number, the first and third field, of each line. As in the C library the first
-    /// of several entries counts, and lines that make no sense are passed over.
+    /// As in the C library the first of several entries counts.
     fn parse(bytes: &[u8]) -> Self {
         let mut entries = Self::default();
-        for line in bytes.split(|byte| *byte == b'\n') {
-            let Ok(line) = std::str::from_utf8(line) else { continue };
-            let mut fields = line.split(':');
-            let (Some(name), Some(_), Some(number)) = (fields.next(), fields.next(), fields.next()) else { continue };
-            // NIS entries begin with a sign and name nobody by themselves.
-            if name.is_empty() || name.starts_with(['#', '+', '-']) {
-                continue;
-            }
-            let Ok(number) = number.parse() else { continue };
+        for Entry { name, number, .. } in passwd::entries(bytes) {
             let name: Rc<str> = name.into();
             entries.by_number.entry(number).or_insert_with(|| Rc::clone(&name));
             entries.by_name.entry(name).or_insert(number);

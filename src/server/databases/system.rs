@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
+use crate::disk::passwd;
 use crate::postgres::{SmallFile, System};
 
 /// Longer files are not read, in bytes.
@@ -24,12 +25,12 @@ impl System for Machine {
 
     fn user(&self) -> (u32, Option<String>) {
         let uid = geteuid().as_raw();
-        (uid, passwd(uid).map(|fields| fields.name))
+        (uid, passwd::user(uid).map(|user| user.name))
     }
 
     fn home(&self) -> Option<String> {
         let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
-        home.or_else(|| passwd(geteuid().as_raw()).map(|fields| fields.home))
+        home.or_else(|| passwd::user(geteuid().as_raw())?.home)
     }
 
     fn file(&self, path: &str) -> SmallFile {
@@ -60,22 +61,6 @@ impl System for Machine {
             SmallFile::Missing | SmallFile::NotPlain => vec![],
         }
     }
-}
-
-struct User {
-    name: String,
-    home: String,
-}
-
-fn passwd(uid: u32) -> Option<User> {
-    let text = fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let is_wanted = fields.nth(1)?.parse() == Ok(uid);
-        let home = fields.nth(2)?;
-        is_wanted.then(|| User { name: name.to_owned(), home: home.to_owned() })
-    })
 }
 
 /// The addresses that the text of `/etc/hosts` has for `name`, in its order.

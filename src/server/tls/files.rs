@@ -2,7 +2,6 @@
 //!
 //! Owner and mode of the key file follow the specification's section 2.4 word for word.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificate::Certificate;
 use crate::config::snapshot;
+use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
 
 /// The error on a file that can be read but not used; `what` is the original's word for the file.
@@ -78,15 +78,9 @@ fn check_key_owner(path: &Path, owner: u32, mode: u32, uid: u32, user: &str) -> 
     Ok(())
 }
 
-/// The name of a user from /etc/passwd, which a static binary can read without NSS; else the number.
+/// The name of a user; else the number.
 fn user_name(uid: u32) -> String {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let named = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    named.unwrap_or_else(|| uid.to_string())
+    passwd::user(uid).map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// The first private key of a PEM file.
