@@ -39,6 +39,7 @@ pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     let (end, timestamps) = if workers > 1 {
         Supervisor::serve(configuration, arguments, environment, workers, snapshot)
     } else {
+        drop(snapshot);
         Server::serve(configuration, arguments, environment)
     };
     match end {
@@ -96,7 +97,7 @@ impl Server {
 
     fn begin(
         configuration: Configuration,
-        Started { service, signals, listeners, inherited, descriptors, .. }: Started,
+        Started { service, signals, listeners, inherited, descriptors }: Started,
         arguments: &[String],
         environment: &Environment,
     ) -> Result<Self> {

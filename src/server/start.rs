@@ -7,7 +7,6 @@ use super::limits;
 use super::listen::{self, Endpoint, KeepAlive, Listener};
 use super::reload::Configuration;
 use super::signals::{Meaning, Signals};
-use crate::config::snapshot::{Snapshot, record};
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 
@@ -19,8 +18,6 @@ const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// What a server begins with.
 pub(super) struct Started {
     pub(super) service: Service,
-    /// What was read for it, beside the configuration.
-    pub(super) certificates: Snapshot,
     pub(super) signals: Signals,
     pub(super) listeners: Vec<Listener>,
     /// The service manager opened the sockets and decides where they listen.
@@ -50,8 +47,7 @@ pub(super) fn start(configuration: &mut Configuration) -> Result<Start> {
     let descriptors = limits::raise_descriptors();
     let mut signals =
         Signals::install().map_err(|error| super::serving::system("unable to install signal handlers", &error))?;
-    let (service, certificates) = record(|| configuration.service(descriptors));
-    let service = service?;
+    let service = configuration.service(descriptors)?;
     let mut listeners = listen::inherited(configuration.keep_alive())?;
     let inherited = !listeners.is_empty();
     if !inherited {
@@ -67,7 +63,7 @@ pub(super) fn start(configuration: &mut Configuration) -> Result<Start> {
             configuration.server().port
         ));
     }
-    Ok(Start::Listening(Box::new(Started { service, certificates, signals, listeners, inherited, descriptors })))
+    Ok(Start::Listening(Box::new(Started { service, signals, listeners, inherited, descriptors })))
 }
 
 enum Bound {

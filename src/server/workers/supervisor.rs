@@ -107,15 +107,17 @@ impl Supervisor {
         arguments: &[String],
         environment: &Environment,
         workers: usize,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
     ) -> (Result<End>, bool) {
         let timestamps = configuration.log.timestamp;
-        let started = match start(&mut configuration) {
+        let (started, certificates) = record(|| start(&mut configuration));
+        snapshot.add(certificates);
+        let started = match started {
             Ok(Start::Listening(started)) => started,
             Ok(Start::Ended(signal)) => return (Ok(End::Interrupted(signal)), timestamps),
             Err(error) => return (Err(error), timestamps),
         };
-        let mut supervisor = match Self::begin(configuration, *started, arguments, environment, workers, snapshot) {
+        let mut supervisor = match Self::begin(configuration, *started, arguments, environment, workers, &snapshot) {
             Ok(supervisor) => supervisor,
             Err(error) => return (Err(error), timestamps),
         };
@@ -126,14 +128,13 @@ impl Supervisor {
 
     fn begin(
         configuration: Configuration,
-        Started { service, certificates, signals, listeners, inherited, descriptors }: Started,
+        Started { service, signals, listeners, inherited, descriptors }: Started,
         arguments: &[String],
         environment: &Environment,
         workers: usize,
-        mut snapshot: Snapshot,
+        snapshot: &Snapshot,
     ) -> Result<Self> {
         // What workers will serve was tried here, where an error ends the start, and every warning is told once.
-        snapshot.add(certificates);
         let bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
         drop(service);
         let failed = |error: io::Error| system("unable to start the event loop", &error);
@@ -151,7 +152,7 @@ impl Supervisor {
             poll,
             signals,
             acceptor,
-            crew: Crew::new(workers, start_process(arguments), &snapshot).map_err(failed)?,
+            crew: Crew::new(workers, start_process(arguments), snapshot).map_err(failed)?,
             connections: Connections::new(),
             learner: Learner::default(),
             memory: Memory::new(None),
