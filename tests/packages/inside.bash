@@ -33,6 +33,16 @@ refuse() {
     say ok "$text"
 }
 
+# Waits until a command succeeds, a minute at most.
+eventually() {
+    local i
+    for ((i = 0; i < 600; i++)); do
+        "$@" && return
+        read -rt 0.1 <> <(:) || true
+    done
+    return 1
+}
+
 is() {
     [[ $1 == "$2" ]] || {
         printf "it is '%s', not '%s'\n" "$1" "$2"
@@ -53,6 +63,25 @@ logged() {
 # A line that nothing before it is looked at.
 set_mark() {
     mark=$(date '+%Y-%m-%d %H:%M:%S.%N')
+}
+
+# The processes of the service's workers.
+workers() {
+    pgrep -f -P "$(property MainPID)" serve-worker
+}
+
+# Has two workers serve: the second one is started for the client that comes while the first has a connection.
+two_workers() {
+    local connection
+    exec {connection}<>/dev/tcp/localhost/8432
+    push || return
+    exec {connection}>&-
+    is "$(workers | wc -l)" 2
+}
+
+# Whether none of these processes is there any more.
+are_gone() {
+    ! ps -o pid= -p "${*}" | grep -q .
 }
 
 # Configures a server for one stanza; the owner of the service is the first argument.
