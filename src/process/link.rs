@@ -51,8 +51,13 @@ pub fn receive<'a>(
 ) -> Result<Option<&'a [u8]>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
+    let mut receive =
+        || retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+    let received = match receive() {
+        // The other end was closed with messages unread. That is told once, before what it said last.
+        Err(Errno::CONNRESET) => receive()?,
+        received => received?,
+    };
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
             descriptors.extend(received);

@@ -127,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_last_is_heard_though_the_other_end_has_not_heard_everything() {
+        let (ours, theirs) = link::pair().unwrap();
+        let (mut ours, mut theirs) = (Link::new(ours), Link::new(theirs));
+        ours.say(&1, vec![]);
+        theirs.say(&2, vec![]);
+        drop(theirs);
+        assert!(matches!(ours.hear(), Heard::Message(2, _)));
+        assert!(matches!(ours.hear::<i32>(), Heard::Ended));
+    }
+
+    #[test]
     fn a_message_that_makes_no_sense_ends_it() {
         let (ours, theirs) = link::pair().unwrap();
         link::send(ours.as_fd(), &[0xff; 20], &[]).unwrap();
