@@ -294,7 +294,9 @@ impl Crew {
             match worker.link.hear() {
                 Heard::Message(message, _) => match message {
                     ToSupervisor::Ready => {
-                        worker.stage = Stage::Serving;
+                        if worker.stage == Stage::Starting {
+                            worker.stage = Stage::Serving;
+                        }
                         worker.answers(now);
                         return Some(News::Said(place, ToSupervisor::Ready));
                     }
@@ -644,6 +646,21 @@ mod tests {
             crew.reap();
             assert!(begun.elapsed() < Duration::from_secs(30), "a process is not waited for");
         }
+    }
+
+    #[test]
+    fn one_that_is_to_end_before_it_serves_is_not_lost_when_it_ends() {
+        let (poll, mut crew) = crew(1, &["true"]);
+        let now = Instant::now();
+        let place = crew.start(poll.registry(), now).unwrap();
+        let (ours, theirs) = process::link::pair().unwrap();
+        crew.workers[place].link = Link::new(ours);
+        crew.drain_all();
+        Link::new(theirs).say(&ToSupervisor::Ready, vec![]);
+        assert!(matches!(crew.hear(place, now), Some(News::Said(_, ToSupervisor::Ready))));
+        assert!(!crew.is_able(), "it would get connections");
+        assert!(matches!(crew.hear(place, now), Some(News::Gone(_, None))));
+        assert!(crew.losses.is_empty());
     }
 
     #[test]
