@@ -98,11 +98,11 @@ impl Connections {
         Some(place)
     }
 
-    /// The numbers of those that the worker in `place` has.
+    /// Those that the worker in `place` has: their numbers, and whose they are.
     #[must_use]
-    pub(super) fn of(&self, place: usize) -> Vec<u64> {
+    pub(super) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
         let there = self.held.iter().filter(|(_, held)| held.place == place);
-        there.map(|(slot, held)| number(held.generation, slot)).collect()
+        there.map(|(slot, held)| (number(held.generation, slot), held.peer)).collect()
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(connections.admit(peer(4), BOUNDS, now), (true, Some((second, 7))));
         connections.enter(peer(4), 8);
         connections.prove(third);
-        connections.prove(connections.of(8)[0]);
+        connections.prove(connections.of(8)[0].0);
         assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None), "all are authorized");
         assert_eq!(connections.leave(second), Some(7));
         assert_eq!(connections.count(), 3);
@@ -164,7 +164,7 @@ mod tests {
         // what its worker said crossed what it was told
         connections.prove(first);
         assert_eq!((connections.count(), connections.of(7).len()), (4, 3));
-        for number in connections.of(7).into_iter().chain(connections.of(8)) {
+        for (number, _) in connections.of(7).into_iter().chain(connections.of(8)) {
             connections.prove(number);
         }
         assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None));
@@ -179,7 +179,7 @@ mod tests {
         let now = Instant::now();
         assert!(connections.admit(peer(4), BOUNDS, now).1.is_some());
         connections.enter(peer(4), 8);
-        for number in connections.of(7) {
+        for (number, _) in connections.of(7) {
             assert_eq!(connections.leave(number), Some(7));
         }
         assert_eq!(connections.count(), 1);

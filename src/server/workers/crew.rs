@@ -107,8 +107,8 @@ pub struct Choice {
 pub enum News {
     /// The worker in this place said something that concerns others.
     Said(usize, ToSupervisor),
-    /// The worker in this place is gone, and its connections with it. The error if it could not begin.
-    Gone(usize, Option<Error>),
+    /// This worker is gone, and its connections with it. The error if it could not begin.
+    Gone(WorkerView, Option<Error>),
 }
 
 /// All workers.
@@ -324,10 +324,11 @@ impl Crew {
             self.lose(now);
         }
         // Closing the socket ends it, if it has not ended.
-        let lost = (!expected && error.is_none()).then_some((worker.number, worker.connections));
+        let (view, lost) = (worker.view(now), (worker.number, worker.connections));
+        let lost = (!expected && error.is_none()).then_some(lost);
         self.ending.push(Gone { process: worker.process, lost });
         self.reap();
-        News::Gone(place, error)
+        News::Gone(view, error)
     }
 
     /// Notes that a worker was lost. If that happens often, the next one has to wait.
@@ -448,18 +449,22 @@ impl Crew {
     /// What is told of the workers.
     #[must_use]
     pub fn view(&self, now: Instant) -> Vec<WorkerView> {
-        let view = |worker: &Worker| WorkerView {
-            number: worker.number,
-            pid: worker.process.id(),
-            connections: worker.connections,
-            transfers: worker.transfers,
-            silent: worker.pulse.is_silent().then(|| worker.pulse.unanswered(now)),
-        };
-        self.workers.iter().map(|(_, worker)| view(worker)).collect()
+        self.workers.iter().map(|(_, worker)| worker.view(now)).collect()
     }
 }
 
 impl Worker {
+    /// What is told of it.
+    fn view(&self, now: Instant) -> WorkerView {
+        WorkerView {
+            number: self.number,
+            pid: self.process.id(),
+            connections: self.connections,
+            transfers: self.transfers,
+            silent: self.pulse.is_silent().then(|| self.pulse.unanswered(now)),
+        }
+    }
+
     /// Notes that it lives.
     fn answers(&mut self, now: Instant) {
         if let Some(silence) = self.pulse.answer(now) {
@@ -684,7 +689,7 @@ mod tests {
         assert!(crew.hear(1, now).is_none());
         crew.check(period, now + period);
         let begun = Instant::now();
-        while !matches!(crew.hear(0, now), Some(News::Gone(0, None))) {
+        while !matches!(crew.hear(0, now), Some(News::Gone(WorkerView { number: 1, .. }, None))) {
             assert!(begun.elapsed() < Duration::from_secs(30), "it was not ended");
         }
         assert!(crew.hear(1, now).is_none());

@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use super::connections::Connections;
-use super::crew::{Choice, Crew, News, start_process};
+use super::crew::{Choice, Crew, News, WorkerView, start_process};
 use super::message::{ToSupervisor, ToWorker};
 use crate::config::Environment;
 use crate::config::snapshot::{Snapshot, record};
@@ -344,8 +344,8 @@ impl Supervisor {
         while let Some(news) = self.crew.hear(place, now) {
             match news {
                 News::Said(place, message) => self.take(place, message, now),
-                News::Gone(place, error) => {
-                    self.forget(place, now);
+                News::Gone(worker, error) => {
+                    self.forget(place, &worker, now);
                     match error {
                         // Nobody has been served yet, and there is nothing to go on with.
                         Some(error) if !self.ready => return Err(error),
@@ -399,8 +399,12 @@ impl Supervisor {
     }
 
     /// Forgets a worker that is gone.
-    fn forget(&mut self, place: usize, now: Instant) {
-        for number in self.connections.of(place) {
+    fn forget(&mut self, place: usize, worker: &WorkerView, now: Instant) {
+        for (number, peer) in self.connections.of(place) {
+            // Nobody else can tell of the end of its session.
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let WorkerView { number: worker, pid, .. } = worker;
+            log::warn(format_args!("client at {peer}: lost with worker {worker}, process {pid}"));
             self.remove(number, now);
         }
         for asked in [&mut self.reload, &mut self.sessions].into_iter().flatten() {

@@ -6,11 +6,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with};
 
 use super::free_port;
 
@@ -18,6 +18,7 @@ use super::free_port;
 pub(crate) struct Relay {
     pub(crate) port: u16,
     over: Arc<AtomicBool>,
+    peers: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 impl Relay {
@@ -33,24 +34,30 @@ impl Relay {
 
     fn between(address: Ipv4Addr, server: SocketAddrV4) -> Self {
         let own = free_port();
-        let over = Arc::new(AtomicBool::new(false));
+        let (over, peers) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         // clients try both families of localhost
         for listener in [TcpListener::bind((Ipv4Addr::LOCALHOST, own)), TcpListener::bind((Ipv6Addr::LOCALHOST, own))] {
             let listener = listener.expect("the port is free");
-            let over = Arc::clone(&over);
+            let (over, peers) = (Arc::clone(&over), Arc::clone(&peers));
             thread::spawn(move || {
                 for client in listener.incoming() {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
                     // a server that does not run is a connection that ends at once
-                    if let (Ok(client), Ok(server)) = (client, open(address, server)) {
+                    if let (Ok(client), Ok(server)) = (client, open(address, server, &peers)) {
                         join(client, server);
                     }
                 }
             });
         }
-        Self { port: own, over }
+        Self { port: own, over, peers }
+    }
+
+    /// Where the server saw connections come from, in the order in which these were begun. Each is told apart
+    /// from all others by that.
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -64,11 +71,21 @@ impl Drop for Relay {
     }
 }
 
-fn open(address: Ipv4Addr, server: SocketAddrV4) -> io::Result<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddrV4::new(address, 0))?;
-    connect(&socket, &server)?;
-    Ok(socket.into())
+fn open(address: Ipv4Addr, server: SocketAddrV4, peers: &Mutex<Vec<SocketAddr>>) -> io::Result<TcpStream> {
+    loop {
+        // no program that is started meanwhile keeps it open
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrV4::new(address, 0))?;
+        let own = SocketAddrV4::try_from(getsockname(&socket)?)?.into();
+        let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.contains(&own) {
+            continue;
+        }
+        peers.push(own);
+        drop(peers);
+        connect(&socket, &server)?;
+        return Ok(socket.into());
+    }
 }
 
 fn join(client: TcpStream, server: TcpStream) {

@@ -1,0 +1,216 @@
+//! Workers are killed while clients work.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Readers, SOON, lost, sessions, who_serves, with_workers, workers};
+use crate::archiving::archived_segments;
+use crate::for_each_release;
+use crate::harness::client::Client;
+use crate::harness::postgres::Cluster;
+use crate::harness::relay::Relay;
+use crate::harness::{Bench, Output, Process, STANZA, temporary_files, wait_until, wait_until_unlocked};
+
+/// How long workers are killed.
+const KILLING: Duration = Duration::from_secs(20);
+
+for_each_release! {
+    workers_that_are_killed_at_random_take_only_their_sessions_with_them: always, full, always;
+    the_session_beside_a_lost_worker_goes_on: full, always, full;
+}
+
+/// A client whose connections are told from those of others, since they come from an address of its own. It runs
+/// a command after the other.
+struct Host {
+    client: Client,
+    stanza: String,
+    relay: Relay,
+    /// What it runs, and how many connections there were before.
+    running: Option<(Process, usize)>,
+    done: usize,
+    /// The connections of each command that failed, and what it said.
+    failures: Vec<(Vec<SocketAddr>, String)>,
+}
+
+impl Host {
+    fn new(bench: &Bench, number: u8, stanza: &str, mut client: Client) -> Self {
+        let relay = Relay::from(Ipv4Addr::new(127, 0, 1, number), bench.server.port);
+        client.config.set("global", "repo1-host-port", &relay.port.to_string());
+        Self { client, stanza: stanza.to_owned(), relay, running: None, done: 0, failures: Vec::new() }
+    }
+
+    /// With a stanza of its own, so that several can push at a time.
+    fn with_stanza(bench: &Bench, number: u8) -> Self {
+        let stanza = format!("stanza{number}");
+        let mut client = Client::new(&bench.server, &stanza);
+        client.config.set(&stanza, "pg1-path", bench.client.config.value(STANZA, "pg1-path"));
+        let host = Self::new(bench, number, &stanza, client);
+        host.run(&["--no-online", "stanza-create"]).ok();
+        host
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        self.client.start_exactly(&[&["--stanza", &self.stanza], arguments].concat())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.start(arguments).output(SOON)
+    }
+
+    /// Runs the next command once the one before is over.
+    fn advance(&mut self, next: impl FnOnce(&Self) -> Process) {
+        if self.running.as_mut().is_none_or(|(process, _)| process.ended().is_some()) {
+            self.take();
+            let before = self.relay.peers().len();
+            self.running = Some((next(self), before));
+        }
+    }
+
+    /// Takes note of how the last command ends.
+    fn take(&mut self) {
+        let Some((process, before)) = self.running.take() else { return };
+        let output = process.output(SOON);
+        if output.code == 0 {
+            self.done += 1;
+        } else {
+            let peers = self.relay.peers().split_off(before);
+            self.failures.push((peers, format!("exit code {} of {}:\n{}", output.code, output.command, output.text())));
+        }
+    }
+}
+
+/// What is known of the workers that were killed.
+#[derive(Default)]
+struct Killed {
+    workers: HashSet<Pid>,
+    /// Who had which worker, as the workers themselves told.
+    served: HashMap<SocketAddr, Pid>,
+}
+
+impl Killed {
+    /// Kills one of the workers, if there is one.
+    fn kill(&mut self, bench: &Bench, chance: usize) {
+        let workers = workers(bench);
+        self.served.extend(sessions(&bench.server).into_iter().map(|session| (session.peer, session.worker)));
+        if let Some(worker) = workers.get(chance % workers.len().max(1)) {
+            kill_process(*worker, Signal::KILL).expect("a worker can be killed");
+            self.workers.insert(*worker);
+        }
+    }
+
+    /// Insists that each command that failed had a worker that was killed while it had it, and that nobody else
+    /// was lost.
+    fn explain<'a>(&self, log: &str, hosts: impl Iterator<Item = &'a Host>) -> usize {
+        let dead = deaths(log);
+        assert_eq!(dead.keys().copied().collect::<HashSet<_>>(), self.workers, "others died than were killed");
+        let lost = lost(log);
+        assert_eq!(dead.values().sum::<usize>(), lost.len(), "not everybody is named who was lost");
+        let lost: HashMap<SocketAddr, Pid> = lost.into_iter().collect();
+        for (peer, worker) in &lost {
+            assert!(self.workers.contains(worker), "{peer} was lost with {worker:?}, which nobody killed");
+            let served = self.served.get(peer).unwrap_or(worker);
+            assert_eq!(served, worker, "{peer} was not served by the worker that it was lost with");
+        }
+        // who had its last word from the server needs no worker any more
+        let is_over = |peer: &SocketAddr| log.contains(&format!("session end: peer={peer} "));
+        for (peers, text) in hosts.flat_map(|host| &host.failures) {
+            let explained = peers.iter().any(|peer| lost.contains_key(peer) && !is_over(peer));
+            assert!(explained, "no worker was killed that had one of {peers:?}\n{text}");
+        }
+        lost.len()
+    }
+}
+
+/// Workers that were lost, and with how many connections, as the log tells.
+fn deaths(log: &str) -> HashMap<Pid, usize> {
+    let line = |line: &str| {
+        let (process, rest) = line.split_once(", process ")?.1.split_once(", is lost with ")?;
+        let (count, _) = rest.split_once(" connections: ")?;
+        Some((process.parse().ok().and_then(Pid::from_raw)?, count.parse().ok()?))
+    };
+    log.lines().filter_map(line).collect()
+}
+
+fn workers_that_are_killed_at_random_take_only_their_sessions_with_them(release: &str) {
+    let mut bench = with_workers(release, 2);
+    bench.set("process-max", "2");
+    let mut cluster = bench.with_cluster();
+    cluster.fill(2);
+    bench.ok(&["backup", "--type=full"]);
+    let segments: Vec<String> = (0..8).map(|number| format!("0000000100000001000000A{number}")).collect();
+    let segments: Vec<String> = segments.iter().map(|name| cluster.copy_segment(name).display().to_string()).collect();
+    let rows = cluster.rows();
+    cluster.stop();
+    let server = bench.server.id();
+
+    // four hosts push the same segments, each for a stanza of its own; one restores all the time
+    let mut pushers: Vec<Host> = (1..=4).map(|number| Host::with_stanza(&bench, number)).collect();
+    let mut copy = Cluster::at(&bench.workspace, "restored");
+    let target = copy.path.display().to_string();
+    let restore = ["restore", "--delta", "--force", "--archive-mode=off", &format!("--pg1-path={target}")];
+    let mut client = Client::new(&bench.server, "restoring");
+    client.config.inherit(&bench.client.config);
+    let mut restorer = Host::new(&bench, 5, STANZA, client);
+    let (begun, mut last) = (Instant::now(), Instant::now());
+    let (mut killed, mut chance) = (Killed::default(), 0x9e37_79b9_u32);
+    while begun.elapsed() < KILLING || restorer.done == 0 || pushers.iter().any(|pusher| pusher.done < 8) {
+        assert!(begun.elapsed() < SOON, "too little succeeds: {} restores", restorer.done);
+        for pusher in &mut pushers {
+            pusher.advance(|host| host.start(&["archive-push", segments[host.done % segments.len()].as_str()]));
+        }
+        restorer.advance(|host| host.start(&restore));
+        if last.elapsed() > Duration::from_millis(1500) && begun.elapsed() < KILLING {
+            chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            killed.kill(&bench, chance as usize);
+            last = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    pushers.iter_mut().chain([&mut restorer]).for_each(Host::take);
+    let told = || bench.server.log().matches(" is lost with ").count();
+    wait_until("the losses in the log", SOON, || told() == killed.workers.len());
+    let hosts = || pushers.iter().chain([&restorer]);
+    let connections = killed.explain(&bench.server.log(), hosts());
+    let done = hosts().map(|host| host.done).sum::<usize>();
+    let (kills, failures) = (killed.workers.len(), hosts().map(|host| host.failures.len()).sum::<usize>());
+    eprintln!("{kills} workers killed, {connections} connections lost; {done} commands done, {failures} failed");
+    assert!(kills >= 5 && failures > 0, "{kills} workers were killed, and {failures} clients failed");
+    assert_eq!(bench.server.id(), server);
+    assert!(bench.server.runs(), "the server has ended");
+
+    wait_until_unlocked(&bench.server.path("lock"));
+    for host in &pushers {
+        for segment in &segments {
+            host.run(&["archive-push", segment]).ok();
+        }
+        let text = host.run(&["verify", "--output=text", "--verbose"]).ok();
+        assert!(text.contains("status: ok"), "{text}");
+    }
+    bench.client.verifies();
+    assert!(!archived_segments(&bench.server.repository()).is_empty());
+    assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
+    bench.client.ok(&restore);
+    copy.start();
+    assert_eq!(copy.rows(), rows);
+    copy.stop();
+    assert_eq!(bench.server.terminate(), 0);
+}
+
+fn the_session_beside_a_lost_worker_goes_on(release: &str) {
+    let mut bench = with_workers(release, 2);
+    bench.with_cluster().stop();
+    let readers = Readers::start(&bench);
+    let served = who_serves(&bench.server, "repo-get");
+    assert_eq!(served.len(), 2, "{served:?}");
+    assert_ne!(served[0], served[1], "both have the same worker");
+    kill_process(served[0], Signal::KILL).expect("a worker can be killed");
+    assert_eq!(readers.finish(), 1, "one worker was killed, and the other was not");
+    bench.client.ok(&["info"]);
+    wait_until("the loss in the log", SOON, || bench.server.log().contains(" is lost with 1 connections: "));
+    assert!(matches!(lost(&bench.server.log())[..], [(_, worker)] if worker == served[0]), "{}", bench.server.log());
+    assert_eq!(bench.server.terminate(), 0);
+}
