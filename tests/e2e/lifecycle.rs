@@ -1,6 +1,5 @@
 //! What an administrator does to the server while clients use it.
 
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
@@ -9,7 +8,8 @@ use crate::archiving::assert_whole_segments;
 use crate::crashes::{slow_down, stopped_backup, stopped_while_it_pushes};
 use crate::for_each_release;
 use crate::harness::certificates::{Certificates, Identity};
-use crate::harness::{Bench, LIMIT, SOON, own, temporary_files, wait_until};
+use crate::harness::service_manager::ServiceManager;
+use crate::harness::{Bench, LIMIT, SOON, temporary_files};
 
 for_each_release! {
     a_reload_lets_a_new_client_in: always, always, always;
@@ -150,27 +150,12 @@ fn sigterm_during_a_backup_leaves_nothing_half_done(release: &str) {
 
 fn the_service_manager_is_told(release: &str) {
     let mut bench = Bench::new(release);
-    let path = bench.workspace.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("the socket can be bound");
-    own(&path);
-    socket.set_nonblocking(true).expect("the socket can be made non-blocking");
-    let mut told = String::new();
-    let mut hears = |wanted: &str| {
-        wait_until(&format!("{wanted} at the service manager"), SOON, || {
-            let mut buffer = [0; 4096];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                told.push_str(&String::from_utf8_lossy(&buffer[..length]));
-                told.push('\n');
-            }
-            told.lines().any(|line| line == wanted)
-        });
-    };
-    bench.server.environment.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    let mut manager = ServiceManager::of(&mut bench.server);
     bench.server.launch();
-    hears("READY=1");
+    manager.hears("READY=1");
     bench.client.ok(&["repo-ls"]);
     bench.server.signal(Signal::TERM);
-    hears("STOPPING=1");
+    manager.hears("STOPPING=1");
     assert_eq!(bench.server.wait(SOON), 0);
 }
 

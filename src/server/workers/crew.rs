@@ -413,6 +413,19 @@ impl Crew {
         }
     }
 
+    /// Has the worker in this place end, since it cannot take the configuration over for this reason: it would go on
+    /// to serve those to whom that grants nothing any more.
+    pub fn retire(&mut self, place: usize, reason: &str) {
+        if let Some(worker) = self.workers.get(place) {
+            let (number, process) = (worker.number, worker.process.id());
+            log::warn(format_args!(
+                "worker {number}, process {process}, cannot take the configuration over, and ends: {reason}"
+            ));
+        }
+        self.drain(place);
+    }
+
+    /// Has a worker let requests in flight finish, and end. It gets no more connections.
     fn drain(&mut self, place: usize) {
         if let Some(worker) = self.workers.get_mut(place) {
             worker.stage = Stage::Leaving;

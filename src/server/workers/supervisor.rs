@@ -378,6 +378,9 @@ impl Supervisor {
                 self.crew.say_to_others(&ToWorker::Finished(directory), place);
             }
             ToSupervisor::Reloaded(error) => {
+                if let Some(error) = &error {
+                    self.crew.retire(place, error);
+                }
                 if let Some(asked) = &mut self.reload {
                     asked.waiting.remove(&place);
                     asked.answers.extend(error);
@@ -442,9 +445,8 @@ impl Supervisor {
     fn end_reload(&mut self, now: Instant) {
         let Some(asked) = self.reload.take_if(|asked| asked.is_answered(now)) else { return };
         let mut status = self.status_line();
-        for reason in &asked.answers {
-            log::warn(format_args!("a worker goes on with the configuration that it had: {reason}"));
-            status = format!("configuration reload failed in a worker: {reason}; {}", self.status_line());
+        if let Some(reason) = asked.answers.last() {
+            status = format!("configuration reload failed in a worker, which ends: {reason}; {status}");
         }
         if !asked.waiting.is_empty() {
             log::warn(format_args!("{} workers have not read the configuration yet", asked.waiting.len()));

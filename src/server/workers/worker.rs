@@ -2,10 +2,11 @@
 //!
 //! Its configuration is what the supervisor read, whatever the files say now.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::crew::recall;
 use super::link::{Heard, Link};
@@ -146,12 +147,14 @@ impl Worker {
     fn take(&mut self, message: ToWorker, descriptor: Option<OwnedFd>) {
         let event_loop = &mut self.serving.event_loop;
         match message {
-            ToWorker::Connection { number, peer } => {
-                if let Some(descriptor) = descriptor {
+            ToWorker::Connection { number, peer } => match descriptor {
+                Some(descriptor) => {
                     let socket = mio::net::TcpStream::from_std(descriptor.into());
                     event_loop.admit(socket, peer, number);
                 }
-            }
+                // The kernel has closed it: no more files can be opened here.
+                None => event_loop.reports().into_iter().for_each(|reports| reports.closes(number)),
+            },
             ToWorker::Evict(number) => event_loop.evict(number),
             ToWorker::Known(known) => {
                 let policy = Rc::clone(&event_loop.service().policy);
@@ -174,7 +177,8 @@ impl Worker {
     }
 
     fn reload(&mut self, snapshot: Option<OwnedFd>) -> Result<()> {
-        let snapshot = snapshot.ok_or_else(|| io::ErrorKind::InvalidData.into()).and_then(recall);
+        // The kernel closes it where no more files can be opened.
+        let snapshot = snapshot.ok_or_else(|| Errno::MFILE.into()).and_then(recall);
         let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
         let load = || load(&self.arguments, &self.environment, self.workers);
         let (configuration, service) = snapshot.replay(load)?;

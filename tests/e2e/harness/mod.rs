@@ -9,6 +9,7 @@ pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod roles;
 pub(crate) mod server;
+pub(crate) mod service_manager;
 pub(crate) mod snapshot;
 
 use std::collections::BTreeMap;
