@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -77,10 +77,10 @@ fn is_closed_at_once(bench: &Bench) -> bool {
     !matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// Has a process of the tests' user open no more files.
-fn starve(bench: &Bench, process: Pid) {
+/// Limits the files that a process of the tests' user may open.
+fn limit_files(bench: &Bench, process: Pid, limit: u32) {
     let mut command = bench.workspace.command("prlimit");
-    command.args(["--nofile=0:0", "--pid", &process.as_raw_nonzero().to_string()]);
+    command.arg(format!("--nofile={limit}:")).args(["--pid", &process.as_raw_nonzero().to_string()]);
     bench.workspace.run("prlimit", command).ok();
 }
 
@@ -92,7 +92,7 @@ fn a_worker_that_cannot_take_a_new_configuration_ends(release: &str) {
     let readers = Readers::start(&bench);
     let served = who_serves(&bench.server, "repo-get");
     let starved = served[0];
-    starve(&bench, starved);
+    limit_files(&bench, starved, 0);
 
     // whom it cannot take is not counted for ever
     assert!((0..8).any(|_| is_closed_at_once(&bench)), "it could open a file");
@@ -106,13 +106,16 @@ fn a_worker_that_cannot_take_a_new_configuration_ends(release: &str) {
     bench.server.wait_for_log(&told);
     manager.hears(&format!("STATUS=configuration reload failed in a worker, which ends: {reason}; listening on "));
     assert_eq!(bench.server.log().matches(" cannot take the configuration over").count(), 1, "{}", bench.server.log());
-    // nobody gets what only the old configuration grants, whatever the worker
+    // nobody gets what only the old configuration grants, not from that worker either
+    limit_files(&bench, starved, 1000);
     for _ in 0..4 {
         bench.client.fails(105, &["repo-ls"]);
     }
     assert!(is_there(starved), "it has a client whose request is in flight");
     assert_eq!(readers.finish(), 2, "a request in flight was cut off");
+    let finished = Instant::now();
     wait_until("the end of the worker", SOON, || !is_there(starved));
+    assert!(finished.elapsed() < Duration::from_secs(30), "it ended after {:?}", finished.elapsed());
     assert!(!bench.server.log().contains("lost"), "{}", bench.server.log());
     assert!(bench.server.runs(), "the server has ended");
     assert_eq!(bench.server.terminate(), 0);
