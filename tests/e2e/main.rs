@@ -17,7 +17,6 @@ mod crashes;
 mod cycle;
 mod full_disk;
 mod harness;
-mod hung_workers;
 mod info_history;
 mod lifecycle;
 mod listening;

@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, kill_process};
 
-use super::{Readers, SOON, is_there, with_workers, workers};
+use super::{Readers, SOON, is_there, lost, with_workers, workers};
 use crate::for_each_release;
 use crate::harness::wait_until;
 
@@ -28,6 +28,7 @@ fn a_termination_waits_for_every_worker(release: &str) {
     assert_eq!(readers.finish(), 2, "a request in flight was cut off");
     assert_eq!(bench.server.wait(SOON), 0);
     assert!(workers.iter().all(|worker| !is_there(*worker)), "a worker is left");
+    assert_eq!(lost(&bench.server.log()), [], "somebody who was served to the end is told of as lost");
 }
 
 fn workers_end_with_their_supervisor(release: &str) {

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod ending;
+mod hung;
 mod killed;
 mod races;
 mod reload;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
+use super::{Reader, SOON, pid, status, with_workers};
 use crate::for_each_release;
-use crate::harness::{Bench, Process, SOON, wait_until};
+use crate::harness::{Bench, Process, wait_until};
 
 for_each_release! {
     a_worker_that_hangs_gets_no_connections_until_it_answers: full, always, always;
@@ -19,35 +20,20 @@ const AT_ONCE: Duration = Duration::from_secs(40);
 
 /// A bench whose server has two workers, the first one with a client that stands still in the middle of a file, so
 /// that the second one was started for somebody else.
-fn with_two_workers(release: &str) -> (Bench, Process) {
-    let mut bench = Bench::new(release);
+fn with_two_workers(release: &str) -> (Bench, Reader) {
+    let mut bench = with_workers(release, 2);
     // who was given to a worker that hangs waits until it goes on
     bench.client.config.set("global", "io-timeout", "600");
-    let socket = bench.server.path("status.sock").display().to_string();
-    bench.server.own_config.set("global", "workers", "2");
-    bench.server.own_config.set("global", "status-socket", &socket);
     bench.with_cluster().stop();
-    bench.workspace.directory("server/repository/archive/demo");
-    bench.workspace.file("server/repository/archive/demo/large", 0o640, &"0123456789abcdef".repeat(4 << 20));
-    let got = bench.workspace.path().join("got");
-    let file = fs::File::create(&got).expect("the file can be made");
-    let reader = bench.client.start_into(file, &["repo-get", "--log-level-console=off", "archive/demo/large"]);
-    wait_until("a part of a file", SOON, || fs::metadata(&got).is_ok_and(|metadata| metadata.len() > 0));
-    reader.signal(Signal::STOP);
+    let reader = Reader::start(&bench, "got");
     bench.client.ok(&["repo-ls"]);
-    assert_eq!(workers(&bench).len(), 2);
+    assert_eq!(views(&bench).len(), 2);
     (bench, reader)
 }
 
-fn workers(bench: &Bench) -> Vec<Value> {
-    let text = bench.server.own_command(&["status", "--json"]).ok();
-    let status: Value = serde_json::from_str(&text).expect("status prints JSON");
-    status["workers"].as_array().expect("there are workers").clone()
-}
-
-fn pid(worker: &Value) -> Pid {
-    let number = worker["pid"].as_i64().and_then(|number| i32::try_from(number).ok());
-    number.and_then(Pid::from_raw).expect("a process has a number")
+/// What the server tells of its workers.
+fn views(bench: &Bench) -> Vec<Value> {
+    status(&bench.server)["workers"].as_array().expect("there are workers").clone()
 }
 
 /// Clients that come at once, so that no worker has less to do than all others.
@@ -70,12 +56,12 @@ fn served(bench: &Bench, worker: &Value) -> usize {
 
 fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
     let (bench, reader) = with_two_workers(release);
-    let workers_before = workers(&bench);
+    let workers_before = views(&bench);
     // the one that has nothing to do, and would be the first choice
     let hung = workers_before.iter().find(|worker| worker["connections"] == 0).expect("one has nothing to do");
     let well = workers_before.iter().find(|worker| worker["connections"] != 0).expect("one has a client");
     assert!(workers_before.iter().all(|worker| worker["silent"].is_null()), "{workers_before:?}");
-    kill_process(pid(hung), Signal::STOP).expect("a worker can be stopped");
+    kill_process(pid(&hung["pid"]), Signal::STOP).expect("a worker can be stopped");
     let unlucky = come(&bench, 2);
     let name = format!("worker {}, process {},", hung["number"], hung["pid"]);
     bench.server.wait_for_log(&format!("{name} has not answered for 5 s"));
@@ -85,14 +71,14 @@ fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
         are_served(come(&bench, 4));
     }
     wait_until("the sessions in the log", SOON, || served(&bench, well) >= before + 12);
-    let told = workers(&bench);
+    let told = views(&bench);
     let told = |worker: &Value| told.iter().find(|told| told["pid"] == worker["pid"]).expect("it is there").clone();
     assert!(told(hung)["silent"].as_u64().is_some_and(|seconds| (5..600).contains(&seconds)), "{}", told(hung));
     assert!(told(well)["silent"].is_null(), "{}", told(well));
     let table = bench.server.own_command(&["status"]).ok();
     assert!(table.contains("SILENT"), "{table}");
 
-    kill_process(pid(hung), Signal::CONT).expect("a worker can go on");
+    kill_process(pid(&hung["pid"]), Signal::CONT).expect("a worker can go on");
     bench.server.wait_for_log(&format!("{name} answers after "));
     are_served(unlucky);
     let before = served(&bench, hung);
@@ -100,7 +86,7 @@ fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
         are_served(come(&bench, 4));
         served(&bench, hung) > before
     });
-    assert!(workers(&bench).iter().all(|worker| worker["silent"].is_null()));
+    assert!(views(&bench).iter().all(|worker| worker["silent"].is_null()));
     let log = bench.server.log();
     let told = [" has not answered for ", " answers after "].map(|text| log.matches(&format!("{name}{text}")).count());
     assert_eq!(told, [1, 1], "{log}");
@@ -110,8 +96,8 @@ fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
 fn a_server_without_clients_sleeps(release: &str) {
     let (bench, reader) = with_two_workers(release);
     drop(reader);
-    wait_until("the end of the sessions", SOON, || workers(&bench).iter().all(|worker| worker["connections"] == 0));
-    let mut processes: Vec<_> = workers(&bench).iter().map(|worker| pid(worker).as_raw_pid()).collect();
+    wait_until("the end of the sessions", SOON, || views(&bench).iter().all(|worker| worker["connections"] == 0));
+    let mut processes: Vec<_> = views(&bench).iter().map(|worker| pid(&worker["pid"]).as_raw_pid()).collect();
     processes.push(i32::try_from(bench.server.id()).expect("processes have small numbers"));
     let switches = || {
         let of = |process: &i32| {
