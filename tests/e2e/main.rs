@@ -15,6 +15,7 @@ mod commands;
 mod confinement;
 mod crashes;
 mod cycle;
+mod file_systems;
 mod full_disk;
 mod harness;
 mod info_history;

@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod fuse;
 pub(crate) mod pg_host;
 pub(crate) mod postgres;
 pub(crate) mod raw;
