@@ -125,7 +125,7 @@ fn text(client: &str, grant: &Grant, own: &OwnSettings, names: &[String]) -> Res
 }
 
 fn words(role: Role, area: Area, example: &str) -> &'static str {
-    let of = |access| Rule::of(role, area, part(area, example), access);
+    let of = |access| Rule::of(role, area, part(area, example.as_bytes()), access);
     match (of(Access::Write), of(Access::Remove)) {
         (Rule::Allowed, _) => "read, write, remove",
         (Rule::New, _) => "read, add, never replace or remove",

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bstr::BString;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, readlinkat, statat};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -55,7 +56,7 @@ pub(super) fn look(
             let stat = statat(CWD, at.root.path(), not_followed)?;
             return describe(CWD, at.root.path(), &stat, level, names);
         }
-        Some(("", name)) => {
+        Some((b"", name)) => {
             let stat = below(&at.root, |root| statat(root, name, AtFlags::SYMLINK_NOFOLLOW))?;
             if !follow || FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 let root = at.root.held().ok_or(Errno::NOENT)?;
@@ -118,7 +119,7 @@ fn open_entry(resolver: &Resolver, at: &Location, follow: bool) -> Result<OwnedF
     resolver.open(at, OFlags::PATH | not_followed, Mode::empty())
 }
 
-/// The text of a link. The protocol carries text only, so other bytes are an error and not guessed at.
-fn destination(directory: BorrowedFd<'_>, name: impl Arg) -> Result<String> {
-    readlinkat(directory, name, Vec::new())?.into_string().map_err(|_| Errno::ILSEQ)
+/// The text of a link.
+fn destination(directory: BorrowedFd<'_>, name: impl Arg) -> Result<BString> {
+    Ok(readlinkat(directory, name, Vec::new())?.into_bytes().into())
 }

@@ -145,7 +145,7 @@ impl Inline {
             })),
             Operation::RemoveDirectory { at } => done(remove_directory(resolver, &at)),
             Operation::SymbolicLink { target, at } => done(exists_if_root(&at).and_then(|()| {
-                resolver.in_parent(&at, |directory, name| rustix::fs::symlinkat(target.as_str(), directory, name))
+                resolver.in_parent(&at, |directory, name| rustix::fs::symlinkat(target.as_slice(), directory, name))
             })),
             Operation::HardLink { target, at } => done(exists_if_root(&at).and_then(|()| {
                 resolver.in_parents(&target, &at, |old, old_name, new, new_name| {
@@ -288,7 +288,7 @@ fn close(file: File) -> Result<()> {
 }
 
 /// Renames to a name that nothing has, also where the file system does not know how to.
-fn rename_new(old: BorrowedFd<'_>, old_name: &str, new: BorrowedFd<'_>, new_name: &str) -> Result<()> {
+fn rename_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
     match rustix::fs::renameat_with(old, old_name, new, new_name, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_new(old, old_name, new, new_name),
         result => result,
@@ -297,14 +297,14 @@ fn rename_new(old: BorrowedFd<'_>, old_name: &str, new: BorrowedFd<'_>, new_name
 
 /// As [`rename_new`], in two steps: a crash in between leaves both names, of which the old one is known
 /// to be temporary.
-fn link_new(old: BorrowedFd<'_>, old_name: &str, new: BorrowedFd<'_>, new_name: &str) -> Result<()> {
+fn link_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
     rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())?;
     rustix::fs::unlinkat(old, old_name, AtFlags::empty())
 }
 
 /// Whether `name` in `directory` is still the name of `file`. Its inode cannot have been given to
 /// another file, because it is open.
-fn is_place_of(file: &File, directory: BorrowedFd<'_>, name: &str) -> bool {
+fn is_place_of(file: &File, directory: BorrowedFd<'_>, name: &[u8]) -> bool {
     match (rustix::fs::fstat(&file.0), rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
         (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino),
         _ => false,
@@ -368,9 +368,9 @@ mod tests {
         for rename in [rename_new, link_new] {
             std::fs::write(base.path().join("old"), "old").unwrap();
             std::fs::write(base.path().join("taken"), "taken").unwrap();
-            assert_eq!(rename(at, "old", at, "taken"), Err(Errno::EXIST));
+            assert_eq!(rename(at, b"old", at, b"taken"), Err(Errno::EXIST));
             assert_eq!(std::fs::read(base.path().join("taken")).unwrap(), b"taken");
-            rename(at, "old", at, "new").unwrap();
+            rename(at, b"old", at, b"new").unwrap();
             assert!(!base.path().join("old").exists());
             assert_eq!(std::fs::read(base.path().join("new")).unwrap(), b"old");
             std::fs::remove_file(base.path().join("new")).unwrap();

@@ -4,8 +4,13 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use bstr::{BString, ByteSlice};
+
+use crate::protocol::carried::Carried;
 
 /// The longest path that Linux takes, without its final zero byte.
 const PATH_MAXIMUM: usize = 4095;
@@ -56,27 +61,39 @@ impl Root {
 /// A path below a root: no `..`, no empty or `.` component, nothing absolute, no zero byte. Empty
 /// for the root itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RelativePath(String);
+pub struct RelativePath(BString);
 
 impl RelativePath {
-    /// `text` as a path below a root, or `None` when it is not one.
+    /// `path` as a path below a root, or `None` when it is not one.
     #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let clean = |name: &str| !matches!(name, "" | "." | "..") && name.len() <= NAME_MAXIMUM && !name.contains('\0');
-        let valid = text.is_empty() || text.len() <= PATH_MAXIMUM && text.split('/').all(clean);
-        valid.then(|| Self(text.to_owned()))
+    pub fn new(path: impl AsRef<[u8]>) -> Option<Self> {
+        Self::checked(path.as_ref().into())
     }
 
-    /// The path as text, without a slash in front.
+    fn checked(path: BString) -> Option<Self> {
+        let clean = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAXIMUM;
+        let valid = path.is_empty()
+            || path.len() <= PATH_MAXIMUM && !path.contains(&0) && path.split(|byte| *byte == b'/').all(clean);
+        valid.then_some(Self(path))
+    }
+
+    /// The path, without a slash in front.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The path of `name` in this directory, if such a name is allowed.
+    /// The path of `name`, or of a path below it, in this directory, if such a name is allowed.
     #[must_use]
-    pub fn join(&self, name: &str) -> Option<Self> {
-        if self.is_root() { Self::new(name) } else { Self::new(&format!("{}/{name}", self.0)) }
+    pub fn join(&self, name: impl AsRef<[u8]>) -> Option<Self> {
+        let name = name.as_ref();
+        if self.is_root() { Self::new(name) } else { Self::checked([&self.0, name].join(&b'/').into()) }
+    }
+
+    /// The last name, which is empty for the root itself.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.split_last().map_or(b"", |(_, name)| name)
     }
 
     /// Whether it is the root itself.
@@ -87,8 +104,8 @@ impl RelativePath {
 
     /// The path of the directory that holds the entry (empty for the root) and the entry's name, or
     /// `None` for the root itself.
-    pub(super) fn split_last(&self) -> Option<(&str, &str)> {
-        (!self.is_root()).then(|| self.0.rsplit_once('/').unwrap_or(("", &self.0)))
+    pub(super) fn split_last(&self) -> Option<(&[u8], &[u8])> {
+        (!self.is_root()).then(|| self.0.rsplit_once_str("/").unwrap_or((b"", &self.0)))
     }
 }
 
@@ -139,7 +156,7 @@ impl Location {
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (parent, _) = self.path.split_last()?;
-        Some(Self { root: Rc::clone(&self.root), path: RelativePath(parent.to_owned()), ..*self })
+        Some(Self { root: Rc::clone(&self.root), path: RelativePath(parent.into()), ..*self })
     }
 
     /// The place whose last name has `suffix` added, if such a name is allowed.
@@ -148,25 +165,41 @@ impl Location {
         if self.path.is_root() {
             return None;
         }
-        let path = RelativePath::new(&format!("{}{suffix}", self.path.0))?;
+        let path = RelativePath::checked([&self.path.0, suffix.as_bytes()].concat().into())?;
         Some(Self { root: Rc::clone(&self.root), path, ..*self })
     }
 }
 
-impl fmt::Display for Location {
-    /// The absolute path, as error texts show it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.root.path.to_str(), self.path.is_root()) {
-            (Some("/"), _) => write!(f, "/{}", self.path.0),
-            (_, true) => write!(f, "{}", self.root.path.display()),
-            (_, false) => write!(f, "{}/{}", self.root.path.display(), self.path.0),
+impl Location {
+    /// The absolute path.
+    #[must_use]
+    pub fn absolute(&self) -> BString {
+        let (root, between) = self.parts();
+        [root, between, &self.path.0].concat().into()
+    }
+
+    /// What the absolute path begins with, and what is between that and the path below the root.
+    fn parts(&self) -> (&[u8], &'static [u8]) {
+        match (self.root.path.as_os_str().as_bytes(), self.path.is_root()) {
+            (b"/", _) => (b"", b"/"),
+            (root, true) => (root, b""),
+            (root, false) => (root, b"/"),
         }
+    }
+}
+
+impl fmt::Display for Location {
+    /// The absolute path, as error texts [carry](crate::protocol::carried) it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (root, between) = self.parts();
+        write!(f, "{}{}{}", Carried(root), Carried(between), Carried(&self.path.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::carried::restore;
 
     #[test]
     fn nothing_that_leaves_a_root_is_a_relative_path() {
@@ -176,6 +209,20 @@ mod tests {
         for text in ["", "a", "a/b", "..a", "a..", "...", "ü"] {
             assert!(RelativePath::new(text).is_some(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        let path = RelativePath::new(b"a\xff/caf\xe9\n").unwrap();
+        assert_eq!(path.name(), b"caf\xe9\n");
+        assert_eq!(path.join(b"\x80").unwrap().as_bytes(), b"a\xff/caf\xe9\n/\x80");
+        assert_eq!(path.join(b"a\0"), None);
+        let place = Location::new(Root::new(std::ffi::OsStr::from_bytes(b"/\xfe")), path);
+        assert_eq!(place.absolute(), b"/\xfe/a\xff/caf\xe9\n".as_bstr());
+        assert_eq!(*restore(&place.to_string()), *place.absolute());
+        assert_eq!(place.with_suffix(".tmp").unwrap().path.name(), b"caf\xe9\n.tmp");
+        let top = Location::new(Root::new("/"), RelativePath::default());
+        assert_eq!((top.absolute(), top.to_string().as_str()), ("/".into(), "/"));
     }
 
     #[test]

@@ -59,10 +59,10 @@ impl HeldLock {
     /// more. `pgbackrest stop --force` does that.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
-        let path = self.at.root.path().join(self.at.path.as_str());
+        let path = self.at.absolute();
         // Only compared, so it does not matter where links on the way lead. An error other than ENOENT
         // says nothing about the file.
-        match lstat(path) {
+        match lstat(path.as_slice()) {
             Ok(stat) => (stat.st_dev, stat.st_ino) != (self.device, self.inode),
             Err(errno) => errno == Errno::NOENT,
         }

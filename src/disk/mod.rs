@@ -29,6 +29,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bstr::BString;
 use serde::{Deserialize, Serialize};
 
 pub use claims::Claim;
@@ -100,14 +101,14 @@ pub struct Metadata {
     /// Group's name, if it has one.
     pub group: Option<Rc<str>>,
     /// Where a link points, as it is written in the link.
-    pub link_destination: Option<String>,
+    pub link_destination: Option<BString>,
 }
 
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Name within its directory.
-    pub name: String,
+    pub name: BString,
     /// What is known of it at the level that was asked for.
     pub metadata: Metadata,
 }
@@ -245,7 +246,7 @@ pub enum Operation {
     /// Makes a symbolic link. Outcome: [`Outcome::Done`].
     SymbolicLink {
         /// The text of the link.
-        target: String,
+        target: BString,
         /// Where the link is made.
         at: Location,
     },
@@ -343,7 +344,8 @@ pub struct Failure {
     /// The system's error number.
     pub errno: Errno,
     /// The absolute path of what failed, if that is an entry below the operation's own place: in the
-    /// removal of a tree, in a listing, or a directory that a lock file needs.
+    /// removal of a tree, in a listing, or a directory that a lock file needs. As texts
+    /// [carry](crate::protocol::carried) it.
     pub path: Option<String>,
     /// What failed, where parts of an operation have error texts of their own.
     pub step: Step,

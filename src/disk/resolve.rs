@@ -99,7 +99,7 @@ impl Resolver {
             }
             return retry_on_intr(|| open(at.root.path(), flags.difference(OFlags::NOFOLLOW), mode));
         }
-        below(&at.root, |root| self.open_below(root, at, at.path.as_str(), flags, mode))
+        below(&at.root, |root| self.open_below(root, at, at.path.as_bytes(), flags, mode))
     }
 
     /// Opens what the link at a place points to as a mere handle, and no link that is there.
@@ -108,7 +108,7 @@ impl Resolver {
     ///
     /// As [`Self::open`].
     pub(super) fn open_target(at: &Location) -> Result<OwnedFd> {
-        below(&at.root, |root| walk_owned(root, at.path.as_str(), ENTRY_HANDLE, 1))
+        below(&at.root, |root| walk_owned(root, at.path.as_bytes(), ENTRY_HANDLE, 1))
     }
 
     /// Runs `act` on the directory that a place is in and the place's last name.
@@ -123,7 +123,7 @@ impl Resolver {
     pub(super) fn in_parent<T>(
         &self,
         at: &Location,
-        mut act: impl FnMut(BorrowedFd<'_>, &str) -> Result<T>,
+        mut act: impl FnMut(BorrowedFd<'_>, &[u8]) -> Result<T>,
     ) -> Result<T> {
         let (parent, name) = at.path.split_last().ok_or(Errno::BUSY)?;
         below(&at.root, |root| {
@@ -144,7 +144,7 @@ impl Resolver {
         &self,
         first: &Location,
         second: &Location,
-        mut act: impl FnMut(BorrowedFd<'_>, &str, BorrowedFd<'_>, &str) -> Result<T>,
+        mut act: impl FnMut(BorrowedFd<'_>, &[u8], BorrowedFd<'_>, &[u8]) -> Result<T>,
     ) -> Result<T> {
         let (parent, _) = first.path.split_last().ok_or(Errno::BUSY)?;
         let (other, second_name) = second.path.split_last().ok_or(Errno::BUSY)?;
@@ -161,7 +161,7 @@ impl Resolver {
         &self,
         root: BorrowedFd<'_>,
         at: &Location,
-        path: &str,
+        path: &[u8],
         flags: OFlags,
         mode: Mode,
     ) -> Result<OwnedFd> {
@@ -183,7 +183,7 @@ impl Resolver {
     }
 
     /// Opens `path` through links of trusted owners, for reading only.
-    fn open_owned(&self, root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    fn open_owned(&self, root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
         let open = |flags: OFlags| {
             let how = CONFINED.union(ResolveFlags::NO_SYMLINKS);
             retry_on_intr(|| openat2(root, path, flags | OFlags::NOFOLLOW, Mode::empty(), how))
@@ -237,10 +237,10 @@ pub(super) fn below<T>(root: &Root, mut act: impl FnMut(BorrowedFd<'_>) -> Resul
 /// directory that the walk came through, wherever it has been moved meanwhile, and never above the
 /// root. Nothing is ever opened by more than one name and nothing follows a link, so there is no
 /// moment in which a directory swapped for a link could lead elsewhere.
-fn walk(root: BorrowedFd<'_>, path: &str, without_links: bool, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+fn walk(root: BorrowedFd<'_>, path: &[u8], without_links: bool, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     let mut above: Vec<OwnedFd> = Vec::new();
     let mut pending: Vec<Vec<u8>> = Vec::new();
-    push_components(&mut pending, path.as_bytes());
+    push_components(&mut pending, path);
     let mut links = 0;
     while let Some(name) = pending.pop() {
         match name.as_slice() {
@@ -302,11 +302,11 @@ fn walk(root: BorrowedFd<'_>, path: &str, without_links: bool, flags: OFlags, mo
 
 /// Opens `path` below `root` one component at a time, through links of trusted owners wherever they lead. With
 /// `O_NOFOLLOW` that many links in the last place are followed nevertheless.
-fn walk_owned(root: BorrowedFd<'_>, path: &str, flags: OFlags, mut behind: u32) -> Result<OwnedFd> {
+fn walk_owned(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mut behind: u32) -> Result<OwnedFd> {
     let mut trusted = None;
     let mut directory: Option<OwnedFd> = None;
     let mut pending: Vec<Vec<u8>> = Vec::new();
-    push_components(&mut pending, path.as_bytes());
+    push_components(&mut pending, path);
     let mut links = 0;
     while let Some(name) = pending.pop() {
         let here = directory.as_ref().map_or(root, AsFd::as_fd);

@@ -2,10 +2,11 @@
 //! keep the event loop from everybody else.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bstr::BString;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat};
 use rustix::io::{Errno, Result, retry_on_intr};
 
@@ -15,6 +16,7 @@ use super::location::Location;
 use super::names::Names;
 use super::resolve::Resolver;
 use super::{Completion, Entry, Failure, Kind, Level, Metadata, Outcome, Step};
+use crate::protocol::carried::Carried;
 
 /// Entries that one slice of a listing reports or one slice of a removal removes.
 const SLICE: usize = 256;
@@ -65,7 +67,7 @@ impl Listing {
                 // It has vanished since the kernel named it.
                 Err((_, failure)) if failure.errno == Errno::NOENT.into() => {}
                 Err((name, failure)) => {
-                    return Err(Failure { path: Some(format!("{}/{name}", self.at)), ..failure });
+                    return Err(Failure { path: Some(format!("{}/{}", self.at, Carried(&name))), ..failure });
                 }
             }
         }
@@ -263,8 +265,8 @@ impl Removal {
     /// A failure on an entry of the deepest directory, or on that directory.
     fn failure(&self, errno: Errno, step: Step, name: Option<&CString>) -> Failure {
         let names = self.levels.iter().skip(1).map(|level| &level.name).chain(name);
-        let below: String = names.flat_map(|name| ["/".into(), name.to_string_lossy()]).collect();
-        let path = (!below.is_empty()).then(|| format!("{}{below}", self.at));
+        let below: Vec<u8> = names.flat_map(|name| [b"/", name.to_bytes()].concat()).collect();
+        let path = (!below.is_empty()).then(|| format!("{}{}", self.at, Carried(&below)));
         Failure { errno: errno.into(), path, step }
     }
 }
@@ -311,15 +313,10 @@ fn look(
     kind: FileType,
     level: Level,
     names: &mut Names,
-) -> std::result::Result<Entry, (String, Failure)> {
-    let name = match name.into_string() {
-        Ok(name) => name,
-        Err(name) => {
-            let name = String::from_utf8_lossy(name.into_cstring().to_bytes()).into_owned();
-            return Err((name, Failure::new(Errno::ILSEQ, Step::Information)));
-        }
-    };
-    match metadata(directory, &name, kind, level, names) {
+) -> std::result::Result<Entry, (BString, Failure)> {
+    let metadata = metadata(directory, &name, kind, level, names);
+    let name = name.into_bytes().into();
+    match metadata {
         Ok(metadata) => Ok(Entry { name, metadata }),
         Err(failure) => Err((name, failure)),
     }
@@ -327,7 +324,7 @@ fn look(
 
 fn metadata(
     directory: BorrowedFd<'_>,
-    name: &str,
+    name: &CStr,
     kind: FileType,
     level: Level,
     names: &mut Names,

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use jiff::ZonedDateTime;
 
+use crate::protocol::carried::carried;
+
 /// The longest message; pgBackRest cuts what is longer.
 const MESSAGE_MAXIMUM: usize = 32 * 1024;
 
@@ -104,7 +106,8 @@ pub fn write_short(out: &mut String, message: &Message<'_>) {
 ///
 /// Control characters become `?`: part of many texts comes from a peer, who could otherwise play
 /// tricks on the terminal of whoever reads the log. A line feed in such a text cannot forge a line,
-/// because what follows it is indented.
+/// because what follows it is indented. Names of files have none: what they have that is no text, or no
+/// character to be seen, is [carried](crate::protocol::carried), and written as `\xe9`.
 fn write_text(out: &mut String, message: &Message<'_>, width: usize) {
     let mut sink = Indented { out, width, left: MESSAGE_MAXIMUM };
     if message.level >= Level::Debug {
@@ -133,7 +136,11 @@ impl fmt::Write for Indented<'_> {
                 }
                 '\t' => self.out.push('\t'),
                 other if other.is_control() => self.out.push('?'),
-                other => self.out.push(other),
+                other => match carried(other) {
+                    // Writing to a string does not fail.
+                    Some(byte) => _ = write!(self.out, "\\x{byte:02x}"),
+                    None => self.out.push(other),
+                },
             }
         }
         Ok(())
@@ -143,6 +150,7 @@ impl fmt::Write for Indented<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::carried::Carried;
 
     fn full(level: Level, text: &str, time: Option<&ZonedDateTime>) -> String {
         let mut out = String::new();
@@ -188,6 +196,16 @@ mod tests {
     #[test]
     fn a_peer_cannot_send_control_sequences_to_the_terminal() {
         assert_eq!(full(Level::Warn, "a\x1b[2J\rb", None), "P00   WARN: a?[2J?b\n");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_shown_in_numbers_within_its_line() {
+        let name = Carried(b"/pg/caf\xe9\n\x1b[2J\xff");
+        assert_eq!(
+            full(Level::Warn, &format!("unable to open '{name}'"), None),
+            "P00   WARN: unable to open '/pg/caf\\xe9\\x0a\\x1b[2J\\xff'\n"
+        );
+        assert_eq!(short(Level::Error, &format!("{name}")), "ERROR: /pg/caf\\xe9\\x0a\\x1b[2J\\xff\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::carried::show;
 use super::errno::describe_errno;
 
 /// An error number of pgBackRest, which is also the exit status of the program that reports it.
@@ -78,7 +79,7 @@ impl Code {
 pub struct Error {
     /// What kind of failure it is.
     pub code: Code,
-    /// What failed, on what, and what to do about it.
+    /// What failed, on what, and what to do about it. Paths in it are [carried](super::carried).
     pub message: String,
 }
 
@@ -115,7 +116,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{:03}]: {}", self.code.number(), self.message)
+        write!(f, "[{:03}]: {}", self.code.number(), show(&self.message))
     }
 }
 

@@ -4,6 +4,7 @@
 //! specification (`protocol.md`), checked against recorded answers of real servers by
 //! `tests/golden.rs`.
 
+pub mod carried;
 pub mod database;
 pub mod errno;
 pub mod error;

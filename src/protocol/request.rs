@@ -1,5 +1,8 @@
 //! Requests and their parameters, typed (specification, section 4).
 
+use bstr::BString;
+
+use super::carried::Carried;
 use super::database::{self, DatabaseRequest};
 use super::error::{Error, Result};
 use super::filter::{FilterSpec, decode_filters};
@@ -21,7 +24,7 @@ const OPTIONS_MAXIMUM: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     /// Absolute path of the file.
-    pub file: String,
+    pub file: BString,
     /// Where to begin, in bytes.
     pub offset: u64,
     /// How many bytes at most; all when `None`.
@@ -46,7 +49,7 @@ pub struct ReadRequest {
 #[allow(clippy::struct_excessive_bools, reason = "the flags of the wire")]
 pub struct WriteRequest {
     /// Absolute path of the file.
-    pub file: String,
+    pub file: BString,
     /// Permission bits of a new file.
     pub file_mode: u32,
     /// Permission bits of directories that are made for it.
@@ -83,7 +86,7 @@ pub enum Request {
     /// One entry.
     Info {
         /// Absolute path.
-        file: String,
+        file: BString,
         /// 1 exists, 2 type, 3 basic, 4 detail.
         level: u32,
         /// Follow a link in the last place.
@@ -92,7 +95,7 @@ pub enum Request {
     /// The entries of a directory.
     List {
         /// Absolute path.
-        path: String,
+        path: BString,
         /// As for `Info`.
         level: u32,
     },
@@ -103,16 +106,16 @@ pub enum Request {
     /// Makes a link.
     LinkCreate {
         /// What the link points to.
-        target: String,
+        target: BString,
         /// Absolute path of the link.
-        link: String,
+        link: BString,
         /// A second name instead of a symbolic link.
         hard: bool,
     },
     /// Makes a directory.
     PathCreate {
         /// Absolute path.
-        path: String,
+        path: BString,
         /// An existing one is an error.
         error_on_exists: bool,
         /// Do not make missing parents.
@@ -123,19 +126,19 @@ pub enum Request {
     /// Removes a directory.
     PathRemove {
         /// Absolute path.
-        path: String,
+        path: BString,
         /// With everything below it.
         recurse: bool,
     },
     /// Puts a directory's entries on stable storage.
     PathSync {
         /// Absolute path.
-        path: String,
+        path: BString,
     },
     /// Removes a file or link.
     Remove {
         /// Absolute path.
-        file: String,
+        file: BString,
         /// A missing one is an error.
         error_on_missing: bool,
     },
@@ -264,12 +267,17 @@ fn text(reader: &mut Reader<'_>) -> Result<String> {
     Ok(reader.read_str()?.unwrap_or_default().to_owned())
 }
 
-fn path(reader: &mut Reader<'_>) -> Result<String> {
-    let path = text(reader)?;
+fn path(reader: &mut Reader<'_>) -> Result<BString> {
+    let path = reader.read_text()?.unwrap_or_default();
     if path.len() > PATH_MAXIMUM {
         return Err(Error::format(format!("path is longer than {PATH_MAXIMUM} bytes")));
     }
-    Ok(path)
+    Ok(path.into())
+}
+
+/// The name of a user or group. One that is no text is nobody's here.
+fn owner(reader: &mut Reader<'_>) -> Result<Option<String>> {
+    Ok(reader.read_text()?.map(|name| Carried(name).to_string()))
 }
 
 fn mode(reader: &mut Reader<'_>, default: u32) -> Result<u32> {
@@ -338,8 +346,8 @@ fn decode_write(reader: &mut Reader<'_>, release: &Release) -> Result<WriteReque
         file: path(reader)?,
         file_mode: mode(reader, 0o640)?,
         path_mode: mode(reader, 0o750)?,
-        user: reader.read_str()?.map(str::to_owned),
-        group: reader.read_str()?.map(str::to_owned),
+        user: owner(reader)?,
+        group: owner(reader)?,
         modified: reader.read_time()?,
         create_path: reader.read_bool()?,
         sync_file: reader.read_bool()?,

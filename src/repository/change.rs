@@ -1,6 +1,9 @@
 //! Requests that change directories: making, removing and syncing them, removing files, making links.
 
+use bstr::BString;
+
 use crate::disk::{self, Completion, Errno, Failure, Location, Operation, Outcome, Removal};
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
@@ -130,7 +133,7 @@ pub struct Change {
 enum Kind {
     Sync,
     Remove { error_on_missing: bool, text: &'static str },
-    Link { text: &'static str, target: String },
+    Link { text: &'static str, target: BString },
 }
 
 impl Change {
@@ -150,7 +153,7 @@ impl Change {
 
     /// Starts to make the symbolic link `at`.
     #[must_use]
-    pub fn symbolic_link(at: Location, target: String) -> (Self, Step) {
+    pub fn symbolic_link(at: Location, target: BString) -> (Self, Step) {
         let step = Step::Disk(Operation::SymbolicLink { target: target.clone(), at: at.clone() });
         (Self { kind: Kind::Link { text: "symlink", target }, at }, step)
     }
@@ -158,7 +161,7 @@ impl Change {
     /// Starts to make `at` a second name of `target`.
     #[must_use]
     pub fn hard_link(at: Location, target: Location) -> (Self, Step) {
-        let kind = Kind::Link { text: "hardlink", target: target.to_string() };
+        let kind = Kind::Link { text: "hardlink", target: target.absolute() };
         let step = Step::Disk(Operation::HardLink { target, at: at.clone() });
         (Self { kind, at }, step)
     }
@@ -177,7 +180,7 @@ impl Task for Change {
             (Kind::Remove { text, .. }, _) => failed(Code::FileRemove, text, at, errno),
             (Kind::Sync, _) => sync_failure(at, &failure),
             (Kind::Link { text, target }, _) => {
-                let message = format_args!("unable to create {text} '{at}' to '{target}'");
+                let message = format_args!("unable to create {text} '{at}' to '{}'", Carried(target));
                 Error::system(Code::FileOpen, message, errno.0)
             }
         })

@@ -13,11 +13,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use super::view::Access;
+use bstr::{BString, ByteSlice};
+
+use super::view::{Access, strip};
 use crate::config::Role;
 use crate::disk::{Location, RelativePath, Root};
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Error, Result};
 
 /// Bytes that the links which one session was told of may take. A tablespace takes about 200 of them.
@@ -28,13 +33,13 @@ const ENTRY: usize = 128;
 /// The links that a session has listed, by where they point.
 #[derive(Debug)]
 pub struct Destinations {
-    base: String,
+    base: BString,
     known: RefCell<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    links: HashMap<String, RelativePath>,
+    links: HashMap<BString, RelativePath>,
     bytes: usize,
 }
 
@@ -48,9 +53,9 @@ pub struct ClusterView {
 impl ClusterView {
     /// The cluster with its data directory at the absolute path `base`, which has no trailing slash.
     #[must_use]
-    pub fn new(base: &str) -> Self {
-        let destinations = Destinations { base: base.to_owned(), known: RefCell::default() };
-        Self { root: Root::new(base), destinations: Rc::new(destinations) }
+    pub fn new(base: &[u8]) -> Self {
+        let destinations = Destinations { base: base.into(), known: RefCell::default() };
+        Self { root: Root::new(OsStr::from_bytes(base)), destinations: Rc::new(destinations) }
     }
 
     /// What remembers the links of listings.
@@ -70,7 +75,7 @@ impl ClusterView {
     /// # Errors
     ///
     /// 105 for whatever is not in the cluster, and for every access that changes something.
-    pub fn locate(&self, path: &str, access: Access) -> Result<Location> {
+    pub fn locate(&self, path: &[u8], access: Access) -> Result<Location> {
         if access.changes() {
             return Err(reads_only(path, access));
         }
@@ -84,35 +89,35 @@ impl ClusterView {
     /// # Errors
     ///
     /// 105 when no link that this session has listed does.
-    pub fn link_to(&self, path: &str) -> Result<Option<Location>> {
+    pub fn link_to(&self, path: &[u8]) -> Result<Option<Location>> {
         if self.destinations.strip(path).is_some() {
             return Ok(None);
         }
         let known = self.destinations.known.borrow();
-        let link = known.links.get(path).ok_or_else(|| self.denied(path))?;
+        let link = known.links.get(path.as_bstr()).ok_or_else(|| self.denied(path))?;
         Ok(Some(Location::new(Rc::clone(&self.root), link.clone()).through_owned_links()))
     }
 
-    fn denied(&self, path: &str) -> Error {
-        let shown: String = path.chars().take(200).collect();
+    fn denied(&self, path: &[u8]) -> Error {
+        let shown = Carried::cut(path);
         Error::access(format!(
             "access denied: '{shown}' is neither in cluster '{}' nor what a link there points to, as far as this \
              session has listed links",
-            self.destinations.base
+            Carried(&self.destinations.base)
         ))
     }
 }
 
 impl Destinations {
     /// Notes that `name` in `directory`, which is in the cluster, is a link that says `text`.
-    pub fn note(&self, directory: &Location, name: &str, text: &str) {
+    pub fn note(&self, directory: &Location, name: &[u8], text: &[u8]) {
         let Some(link) = directory.path.join(name) else { return };
-        let Some(destination) = absolute(&directory.to_string(), text) else { return };
+        let Some(destination) = absolute(&directory.absolute(), text) else { return };
         if self.strip(&destination).is_some() {
             return;
         }
         let mut known = self.known.borrow_mut();
-        let bytes = ENTRY + destination.len() + link.as_str().len();
+        let bytes = ENTRY + destination.len() + link.as_bytes().len();
         if known.bytes + bytes > MEMORY_MAXIMUM {
             return;
         }
@@ -122,34 +127,33 @@ impl Destinations {
     }
 
     /// What of `path` is below the data directory.
-    fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.base.as_str())?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    fn strip<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        strip(path, &self.base)
     }
 }
 
 /// The path that a client computes from the text of a link in `directory`: it knows nothing of links on the way.
-fn absolute(directory: &str, text: &str) -> Option<String> {
-    if text.starts_with('/') {
-        return Some(text.to_owned());
+fn absolute(directory: &[u8], text: &[u8]) -> Option<BString> {
+    if text.starts_with(b"/") {
+        return Some(text.into());
     }
-    let mut parts: Vec<&str> = directory.split('/').filter(|part| !part.is_empty()).collect();
-    let text = text.strip_suffix('/').unwrap_or(text);
-    for part in text.split('/') {
+    let mut parts: Vec<&[u8]> = directory.split_str("/").filter(|part| !part.is_empty()).collect();
+    let text = text.strip_suffix(b"/").unwrap_or(text);
+    for part in text.split_str("/") {
         match part {
-            "" => return None,
-            "." => {}
-            ".." => _ = parts.pop()?,
+            b"" => return None,
+            b"." => {}
+            b".." => _ = parts.pop()?,
             _ => parts.push(part),
         }
     }
-    Some(format!("/{}", parts.join("/")))
+    Some([b"/", bstr::join("/", parts).as_slice()].concat().into())
 }
 
 /// The error of a request that would change something.
 #[must_use]
-pub fn reads_only(path: &str, access: Access) -> Error {
-    let shown: String = path.chars().take(200).collect();
+pub fn reads_only(path: &[u8], access: Access) -> Error {
+    let shown = Carried::cut(path);
     Error::access(format!(
         "access denied: role '{}' may not {} '{shown}'\nHINT: a PostgreSQL host is only read over the network; restore \
          runs on the host itself.",
@@ -168,13 +172,13 @@ mod tests {
 
     #[test]
     fn the_data_directory_is_read_and_nothing_else_and_nothing_is_changed() {
-        let view = ClusterView::new("/pg/15/main");
+        let view = ClusterView::new(b"/pg/15/main");
         for path in ["/pg/15/main", "/pg/15/main/base/5/1234", "/pg/15/main/pg_tblspc/16385/PG_15/5/1"] {
             for access in READS {
-                assert_eq!(view.locate(path, access).unwrap().to_string(), path);
+                assert_eq!(view.locate(path.as_bytes(), access).unwrap().to_string(), path);
             }
             for access in CHANGES {
-                let error = view.locate(path, access).unwrap_err();
+                let error = view.locate(path.as_bytes(), access).unwrap_err();
                 assert!(error.message.contains("role 'pg-reader' may not"), "{error}");
             }
         }
@@ -191,7 +195,7 @@ mod tests {
             "/pg/15/main/\0",
         ] {
             for access in READS.into_iter().chain(CHANGES) {
-                assert!(view.locate(path, access).is_err(), "{path:?} {access:?}");
+                assert!(view.locate(path.as_bytes(), access).is_err(), "{path:?} {access:?}");
             }
         }
     }
@@ -208,18 +212,18 @@ mod tests {
             ("a//b", None),
             ("", None),
         ] {
-            assert_eq!(absolute("/pg/15/main", text).as_deref(), expected, "{text:?}");
+            assert_eq!(absolute(b"/pg/15/main", text.as_bytes()), expected.map(BString::from), "{text:?}");
         }
     }
 
     #[test]
     fn what_links_point_to_is_looked_at_once_they_were_listed() {
-        let view = ClusterView::new("/pg");
-        let listed = view.locate("/pg/pg_tblspc", Access::Look).unwrap();
+        let view = ClusterView::new(b"/pg");
+        let listed = view.locate(b"/pg/pg_tblspc", Access::Look).unwrap();
         for (name, text) in [("1", "/mnt/one"), ("2", "../../mnt/two"), ("3", "../base")] {
-            view.destinations().note(&listed, name, text);
+            view.destinations().note(&listed, name.as_bytes(), text.as_bytes());
         }
-        let link = |path| view.link_to(path).map(|link| link.map(|link| link.to_string()));
+        let link = |path: &str| view.link_to(path.as_bytes()).map(|link| link.map(|link| link.to_string()));
         assert_eq!(link("/mnt/one").unwrap().as_deref(), Some("/pg/pg_tblspc/1"));
         assert_eq!(link("/mnt/two").unwrap().as_deref(), Some("/pg/pg_tblspc/2"));
         assert_eq!(link("/pg/base").unwrap(), None, "it is in the cluster");
@@ -230,13 +234,14 @@ mod tests {
 
     #[test]
     fn links_without_end_do_not_take_memory_without_end() {
-        let view = ClusterView::new("/pg");
-        let listed = view.locate("/pg", Access::Look).unwrap();
+        let view = ClusterView::new(b"/pg");
+        let listed = view.locate(b"/pg", Access::Look).unwrap();
         let long = "x".repeat(4000);
         for number in 0..10_000 {
-            view.destinations().note(&listed, &format!("{number}"), &format!("/{number}/{long}"));
+            view.destinations().note(&listed, number.to_string().as_bytes(), format!("/{number}/{long}").as_bytes());
         }
         assert!(view.memory() <= MEMORY_MAXIMUM && view.memory() > MEMORY_MAXIMUM / 2);
-        assert!(view.link_to(&format!("/0/{long}")).is_ok() && view.link_to(&format!("/9999/{long}")).is_err());
+        let is_known = |number: u32| view.link_to(format!("/{number}/{long}").as_bytes()).is_ok();
+        assert!(is_known(0) && !is_known(9999));
     }
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::rc::Rc;
 
+use bstr::BString;
+
 use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Listing, Location, Metadata, Operation, Outcome};
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::Framing;
 use crate::protocol::pack::Writer;
@@ -67,7 +70,7 @@ impl Previous {
         self.gid = metadata.gid;
         encode_name(pack, metadata.group.as_ref(), &mut self.group);
         if metadata.kind == Kind::Link {
-            pack.str(metadata.link_destination.as_deref().unwrap_or_default());
+            pack.text(metadata.link_destination.as_ref().map_or(&[], |text| text.as_slice()));
         }
     }
 }
@@ -88,7 +91,7 @@ fn encode_name(pack: &mut Writer, name: Option<&Rc<str>>, previous: &mut Option<
 pub struct Info {
     at: Location,
     /// What the client calls it, if not by that place.
-    called: Option<String>,
+    called: Option<BString>,
     level: Level,
     release: &'static Release,
 }
@@ -104,7 +107,7 @@ impl Info {
     /// Starts to look at what the link at `link` points to, which the client calls `called`. A link there is not
     /// followed.
     #[must_use]
-    pub fn begin_behind(link: Location, called: String, level: Level, release: &'static Release) -> (Self, Step) {
+    pub fn begin_behind(link: Location, called: BString, level: Level, release: &'static Release) -> (Self, Step) {
         let step = Step::Disk(Operation::StatTarget { at: link.clone(), level });
         (Self { at: link, called: Some(called), level, release }, step)
     }
@@ -113,7 +116,7 @@ impl Info {
 impl Task for Info {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         let metadata = match &self.called {
-            Some(called) => take_metadata(completion, &self.at, called)?,
+            Some(called) => take_metadata(completion, &self.at, Carried(called))?,
             None => take_metadata(completion, &self.at, &self.at)?,
         };
         Ok(Step::Done(Answer::data(Payload::from_pack(|pack| {
@@ -212,13 +215,13 @@ impl List {
         })
     }
 
-    fn add(&mut self, name: &str, metadata: &Metadata) {
+    fn add(&mut self, name: &[u8], metadata: &Metadata) {
         if let (Some(destinations), Some(text)) = (&self.place.destinations, &metadata.link_destination) {
             destinations.note(&self.place.location, name, text);
         }
         let (previous, level) = (&mut self.previous, self.level);
         let fill = |pack: &mut Writer| {
-            pack.str(name);
+            pack.text(name);
             previous.encode(pack, metadata, level, self.release.tells_version);
         };
         match &mut self.entries {
@@ -227,8 +230,8 @@ impl List {
         }
     }
 
-    fn is_visible(&self, name: &str) -> bool {
-        self.place.visible.as_ref().is_none_or(|names| names.iter().any(|visible| visible == name))
+    fn is_visible(&self, name: &[u8]) -> bool {
+        self.place.visible.as_ref().is_none_or(|names| names.iter().any(|visible| visible.as_bytes() == name))
     }
 
     /// The directory's entries, or the next of them, have arrived.
@@ -297,7 +300,7 @@ impl Task for List {
             let Some(metadata) = take_metadata(completion, &self.place.location, &self.place.location)? else {
                 return Ok(Step::Done(found(false)));
             };
-            self.add(".", &metadata);
+            self.add(b".", &metadata);
             return Ok(self.start());
         }
         match completion {

@@ -4,6 +4,7 @@
 //! They are shared with every pgbackrest that runs on this host: the same files, the same contents.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::disk::{
@@ -22,7 +23,7 @@ const EACCES: Errno = Errno(13);
 #[derive(Debug, Clone)]
 pub struct LockRequest {
     /// Where lock and stop files are.
-    pub lock_path: String,
+    pub lock_path: PathBuf,
     /// The session's stanza.
     pub stanza: String,
     /// Names of the lock files, in the order in which they are taken.
@@ -66,7 +67,7 @@ impl Locks {
     /// Starts with the stop files.
     #[must_use]
     pub fn begin(request: LockRequest) -> (Self, Operation) {
-        let root = Root::new(request.lock_path.as_str());
+        let root = Root::new(request.lock_path.as_path());
         let names = request.names.iter().cloned().collect();
         let locks = Self { request, root, names, phase: Phase::StanzaStop, held: Vec::new() };
         let operation = locks.stop_file(&format!("{}.stop", locks.request.stanza));
@@ -114,7 +115,8 @@ impl Locks {
             Ok(_) => Ok(()),
             Err(failure) if failure.errno == ENOENT => Ok(()),
             Err(failure) => {
-                let message = format_args!("unable to get info for path/file in '{}'", self.request.lock_path);
+                let message =
+                    format_args!("unable to get info for path/file in '{}'", self.request.lock_path.display());
                 Err(Error::system(Code::FileOpen, message, failure.errno.0))
             }
         }

@@ -14,6 +14,7 @@ use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bstr::{BString, ByteSlice};
 use jiff::{SignedDuration, Timestamp};
 
 use super::errno::ENOENT;
@@ -57,10 +58,9 @@ impl Versions {
 
     /// The directory that the versions of `file` are in.
     fn directory(&self, file: &Location) -> Result<Location> {
-        let text = file.to_string();
-        let path = RelativePath::new(text.trim_start_matches('/')).filter(|path| !path.is_root());
-        let path = path.ok_or_else(|| {
-            let message = format!("unable to keep versions of '{text}' in '{}'", self.path.display());
+        let path = RelativePath::new(file.absolute().trim_start_with(|first| first == '/'));
+        let path = path.filter(|path| !path.is_root()).ok_or_else(|| {
+            let message = format!("unable to keep versions of '{file}' in '{}'", self.path.display());
             Error::new(Code::FileWrite, message)
         })?;
         // A root of its own each time, so that a volume that is mounted there later is found.
@@ -140,7 +140,7 @@ pub struct Keep {
     bytes: Vec<u8>,
     /// What is there, with its size.
     found: Vec<(VersionName, u64)>,
-    abandoned: Vec<String>,
+    abandoned: Vec<BString>,
     /// Directories that were made for it.
     made: Vec<Location>,
     name: VersionName,
@@ -293,9 +293,11 @@ impl Keep {
         if entry.metadata.kind != Kind::File {
             return;
         }
-        if let Some(name) = VersionName::parse(&entry.name) {
+        // Others are no names of ours.
+        let Ok(name) = entry.name.to_str() else { return };
+        if let Some(name) = VersionName::parse(name) {
             self.found.push((name, entry.metadata.size));
-        } else if let Some(name) = entry.name.strip_suffix(TEMPORARY_SUFFIX).and_then(VersionName::parse)
+        } else if let Some(name) = name.strip_suffix(TEMPORARY_SUFFIX).and_then(VersionName::parse)
             && self.now.duration_since(name.0) > ABANDONED
         {
             self.abandoned.push(entry.name.clone());
@@ -329,9 +331,9 @@ impl Keep {
         }
         let mut names: Vec<_> = self.found.iter().map(|(name, _)| *name).collect();
         names.push(self.name);
-        let surplus = self.versions.surplus(&names).into_iter().map(|name| name.to_string());
+        let surplus = self.versions.surplus(&names).into_iter().map(|name| name.to_string().into());
         let surplus = surplus.chain(std::mem::take(&mut self.abandoned));
-        self.phase = Phase::Removing(surplus.map(|name| self.place(&name)).collect::<Result<_>>()?);
+        self.phase = Phase::Removing(surplus.map(|name: BString| self.place(&name)).collect::<Result<_>>()?);
         Ok(self.next_removal())
     }
 
@@ -340,9 +342,8 @@ impl Keep {
         left.last().map(|at| Operation::RemoveFile { at: at.clone() })
     }
 
-    fn place(&self, name: &str) -> Result<Location> {
-        let path = RelativePath::new(&format!("{}/{name}", self.directory.path.as_str()));
-        let path = path.ok_or_else(|| {
+    fn place(&self, name: impl AsRef<[u8]>) -> Result<Location> {
+        let path = self.directory.path.join(name).ok_or_else(|| {
             const ENAMETOOLONG: Errno = Errno(36);
             failed(Code::FileOpen, "unable to open file for write below", &self.directory, ENAMETOOLONG)
         })?;

@@ -12,10 +12,15 @@
 //! place through another.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
+
+use bstr::{BString, ByteSlice};
 
 use crate::config::Role;
 use crate::disk::{Links, Location, RelativePath, Root};
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Error, Result};
 
 use super::cluster::{ClusterView, Destinations, reads_only};
@@ -110,7 +115,7 @@ impl Place {
     /// What it is in its stanza.
     #[must_use]
     pub fn part(&self) -> Option<Part<'_>> {
-        Some(layout::part(self.area?, self.location.path.as_str()))
+        Some(layout::part(self.area?, self.location.path.as_bytes()))
     }
 }
 
@@ -118,7 +123,7 @@ impl Place {
 #[derive(Debug)]
 pub struct View {
     cluster: Option<ClusterView>,
-    base: String,
+    base: BString,
     stanza: Option<String>,
     role: Role,
     aged: bool,
@@ -128,15 +133,15 @@ pub struct View {
 impl View {
     /// The repository at the absolute path `base`, as a session of `stanza` sees it, or the whole of it.
     #[must_use]
-    pub fn new(base: &str, stanza: Option<&str>) -> Self {
-        let base = base.trim_end_matches('/').to_owned();
+    pub fn new(base: impl AsRef<[u8]>, stanza: Option<&str>) -> Self {
+        let base = base.as_ref().trim_end_with(|last| last == '/').into();
         let stanza = stanza.map(str::to_owned);
         Self { cluster: None, base, stanza, role: Role::Admin, aged: false, roots: RefCell::default() }
     }
 
     /// The cluster with its data directory at the absolute path `base`.
     #[must_use]
-    pub fn of_cluster(base: &str) -> Self {
+    pub fn of_cluster(base: impl AsRef<[u8]>) -> Self {
         let view = Self::new(base, None).restricted(Role::PgReader, false);
         Self { cluster: Some(ClusterView::new(&view.base)), ..view }
     }
@@ -155,8 +160,8 @@ impl View {
 
     /// The path of the repository or the cluster, as the feature request answers it.
     #[must_use]
-    pub fn base(&self) -> &str {
-        if self.base.is_empty() { "/" } else { &self.base }
+    pub fn base(&self) -> &[u8] {
+        if self.base.is_empty() { b"/" } else { &self.base }
     }
 
     /// The place that the client calls `path`.
@@ -164,7 +169,7 @@ impl View {
     /// # Errors
     ///
     /// 105 when the session may not reach it that way.
-    pub fn locate(&self, path: &str, access: Access) -> Result<Place> {
+    pub fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
         if let Some(cluster) = &self.cluster {
             let destinations = Some(Rc::clone(cluster.destinations()));
             let location = cluster.locate(path, access)?;
@@ -173,13 +178,13 @@ impl View {
         let denied = || Error::access(format!("access denied: {}", self.explain(path)));
         let below = self.strip(path).ok_or_else(denied)?;
         let below = RelativePath::new(below).ok_or_else(denied)?;
-        let (kind, root, rest) = self.split(below.as_str());
-        if !self.allows(kind, below.as_str(), access) {
+        let (kind, root, rest) = self.split(below.as_bytes());
+        if !self.allows(kind, below.as_bytes(), access) {
             return Err(denied());
         }
-        let (area, rule) = self.rule(kind, below.as_str(), rest, access);
+        let (area, rule) = self.rule(kind, below.as_bytes(), rest, access);
         if let Rule::Needs(needed) = rule {
-            return Err(lacks(self.role, needed, path, access));
+            return Err(lacks(self.role, needed, Carried::cut(path), access));
         }
         let path = RelativePath::new(rest).ok_or_else(denied)?;
         let location = Location::new(self.root(root), path);
@@ -193,7 +198,7 @@ impl View {
     /// # Errors
     ///
     /// As [`View::locate`].
-    pub fn sight(&self, path: &str) -> Result<Sight> {
+    pub fn sight(&self, path: &[u8]) -> Result<Sight> {
         if let Some(cluster) = &self.cluster
             && let Some(link) = cluster.link_to(path)?
         {
@@ -205,8 +210,8 @@ impl View {
     /// The directory of the backups of the stanza that `location` belongs to.
     #[must_use]
     pub fn backups_of(&self, location: &Location) -> Option<Location> {
-        let stanza = location.root.path().file_name()?.to_str()?;
-        let root = self.root(format!("{}/{}/{stanza}", self.base, AREAS[1]));
+        let stanza = location.root.path().file_name()?.as_bytes();
+        let root = self.root(self.below(AREAS[1], &[stanza]));
         Some(Location::new(root, RelativePath::default()))
     }
 
@@ -216,9 +221,9 @@ impl View {
         self.role != Role::Admin || self.aged
     }
 
-    fn rule(&self, kind: Kind, below: &str, rest: &str, access: Access) -> (Option<Area>, Rule) {
+    fn rule(&self, kind: Kind, below: &[u8], rest: &[u8], access: Access) -> (Option<Area>, Rule) {
         let area = match kind {
-            Kind::Stanza | Kind::Below if below.starts_with(AREAS[0]) => Area::Archive,
+            Kind::Stanza | Kind::Below if below.starts_with(AREAS[0].as_bytes()) => Area::Archive,
             Kind::Stanza | Kind::Below => Area::Backup,
             Kind::Base | Kind::Area | Kind::Other => {
                 let allowed = !access.changes() || self.role == Role::Admin;
@@ -233,7 +238,7 @@ impl View {
     /// # Errors
     ///
     /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
-    pub fn locate_link(&self, link: &str, target: &str) -> Result<Place> {
+    pub fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
         if self.cluster.is_some() {
             return Err(reads_only(link, Access::Link));
         }
@@ -241,12 +246,12 @@ impl View {
             return self.locate(link, Access::Write);
         }
         let place = self.locate(link, Access::Link)?;
-        let mut depth = place.location.path.as_str().matches('/').count();
-        let mut inside = !target.starts_with('/') && !target.is_empty() && !target.contains('\0');
-        for name in target.split('/') {
+        let mut depth = place.location.path.as_bytes().find_iter("/").count();
+        let mut inside = !target.starts_with(b"/") && !target.is_empty() && !target.contains(&0);
+        for name in target.split_str("/") {
             match name {
-                "" | "." => {}
-                ".." => match depth.checked_sub(1) {
+                b"" | b"." => {}
+                b".." => match depth.checked_sub(1) {
                     Some(up) => depth = up,
                     None => inside = false,
                 },
@@ -257,7 +262,9 @@ impl View {
             return Ok(place);
         }
         Err(Error::access(format!(
-            "access denied: link '{link}' to '{target}' would lead out of its stanza's directory"
+            "access denied: link '{}' to '{}' would lead out of its stanza's directory",
+            Carried(link),
+            Carried(target)
         )))
     }
 
@@ -266,7 +273,7 @@ impl View {
     /// # Errors
     ///
     /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
-    pub fn locate_source(&self, path: &str) -> Result<Location> {
+    pub fn locate_source(&self, path: &[u8]) -> Result<Location> {
         if self.cluster.is_some() {
             return Err(reads_only(path, Access::HardLink));
         }
@@ -274,7 +281,7 @@ impl View {
         if self.is_guarded() {
             return match place.part() {
                 Some(Part::Backup { .. }) => Ok(place.location.without_links()),
-                _ => Err(lacks(self.role, Role::Admin, path, Access::HardLink)),
+                _ => Err(lacks(self.role, Role::Admin, Carried::cut(path), Access::HardLink)),
             };
         }
         Ok(place.location)
@@ -282,34 +289,39 @@ impl View {
 
     /// Whether it is a link from one name directly in the repository to another, neither of which can
     /// lead to where roots are.
-    fn is_beside_areas(&self, link: &str, target: &str) -> bool {
-        let harmless = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/') && !AREAS.contains(&name);
+    fn is_beside_areas(&self, link: &[u8], target: &[u8]) -> bool {
+        let harmless = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !is_area(name);
         self.stanza.is_none() && self.strip(link).is_some_and(harmless) && harmless(target)
     }
 
-    fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.base.as_str())?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    fn strip<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        strip(path, &self.base)
     }
 
     /// What kind of place `below` is, which root it belongs to, and the rest below that root.
-    fn split<'a>(&self, below: &'a str) -> (Kind, String, &'a str) {
-        let mut parts = below.splitn(3, '/');
-        let (area, stanza, rest) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    fn split<'a>(&self, below: &'a [u8]) -> (Kind, BString, &'a [u8]) {
+        let mut parts = below.splitn_str(3, "/");
+        let (area, stanza, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
         if below.is_empty() {
-            return (Kind::Base, self.base().to_owned(), "");
+            return (Kind::Base, self.base().into(), b"");
         }
-        if !AREAS.contains(&area) {
-            return (Kind::Other, self.base().to_owned(), below);
-        }
+        let Some(area) = AREAS.into_iter().find(|name| name.as_bytes() == area) else {
+            return (Kind::Other, self.base().into(), below);
+        };
         match (stanza, rest) {
-            (None, _) => (Kind::Area, format!("{}/{area}", self.base), ""),
-            (Some(stanza), None) => (Kind::Stanza, format!("{}/{area}/{stanza}", self.base), ""),
-            (Some(stanza), Some(rest)) => (Kind::Below, format!("{}/{area}/{stanza}", self.base), rest),
+            (None, _) => (Kind::Area, self.below(area, &[]), b""),
+            (Some(stanza), None) => (Kind::Stanza, self.below(area, &[stanza]), b""),
+            (Some(stanza), Some(rest)) => (Kind::Below, self.below(area, &[stanza]), rest),
         }
     }
 
-    fn allows(&self, kind: Kind, below: &str, access: Access) -> bool {
+    /// The path of one of the two directories, or of one of a stanza in it.
+    fn below(&self, area: &str, stanza: &[&[u8]]) -> BString {
+        let names = [&self.base, area.as_bytes()].into_iter().chain(stanza.iter().copied());
+        bstr::join("/", names).into()
+    }
+
+    fn allows(&self, kind: Kind, below: &[u8], access: Access) -> bool {
         // A link in the repository may lead to `archive`, so what is made through it may become a root.
         if matches!(access, Access::Link | Access::HardLink) && kind != Kind::Below {
             return false;
@@ -321,9 +333,9 @@ impl View {
         }
     }
 
-    fn is_own(&self, below: &str) -> bool {
+    fn is_own(&self, below: &[u8]) -> bool {
         let Some(stanza) = &self.stanza else { return true };
-        below.split('/').nth(1) == Some(stanza)
+        below.split_str("/").nth(1) == Some(stanza.as_bytes())
     }
 
     fn visible(&self, kind: Kind) -> Option<Vec<String>> {
@@ -335,12 +347,12 @@ impl View {
         }
     }
 
-    fn root(&self, path: String) -> Rc<Root> {
+    fn root(&self, path: BString) -> Rc<Root> {
         let mut roots = self.roots.borrow_mut();
-        if let Some(root) = roots.iter().find(|root| root.path().to_str() == Some(&path)) {
+        if let Some(root) = roots.iter().find(|root| root.path().as_os_str().as_bytes() == path) {
             return Rc::clone(root);
         }
-        let root = Root::new(path);
+        let root = Root::new(OsString::from_vec(path.into()));
         if roots.len() == ROOTS_MAXIMUM {
             roots.remove(0);
         }
@@ -348,25 +360,34 @@ impl View {
         root
     }
 
-    fn explain(&self, path: &str) -> String {
-        let shown: String = path.chars().take(200).collect();
+    fn explain(&self, path: &[u8]) -> String {
+        let (shown, base) = (Carried::cut(path), Carried(self.base()));
         match &self.stanza {
-            Some(stanza) => format!("'{shown}' is not in stanza '{stanza}' of repository '{}'", self.base()),
-            None => format!("'{shown}' is not in repository '{}' or cannot be used that way", self.base()),
+            Some(stanza) => format!("'{shown}' is not in stanza '{stanza}' of repository '{base}'"),
+            None => format!("'{shown}' is not in repository '{base}' or cannot be used that way"),
         }
     }
 }
 
+fn is_area(name: &[u8]) -> bool {
+    AREAS.iter().any(|area| area.as_bytes() == name)
+}
+
+/// What of `path` is below the directory `base`, which has no trailing slash.
+pub(super) fn strip<'a>(path: &'a [u8], base: &[u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(base)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+}
+
 /// The error of a request that the client's role does not allow.
 #[must_use]
-pub fn lacks(role: Role, needed: Role, path: impl std::fmt::Display, access: Access) -> Error {
-    let shown: String = path.to_string().chars().take(200).collect();
+pub fn lacks(role: Role, needed: Role, path: Carried<'_>, access: Access) -> Error {
     // What a backup's client removes of finished backups it expires, in the same session.
     let expires = role == Role::Backup && matches!(access, Access::Remove | Access::RemoveTree);
     let expire =
         if expires { "\nHINT: set expire-auto=n where backups are made, and expire where that role is." } else { "" };
     Error::access(format!(
-        "access denied: role '{}' may not {} '{shown}'\nHINT: this needs role '{}', which repohostd.conf of the \
+        "access denied: role '{}' may not {} '{path}'\nHINT: this needs role '{}', which repohostd.conf of the \
          repository host gives to clients.{expire}",
         role.name(),
         access.verb(),
@@ -393,9 +414,10 @@ mod tests {
     use super::*;
 
     fn reach(view: &View, path: &str, access: Access) -> Option<String> {
-        view.locate(path, access)
-            .ok()
-            .map(|place| format!("{} + {}", place.location.root.path().display(), place.location.path.as_str()))
+        view.locate(path.as_bytes(), access).ok().map(|place| {
+            let location = place.location;
+            format!("{} + {}", location.root.path().display(), location.path.as_bytes().as_bstr())
+        })
     }
 
     #[test]
@@ -430,20 +452,20 @@ mod tests {
     #[test]
     fn a_stanza_sees_of_the_parents_only_what_leads_to_it() {
         let view = View::new("/srv/repo", Some("demo"));
-        assert_eq!(view.locate("/srv/repo", Access::Look).unwrap().visible.unwrap(), ["archive", "backup"]);
-        assert_eq!(view.locate("/srv/repo/backup", Access::Look).unwrap().visible.unwrap(), ["demo"]);
-        assert_eq!(view.locate("/srv/repo/backup/demo", Access::Look).unwrap().visible, None);
-        assert!(view.locate("/srv/repo/backup", Access::Directory).is_ok());
+        assert_eq!(view.locate(b"/srv/repo", Access::Look).unwrap().visible.unwrap(), ["archive", "backup"]);
+        assert_eq!(view.locate(b"/srv/repo/backup", Access::Look).unwrap().visible.unwrap(), ["demo"]);
+        assert_eq!(view.locate(b"/srv/repo/backup/demo", Access::Look).unwrap().visible, None);
+        assert!(view.locate(b"/srv/repo/backup", Access::Directory).is_ok());
         for path in ["/srv/repo", "/srv/repo/backup"] {
-            assert!(view.locate(path, Access::Write).is_err());
-            assert!(view.locate(path, Access::Read).is_err());
+            assert!(view.locate(path.as_bytes(), Access::Write).is_err());
+            assert!(view.locate(path.as_bytes(), Access::Read).is_err());
         }
     }
 
     #[test]
     fn the_whole_repository_is_reached_without_a_stanza() {
         let view = View::new("/srv/repo/", None);
-        assert_eq!(view.base(), "/srv/repo");
+        assert_eq!(view.base(), b"/srv/repo");
         assert_eq!(reach(&view, "/srv/repo/any/file", Access::Write).unwrap(), "/srv/repo + any/file");
         assert_eq!(reach(&view, "/srv/repo/archive/x/y", Access::Read).unwrap(), "/srv/repo/archive/x + y");
         assert_eq!(reach(&view, "/srv/other", Access::Look), None);
@@ -453,8 +475,8 @@ mod tests {
     #[test]
     fn links_are_never_made_where_a_root_could_be_and_never_lead_out() {
         for view in [View::new("/r", Some("demo")), View::new("/r", None)] {
-            assert!(view.locate_link("/r/backup/demo/latest", "20260101-000000F").is_ok());
-            assert!(view.locate_link("/r/backup/demo/L/pg_data/pg_tblspc/1", "../../pg_tblspc/1").is_ok());
+            assert!(view.locate_link(b"/r/backup/demo/latest", b"20260101-000000F").is_ok());
+            assert!(view.locate_link(b"/r/backup/demo/L/pg_data/pg_tblspc/1", b"../../pg_tblspc/1").is_ok());
             for (link, target) in [
                 ("/r/backup/demo/latest", "/etc"),
                 ("/r/backup/demo/latest", ".."),
@@ -470,7 +492,7 @@ mod tests {
                 ("/r/x/evil", "y"),
                 ("/r/a/b/way", "../../archive"),
             ] {
-                assert!(view.locate_link(link, target).is_err(), "{link} -> {target}");
+                assert!(view.locate_link(link.as_bytes(), target.as_bytes()).is_err(), "{link} -> {target}");
             }
         }
     }

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use crate::disk::{self, Claim, Completion, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
+use bstr::ByteSlice;
+
+use crate::disk::{self, Claim, Completion, Entry, Errno, Failure, File, Level, Location, Operation, Outcome, Over};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
@@ -428,12 +430,12 @@ impl WriteStream {
                 return Err(self.failed(Code::PathOpen, "unable to list the directory of", "", failure.errno));
             }
         };
-        match segments::twin(self.name(), entries.iter().map(|entry| entry.name.as_str())) {
+        match segments::twin(self.name(), names_of(&entries)) {
             Some(Twin::Same) => return self.leave(),
             Some(Twin::Other(name)) => return Err(self.stays(Some(&name))),
             None => {}
         }
-        names.extend(entries.into_iter().map(|entry| entry.name).take(segments::NAMES_MAXIMUM + 1 - names.len()));
+        names.extend(names_of(&entries).map(str::to_owned).take(segments::NAMES_MAXIMUM + 1 - names.len()));
         if let Some(listing) = rest {
             self.phase = Phase::Twins(when, names);
             return Ok(Step::Disk(Operation::ListMore { listing }));
@@ -444,9 +446,9 @@ impl WriteStream {
         Ok(self.rename_over(Over::Nothing))
     }
 
-    /// The file's name in its directory.
+    /// The file's name in its directory, if it is text: whatever a name says here, it says in text.
     fn name(&self) -> &str {
-        self.target.path.as_str().rsplit('/').next().unwrap_or_default()
+        self.target.path.name().to_str().unwrap_or_default()
     }
 
     fn overtaken(&self) -> Error {
@@ -665,6 +667,11 @@ impl WriteStream {
     }
 }
 
+/// The names of entries that are text: others are no segments.
+fn names_of(entries: &[Entry]) -> impl Iterator<Item = &str> {
+    entries.iter().filter_map(|entry| entry.name.to_str().ok())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -673,7 +680,7 @@ pub(super) mod tests {
 
     pub(in crate::repository) fn request() -> WriteRequest {
         WriteRequest {
-            file: "unused".to_owned(),
+            file: "unused".into(),
             file_mode: 0o640,
             path_mode: 0o750,
             user: None,

@@ -1,6 +1,7 @@
 //! The order of a conversation: greeting, `config`, `noop`, requests, end.
 
 use std::collections::VecDeque;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -627,7 +628,7 @@ impl Session {
                 (self.view, self.guard) = match &settings.storage {
                     Storage::Repository(repository) => {
                         let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                        let view = View::new(&repository.path.to_string_lossy(), stanza)
+                        let view = View::new(repository.path.as_os_str().as_bytes(), stanza)
                             .restricted(role, !protection.min_age.is_zero());
                         let keys = repository.own_pass.iter().chain(&repository.cipher_pass).cloned();
                         let guard = Guard::new(Measures {
@@ -640,7 +641,7 @@ impl Session {
                         (view, guard)
                     }
                     Storage::Cluster(cluster) => {
-                        (View::of_cluster(&cluster.path.to_string_lossy()), Guard::new(Measures::of_cluster()))
+                        (View::of_cluster(cluster.path.as_os_str().as_bytes()), Guard::new(Measures::of_cluster()))
                     }
                 };
                 self.events.push_back(Event::Opened(Opened {

@@ -54,7 +54,7 @@ fn lock_request(settings: &SessionSettings, release: &Release) -> Option<LockReq
         return None;
     }
     Some(LockRequest {
-        lock_path: settings.lock_path.to_string_lossy().into_owned(),
+        lock_path: settings.lock_path.clone(),
         stanza: settings.stanza.clone()?,
         names: settings.locks.clone(),
         exec_id: settings.exec_id.clone().unwrap_or_default(),

@@ -93,7 +93,7 @@ impl Session {
     /// Starts a request that changes what is at `path`, once it is clear that it may.
     fn change<T: Task + 'static>(
         &self,
-        path: &str,
+        path: &[u8],
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
     ) -> Result<(Step, Active)> {
@@ -103,7 +103,7 @@ impl Session {
     fn change_place<T: Task + 'static>(
         &self,
         place: &Place,
-        path: &str,
+        path: &[u8],
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
     ) -> Result<(Step, Active)> {
@@ -145,7 +145,7 @@ impl Session {
             _ => repository_features,
         };
         Answer::data(Payload::from_pack(|pack| {
-            pack.str(self.view.base()).u64(features);
+            pack.text(self.view.base()).u64(features);
         }))
     }
 

@@ -76,7 +76,7 @@ impl ScriptedDisk {
             user: Some(Rc::from("root")),
             gid: 0,
             group: Some(Rc::from("root")),
-            link_destination: node.link.clone(),
+            link_destination: node.link.clone().map(Into::into),
         })
     }
 
@@ -123,7 +123,7 @@ impl ScriptedDisk {
                 if !self.entries.contains_key(&name(&at)) {
                     return Err(ENOENT);
                 }
-                let entry = |name: &&str| Entry { name: (*name).to_owned(), metadata: self.metadata(name).unwrap() };
+                let entry = |name: &&str| Entry { name: (*name).into(), metadata: self.metadata(name).unwrap() };
                 Ok(Outcome::Entries(self.order.iter().map(entry).collect(), None))
             }
             Operation::OpenRead { at } => {
@@ -176,7 +176,7 @@ impl ScriptedDisk {
                 self.entries.remove(&name(&at)).map(|_| Outcome::Removed(None)).ok_or(ENOENT)
             }
             Operation::SymbolicLink { target, at } => {
-                self.add(&name(&at), Kind::Link, 0o777, Some(target));
+                self.add(&name(&at), Kind::Link, 0o777, Some(target.to_string()));
                 Ok(Outcome::Done)
             }
             Operation::SyncDirectory { .. } => {

@@ -1,10 +1,13 @@
 //! Putting a version back: no client may notice half of it, and what is replaced is kept as well.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
+use bstr::ByteSlice;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -66,10 +69,15 @@ pub(super) fn restore(host: &Host, history: &Path, version: &Version) -> Result<
 
 /// An info file and its copy, in the order in which pgBackRest writes them.
 fn both(file: &Path) -> [PathBuf; 2] {
-    let text = file.to_string_lossy();
-    let main = PathBuf::from(text.strip_suffix(COPY_SUFFIX).unwrap_or(&text));
-    let copy = PathBuf::from(format!("{}{COPY_SUFFIX}", main.display()));
-    [main, copy]
+    let path = file.as_os_str().as_bytes();
+    let main = Path::new(OsStr::from_bytes(path.strip_suffix(COPY_SUFFIX.as_bytes()).unwrap_or(path)));
+    [main.to_owned(), with_suffix(main, COPY_SUFFIX)]
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// Takes the locks of backups of the stanza, as far as there are such files, or says who has one.
@@ -118,11 +126,10 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(Code::FileRead, "unable to read", file, &error)),
     };
-    let text = file.to_string_lossy();
-    let path = RelativePath::new(text.trim_start_matches('/'));
+    let path = RelativePath::new(file.as_os_str().as_bytes().trim_start_with(|first| first == '/'));
     let (Some(path), Some(versions)) = (path, Versions::new(history, count)) else { return Ok(()) };
     let at = Location::new(Root::new("/"), path);
-    let place = history.join(at.path.as_str());
+    let place = history.join(OsStr::from_bytes(at.path.as_bytes()));
     let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
     let before = names(&place);
 
@@ -164,7 +171,7 @@ fn replace(directory: &Path, file: &Path, other: &Path, bytes: &[u8]) -> io::Res
     let before = fs::symlink_metadata(file).or_else(|_| fs::symlink_metadata(other)).ok().filter(fs::Metadata::is_file);
     let mode = before.as_ref().map_or(FILE_MODE, |before| before.mode() & 0o777);
     let owner = before.map_or_else(|| fs::metadata(directory), Ok)?;
-    let temporary = PathBuf::from(format!("{}{TEMPORARY_SUFFIX}", file.display()));
+    let temporary = with_suffix(file, TEMPORARY_SUFFIX);
     // One that a crash has left.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -24,7 +24,7 @@ pub(super) struct Request<'a> {
 }
 
 /// A place below the root, and whether no link may lead there.
-type Place<'a> = (&'a str, bool);
+type Place<'a> = (&'a [u8], bool);
 
 /// An operation; open files come as descriptors, in the order of the fields.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ enum Work<'a> {
     RemoveFile { at: Place<'a> },
     RemoveOwn { at: Place<'a> },
     RemoveDirectory { at: Place<'a> },
-    SymbolicLink { target: &'a str, at: Place<'a> },
+    SymbolicLink { target: &'a [u8], at: Place<'a> },
     HardLink { target: Place<'a>, at: Place<'a> },
     RemoveTree { at: Place<'a> },
     RemoveMore { at: Place<'a> },
@@ -125,7 +125,7 @@ pub(super) fn encode<'a>(
     let mut files: [Option<&'a File>; 2] = [None, None];
     let mut place = |at: &'a Location| {
         root = Some(&at.root);
-        (at.path.as_str(), at.links == Links::Never)
+        (at.path.as_bytes(), at.links == Links::Never)
     };
     let work = match operation {
         Operation::OpenWrite { at, mode, fresh } => Work::OpenWrite { at: place(at), mode: *mode, fresh: *fresh },
@@ -210,7 +210,7 @@ pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = Owne
         Work::RemoveFile { at } => Operation::RemoveFile { at: place(at)? },
         Work::RemoveOwn { at } => Operation::RemoveOwn { file: file()?, at: place(at)? },
         Work::RemoveDirectory { at } => Operation::RemoveDirectory { at: place(at)? },
-        Work::SymbolicLink { target, at } => Operation::SymbolicLink { target: target.to_owned(), at: place(at)? },
+        Work::SymbolicLink { target, at } => Operation::SymbolicLink { target: target.into(), at: place(at)? },
         Work::HardLink { target, at } => Operation::HardLink { target: place(target)?, at: place(at)? },
         Work::RemoveTree { at } => Operation::RemoveTree { at: place(at)? },
         Work::RemoveMore { at } => {

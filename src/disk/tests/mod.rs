@@ -1,6 +1,7 @@
 //! Tests of the back ends on real directories, each with the kernel's and with our own way of
 //! resolving paths.
 
+mod bytes;
 mod confinement;
 mod exclusion;
 mod files;

@@ -157,10 +157,10 @@ impl Course {
                 Next::Call(Stage::Act, Call::Read { file, buffer, length, offset })
             }
             Operation::OpenWrite { at, mode, fresh } => {
-                open(at, at.path.as_str(), write_flags(*fresh), Mode::from_raw_mode(*mode), Stage::Act)
+                open(at, at.path.as_bytes(), write_flags(*fresh), Mode::from_raw_mode(*mode), Stage::Act)
             }
             Operation::SyncDirectory { at } => {
-                let path = if at.path.is_root() { "." } else { at.path.as_str() };
+                let path = if at.path.is_root() { b"." } else { at.path.as_bytes() };
                 open(at, path, OFlags::RDONLY | OFlags::DIRECTORY | CAREFUL, Mode::empty(), Stage::Act)
             }
             _ => self.directory(0),
@@ -333,7 +333,7 @@ impl Course {
     }
 }
 
-fn open(at: &Location, path: &str, flags: OFlags, mode: Mode, stage: Stage) -> Next {
+fn open(at: &Location, path: &[u8], flags: OFlags, mode: Mode, stage: Stage) -> Next {
     let (Some(directory), Ok(path)) = (at.root.held(), CString::new(path)) else { return Next::Elsewhere };
     let resolve = if at.links == Links::Never { CONFINED.union(ResolveFlags::NO_SYMLINKS) } else { CONFINED };
     Next::Call(stage, Call::Open { directory, path, flags: flags | OFlags::CLOEXEC, mode, resolve })

@@ -143,12 +143,22 @@ impl<'a> Reader<'a> {
     ///
     /// As [`Reader::read_bool`]; also for text that holds a NUL or is not UTF-8.
     pub fn read_str(&mut self) -> Result<Option<&'a str>> {
-        let Some(bytes) = self.data(Type::Str)? else { return Ok(None) };
-        if bytes.contains(&0) {
-            return Err(Error::format("string contains a null character"));
-        }
+        let Some(bytes) = self.read_text()? else { return Ok(None) };
         let text = std::str::from_utf8(bytes).map_err(|_| Error::format("string is not valid UTF-8"))?;
         Ok(Some(text))
+    }
+
+    /// The next field as text in any encoding, such as the path of a file, or null.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::read_bool`]; also for text that holds a NUL.
+    pub fn read_text(&mut self) -> Result<Option<&'a [u8]>> {
+        let bytes = self.data(Type::Str)?;
+        if bytes.is_some_and(|bytes| bytes.contains(&0)) {
+            return Err(Error::format("string contains a null character"));
+        }
+        Ok(bytes)
     }
 
     /// The next field as bytes, or null.

@@ -138,7 +138,7 @@ impl Writer {
         self.data(Type::Str, value.as_bytes())
     }
 
-    /// As [`Writer::str`], for text that comes from elsewhere and may be in any encoding.
+    /// As [`Writer::str`], for text that comes from elsewhere and may be in any encoding, as names of files are.
     pub fn text(&mut self, value: &[u8]) -> &mut Self {
         self.data(Type::Str, value)
     }

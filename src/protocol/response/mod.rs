@@ -7,6 +7,7 @@
 pub mod classic;
 pub mod session;
 
+use super::carried::{floor, restore};
 use super::error::Error;
 use super::framing::Framing;
 use super::pack::Writer;
@@ -133,19 +134,13 @@ pub fn error(framing: Framing, session: u64, error: &Error) -> Payload {
 
 /// Code, text and stack of `error`. Clients insist on a stack; they show it only for assertions.
 fn write_error(writer: &mut Writer, error: &Error) {
-    writer.i32(error.code.number().into()).str(shorten(&error.message)).str("repohostd");
+    let message = restore(&error.message);
+    let end = floor(&message, MESSAGE_MAXIMUM);
+    writer.i32(error.code.number().into()).text(&message[..end]).str("repohostd");
 }
 
 /// Texts of errors stay below what a client's message buffer takes, in bytes.
 const MESSAGE_MAXIMUM: usize = 8000;
-
-fn shorten(message: &str) -> &str {
-    let mut end = message.len().min(MESSAGE_MAXIMUM);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    &message[..end]
-}
 
 #[cfg(test)]
 mod tests {

@@ -304,8 +304,8 @@ impl InfoGuard {
     }
 
     fn is_backup(&self) -> bool {
-        let name = self.target.path.as_str().rsplit('/').next().unwrap_or_default();
-        name.strip_suffix(COPY_SUFFIX).unwrap_or(name) == BACKUP
+        let name = self.target.path.name();
+        name.strip_suffix(COPY_SUFFIX.as_bytes()).unwrap_or(name) == BACKUP.as_bytes()
     }
 
     /// Looks for the next of the lost backups. A client drops those of its own accord whose manifest is
@@ -313,8 +313,7 @@ impl InfoGuard {
     fn look(&mut self) -> Result<Progress> {
         if let Some(label) = self.lost.last() {
             let directory = self.target.parent().ok_or_else(unexpected_outcome)?;
-            let prefix = if directory.path.is_root() { String::new() } else { format!("{}/", directory.path.as_str()) };
-            let path = RelativePath::new(&format!("{prefix}{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
+            let path = directory.path.join(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
             let at = Location::new(directory.root, path);
             return Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }));
         }
@@ -377,8 +376,8 @@ fn damaged(reason: &str) -> String {
 
 /// The copy of an info file, or what it is a copy of.
 fn sibling(target: &Location) -> Option<Location> {
-    let path = target.path.as_str();
-    match path.strip_suffix(COPY_SUFFIX) {
+    let path = target.path.as_bytes();
+    match path.strip_suffix(COPY_SUFFIX.as_bytes()) {
         Some(path) => Some(Location::new(target.root.clone(), RelativePath::new(path)?)),
         None => target.with_suffix(COPY_SUFFIX),
     }

@@ -118,7 +118,8 @@ impl Search {
                     Err(failure) => return Err(failed("list backups in", &self.backups, failure.errno.0)),
                 };
                 let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
-                self.finished.extend(backups.map(|entry| entry.name).filter(|name| is_label(name)));
+                let names = backups.filter_map(|entry| String::from_utf8(entry.name.into()).ok());
+                self.finished.extend(names.filter(|name| is_label(name)));
                 if self.finished.len() > BACKUPS_MAXIMUM {
                     let message = format!("'{}' has more than {BACKUPS_MAXIMUM} backups", self.backups);
                     return Err(Error::new(Code::Memory, message));

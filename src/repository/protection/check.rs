@@ -2,11 +2,14 @@
 
 use std::rc::Rc;
 
+use bstr::BString;
+
 use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
 use super::finished::Watch;
 use super::layout::{Area, Part, Wal};
 use super::{MANIFEST, Precaution, Shared};
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
 use crate::repository::info_guard::{InfoGuard, Progress as InfoProgress};
@@ -58,7 +61,7 @@ pub(super) struct Aged {
     /// `backup/STANZA`, where it is found out what is protected.
     pub(super) backups: Location,
     /// The path as the client gave it.
-    pub(super) path: String,
+    pub(super) path: BString,
 }
 
 /// What would be removed or replaced.
@@ -271,22 +274,21 @@ impl Check {
     fn look_at_entries(&self, at: &Location, entries: Vec<Entry>, further: &mut Vec<Location>) -> Result<()> {
         for Entry { name, metadata } in entries {
             if metadata.kind == Kind::Directory {
-                let path = if at.path.is_root() { name } else { format!("{}/{name}", at.path.as_str()) };
-                let path = RelativePath::new(&path).ok_or_else(unexpected_outcome)?;
+                let path = at.path.join(name).ok_or_else(unexpected_outcome)?;
                 further.push(Location::new(Rc::clone(&at.root), path).without_links());
                 if further.len() > DIRECTORIES_MAXIMUM {
                     let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.place);
                     return Err(Error::new(Code::Memory, message));
                 }
             } else if is_young(metadata.changed, self.shared.min_age) {
-                return Err(self.refused(&format!("'{name}' in it is younger")));
+                return Err(self.refused(&format!("'{}' in it is younger", Carried(&name))));
             }
         }
         Ok(())
     }
 
     fn refused(&self, why: &str) -> Error {
-        let path: String = self.wanted.aged.iter().flat_map(|aged| aged.path.chars()).take(200).collect();
+        let path = Carried::cut(self.wanted.aged.as_ref().map_or(&[], |aged| aged.path.as_slice()));
         Error::access(format!(
             "access denied: '{path}' cannot be removed or replaced before the min-age of {} s: {why}\n\
              HINT: the retention of clients has to be longer than min-age in repohostd.conf of the repository host.",

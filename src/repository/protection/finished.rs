@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::config::Role;
 use crate::disk::Location;
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Error, Result};
 use crate::repository::view::{Access, lacks};
 
@@ -106,7 +107,7 @@ impl Watch {
 
     /// What the client is told if it is.
     pub(super) fn refusal(&self, at: &Location) -> Error {
-        let mut error = lacks(self.role, Role::Admin, at, self.access);
+        let mut error = lacks(self.role, Role::Admin, Carried::cut(&at.absolute()), self.access);
         let end = error.message.find('\n').unwrap_or(error.message.len());
         error.message.insert_str(end, ", since the backup is finished");
         error

@@ -3,6 +3,8 @@
 //! Names are those that pgBackRest writes (specification, protocol section 4 and server section 6);
 //! whatever does not look exactly so is [`Part::Other`].
 
+use bstr::ByteSlice;
+
 /// Which of a stanza's two directories a path is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Area {
@@ -34,8 +36,8 @@ pub enum Part<'a> {
     Backup {
         /// The backup.
         label: &'a str,
-        /// The path in it.
-        rest: &'a str,
+        /// The path in it, which names what is in a cluster and need not be text.
+        rest: &'a [u8],
     },
     /// `backup.history` or a year in it.
     ManifestHistory,
@@ -61,12 +63,12 @@ const COMPRESSED: [&str; 4] = ["gz", "bz2", "lz4", "zst"];
 
 /// What `path` in `area` is.
 #[must_use]
-pub fn part(area: Area, path: &str) -> Part<'_> {
+pub fn part(area: Area, path: &[u8]) -> Part<'_> {
     if path.is_empty() {
         return Part::Stanza;
     }
     match area {
-        Area::Archive => archive_part(path),
+        Area::Archive => path.to_str().map_or(Part::Other, archive_part),
         Area::Backup => backup_part(path),
     }
 }
@@ -127,18 +129,21 @@ fn is_label_suffix(rest: &str) -> bool {
     rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(".backup")).is_some_and(|offset| is_hex(offset, 8))
 }
 
-fn backup_part(path: &str) -> Part<'_> {
-    match path {
-        "backup.info" | "backup.info.copy" => return Part::Info,
-        "latest" => return Part::Latest,
-        _ => {}
+fn backup_part(path: &[u8]) -> Part<'_> {
+    let (first, rest) = path.split_once_str("/").unwrap_or((path, b""));
+    match (first.to_str(), rest.to_str()) {
+        (Ok(label), _) if is_label(label) => Part::Backup { label, rest },
+        (Ok(first), Ok(rest)) => beside_backups(first, rest),
+        _ => Part::Other,
     }
-    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
-    if is_label(first) {
-        return Part::Backup { label: first, rest };
-    }
-    if first != "backup.history" {
-        return Part::Other;
+}
+
+fn beside_backups<'a>(first: &str, rest: &str) -> Part<'a> {
+    match (first, rest) {
+        ("backup.info" | "backup.info.copy", "") => return Part::Info,
+        ("latest", "") => return Part::Latest,
+        ("backup.history", _) => {}
+        _ => return Part::Other,
     }
     let is_year = |text: &str| text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     match rest.split_once('/') {
@@ -192,7 +197,7 @@ mod tests {
             (format!("15-1/{directory}/{segment}-{SUM}.zst"), Part::Segment(wal(segment))),
             (format!("15-1/{directory}/{segment}.partial-{SUM}.gz"), Part::Segment(wal(segment))),
         ] {
-            assert_eq!(part(Area::Archive, &path), expected, "{path}");
+            assert_eq!(part(Area::Archive, path.as_bytes()), expected, "{path}");
         }
         for path in [
             "archive.info.pgbackrest.tmp".to_owned(),
@@ -214,7 +219,7 @@ mod tests {
             format!("15-1/{directory}/{segment}.0000002.backup"),
             format!("15-1/{directory}/{segment}é"),
         ] {
-            assert_eq!(part(Area::Archive, &path), Part::Other, "{path}");
+            assert_eq!(part(Area::Archive, path.as_bytes()), Part::Other, "{path}");
         }
     }
 
@@ -226,13 +231,13 @@ mod tests {
             ("backup.info".into(), Part::Info),
             ("backup.info.copy".into(), Part::Info),
             ("latest".into(), Part::Latest),
-            (full.into(), Part::Backup { label: full, rest: "" }),
-            (format!("{incremental}/pg_data/base/1"), Part::Backup { label: incremental, rest: "pg_data/base/1" }),
+            (full.into(), Part::Backup { label: full, rest: b"" }),
+            (format!("{incremental}/pg_data/base/1"), Part::Backup { label: incremental, rest: b"pg_data/base/1" }),
             ("backup.history".into(), Part::ManifestHistory),
             ("backup.history/2026".into(), Part::ManifestHistory),
             (format!("backup.history/2026/{incremental}.manifest.gz"), Part::OldManifest),
         ] {
-            assert_eq!(part(Area::Backup, &path), expected, "{path}");
+            assert_eq!(part(Area::Backup, path.as_bytes()), expected, "{path}");
         }
         for path in [
             "latest/backup.manifest",
@@ -248,7 +253,7 @@ mod tests {
             "backup.history/2026/x/20260102-030405F.manifest.gz",
             "archive.info",
         ] {
-            assert_eq!(part(Area::Backup, path), Part::Other, "{path}");
+            assert_eq!(part(Area::Backup, path.as_bytes()), Part::Other, "{path}");
         }
     }
 }

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::Role;
-use crate::disk::Operation;
+use crate::disk::{Location, Operation, RelativePath};
 use crate::filter::whole;
+use crate::protocol::carried::Carried;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{FilterSpec, Secret};
 
@@ -208,28 +209,29 @@ impl Guard {
     /// # Errors
     ///
     /// What the client is told.
-    pub fn precaution(&self, view: &View, place: &Place, path: &str, access: Access) -> Result<Precaution> {
+    pub fn precaution(&self, view: &View, place: &Place, path: &[u8], access: Access) -> Result<Precaution> {
         let part = place.part();
         let backup = match part {
             Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(label),
             _ => None,
         };
         let watch = backup.map(|label| {
-            let directory = format!("{}/{label}", place.location.root.path().display());
-            Watch::new(directory, self.role(), access)
+            let stanza = Location::new(Rc::clone(&place.location.root), RelativePath::default());
+            Watch::new(format!("{stanza}/{label}"), self.role(), access)
         });
         let unfinished = watch.clone().filter(|watch| !self.0.is_known_unfinished(watch.directory()));
         let aged = match (place.area, part) {
             _ if self.0.min_age.is_zero() => None,
             (Some(area), Some(part)) => Matter::of(area, part, access).and_then(|matter| {
                 let backups = view.backups_of(&place.location)?;
-                Some(Aged { matter, backups, path: path.to_owned() })
+                Some(Aged { matter, backups, path: path.into() })
             }),
             // All of the repository, or of its backups or archives.
             _ if access == Access::RemoveTree && place.location.path.is_root() => {
                 return Err(Error::access(format!(
-                    "access denied: '{path}' cannot be removed while backups are protected by their age\nHINT: see \
-                     min-age in repohostd.conf of the repository host, and remove what is older by stanza."
+                    "access denied: '{}' cannot be removed while backups are protected by their age\nHINT: see min-age \
+                     in repohostd.conf of the repository host, and remove what is older by stanza.",
+                    Carried::cut(path)
                 )));
             }
             _ => None,
@@ -246,12 +248,13 @@ impl Guard {
     /// # Errors
     ///
     /// As for [`Guard::precaution`].
-    pub fn safeguard(&self, view: &View, place: &Place, path: &str, filters: &[FilterSpec]) -> Result<Safeguard> {
+    pub fn safeguard(&self, view: &View, place: &Place, path: &[u8], filters: &[FilterSpec]) -> Result<Safeguard> {
         let precaution = self.precaution(view, place, path, Access::Write)?;
         let part = place.part();
         // What no client may remove, none may replace either.
         let is_kept = !self.0.min_age.is_zero() && matches!(part, Some(Part::Segment(_) | Part::Record));
-        let finishes = matches!(part, Some(Part::Backup { rest: MANIFEST, .. })) && place.rule == Rule::Unfinished;
+        let is_manifest = matches!(part, Some(Part::Backup { rest, .. }) if rest == MANIFEST.as_bytes());
+        let finishes = is_manifest && place.rule == Rule::Unfinished;
         let key = || whole::encryption_key(filters).cloned();
         let is_guarded = view.is_guarded();
         let replace = match (part, view.backups_of(&place.location)) {

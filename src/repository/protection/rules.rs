@@ -42,7 +42,7 @@ impl Rule {
             | (Area::Backup, Part::Latest, Access::Remove | Access::Link) => least(Role::Backup, Self::Allowed),
             (Area::Backup, Part::OldManifest, Access::Write) => least(Role::Backup, Self::New),
             // A link in the place of the whole backup could lead to a finished one.
-            (Area::Backup, Part::Backup { rest: "", .. }, Access::Link | Access::HardLink | Access::Write) => {
+            (Area::Backup, Part::Backup { rest: b"", .. }, Access::Link | Access::HardLink | Access::Write) => {
                 Self::Needs(Role::Admin)
             }
             (Area::Backup, Part::Backup { .. }, _) => least(Role::Backup, Self::Unfinished),
@@ -69,7 +69,7 @@ mod tests {
 
     /// The least role for what is asked, and the rule for it.
     fn least(area: Area, path: &str, access: Access) -> (Role, Rule) {
-        let rules = Role::ALL.map(|role| (role, Rule::of(role, area, part(area, path), access)));
+        let rules = Role::ALL.map(|role| (role, Rule::of(role, area, part(area, path.as_bytes()), access)));
         let first = *rules.iter().find(|(_, rule)| !matches!(rule, Rule::Needs(_))).unwrap();
         for (lower, refused) in rules.iter().take_while(|(lower, _)| *lower < first.0) {
             assert_eq!(*refused, Rule::Needs(first.0), "{path} {access:?}: what {lower:?} is told is not what helps");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::*;
@@ -61,7 +62,7 @@ impl Site {
 
 /// Runs a write to its end, with `meanwhile` before the last data.
 fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl FnOnce()) -> Result<()> {
-    let path = format!("{}/{path}", session.site.directory.path().display());
+    let path = format!("{}/{path}", session.site.directory.path().display()).into_bytes();
     let place = session.view.locate(&path, Access::Write)?;
     let safeguard = session.guard.safeguard(&session.view, &place, &path, &[])?;
     let request = WriteRequest { atomic, ..request() };
@@ -106,7 +107,7 @@ impl<'a> Session<'a> {
     }
 
     fn ask(&mut self, path: &str, access: Access) -> Result<()> {
-        let path = format!("{}/{path}", self.site.directory.path().display());
+        let path = format!("{}/{path}", self.site.directory.path().display()).into_bytes();
         let place = self.view.locate(&path, access)?;
         let Some((mut check, mut operation)) = self.guard.precaution(&self.view, &place, &path, access)?.check else {
             return Ok(());
@@ -257,8 +258,8 @@ fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
     let view = View::new(&base, None).restricted(Role::Admin, true);
     let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() });
     for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
-        let place = view.locate(&path, Access::RemoveTree).unwrap();
-        let result = guard.precaution(&view, &place, &path, Access::RemoveTree).map(|_| ());
+        let place = view.locate(path.as_bytes(), Access::RemoveTree).unwrap();
+        let result = guard.precaution(&view, &place, path.as_bytes(), Access::RemoveTree).map(|_| ());
         denied(result, "cannot be removed while backups are protected");
     }
     assert!(Path::new(&base).join("backup/demo").is_dir());
@@ -321,9 +322,10 @@ fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
         site.write(&format!("{label}/pg_data/{number}"), b"");
     }
     let session = Session::new(&site, Role::Backup, Duration::ZERO);
-    let path = site.directory.path().join(label).display().to_string();
-    let place = session.view.locate(&path, Access::RemoveTree).unwrap();
-    let precaution = session.guard.precaution(&session.view, &place, &path, Access::RemoveTree).unwrap();
+    let path = site.directory.path().join(label);
+    let place = session.view.locate(path.as_os_str().as_bytes(), Access::RemoveTree).unwrap();
+    let precaution =
+        session.guard.precaution(&session.view, &place, path.as_os_str().as_bytes(), Access::RemoveTree).unwrap();
     let at = place.location.clone();
     let (mut task, mut step) = check::Checked::begin(
         place.location,
@@ -340,9 +342,9 @@ fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
         disk.submit(Ticket { session: 0, operation: 0 }, operation);
         step = task.resume(disk.complete().unwrap().1).unwrap();
     }
-    finished::note(path.clone());
+    finished::note(path.display().to_string());
     let Step::Disk(operation) = step else { panic!("it was not removed in slices: {step:?}") };
     disk.submit(Ticket { session: 0, operation: 0 }, operation);
     denied(task.resume(disk.complete().unwrap().1).map(|_| ()), "the backup is finished");
-    assert!(fs::read_dir(path + "/pg_data").unwrap().count() > 0);
+    assert!(fs::read_dir(path.join("pg_data")).unwrap().count() > 0);
 }

@@ -60,7 +60,7 @@ impl<'a> Worker<'a> {
     /// Archives a file of a segment.
     fn push(&mut self, name: &str) -> Result<()> {
         let base = self.base.display().to_string();
-        let path = format!("{base}/{DIRECTORY}/{name}");
+        let path = format!("{base}/{DIRECTORY}/{name}").into_bytes();
         let view = View::new(&base, Some("demo")).restricted(Role::Archiver, false);
         let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() });
         let place = view.locate(&path, Access::Write)?;

@@ -195,5 +195,5 @@ fn entry(number: usize) -> Entry {
         group: owner,
         link_destination: None,
     };
-    Entry { name: format!("{}.gz", 16384 + number), metadata }
+    Entry { name: format!("{}.gz", 16384 + number).into(), metadata }
 }
