@@ -259,7 +259,7 @@ impl Keep {
                 let file = file.clone();
                 self.check(completion, Code::FileClose, "unable to close file")?;
                 self.phase = Phase::Renaming;
-                let (from, to) = (self.temporary()?, self.place(&self.name.to_string())?);
+                let (from, to) = (self.temporary()?, self.place(self.name.to_string())?);
                 Ok(Some(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
             }
             Phase::Renaming => {
@@ -312,7 +312,7 @@ impl Keep {
         if size != self.bytes.len() as u64 {
             return self.open();
         }
-        let file = WholeFile::new(self.place(&newest.to_string())?, self.bytes.len());
+        let file = WholeFile::new(self.place(newest.to_string())?, self.bytes.len());
         let operation = file.begin();
         self.phase = Phase::Comparing(file);
         Ok(operation)
@@ -351,7 +351,7 @@ impl Keep {
     }
 
     fn temporary(&self) -> Result<Location> {
-        self.place(&format!("{}{TEMPORARY_SUFFIX}", self.name))
+        self.place(format!("{}{TEMPORARY_SUFFIX}", self.name))
     }
 
     fn check(&self, completion: Completion, code: Code, text: &str) -> Result<Outcome> {

@@ -23,6 +23,7 @@ mod lifecycle;
 mod listening;
 mod locks;
 mod min_age;
+mod names;
 mod pg_backup;
 mod pg_host;
 mod pg_host_database;

@@ -74,7 +74,7 @@ impl Bench {
     }
 
     fn at(&self, name: &str) -> Location {
-        Location::new(Root::new(self.directory.path()), RelativePath::new(&format!("demo/{name}")).unwrap())
+        Location::new(Root::new(self.directory.path()), RelativePath::new(format!("demo/{name}")).unwrap())
     }
 
     fn rules(&self) -> InfoRules {

@@ -214,7 +214,7 @@ impl Check {
     fn look_at_backup(&mut self) -> Result<Progress> {
         match &self.wanted.unfinished {
             Some((_, label)) => {
-                let path = RelativePath::new(&format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
+                let path = RelativePath::new(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
                 let at = Location::new(Rc::clone(&self.place.root), path).without_links();
                 self.phase = Phase::Manifest;
                 Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
