@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use argh::FromArgs;
 
 use super::{rights, systemd_drop_in};
-use crate::config::{self, Environment, Search};
+use crate::config::{self, Environment, Fault, Search};
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::releases::policy::Policy;
 use crate::server::{listen, reload};
@@ -67,7 +67,9 @@ pub(super) fn before_service(arguments: &[String], environment: &Environment) ->
 /// As [`check`] inside of the service: what it reaches counts as well, and settings are not shown.
 fn check_service(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
     systemd_drop_in::check_reach(arguments, environment)?;
-    usable(arguments, environment, None)
+    let (mut warnings, faults) = usable(arguments, environment, None)?;
+    warnings.extend(faults.iter().map(reload::fault_warning));
+    Ok(warnings)
 }
 
 fn unusable(error: &Error) -> u8 {
@@ -83,14 +85,20 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
         let _ = writeln!(text, "{name}={value}  ({source})");
     }
     super::say(&text);
-    usable(arguments, environment, systemd_drop_in::other_user(arguments, environment)?)
+    let (warnings, faults) = usable(arguments, environment, systemd_drop_in::other_user(arguments, environment)?)?;
+    // A server starts with it, but takes it over neither at a reload nor for the next session.
+    match faults.into_iter().next() {
+        Some(fault) => Err(fault.error),
+        None => Ok(warnings),
+    }
 }
 
 /// Reads everything as the server does at its start, as that user if not this process's; returns the
-/// warnings.
-fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<Vec<String>> {
+/// warnings, and what is wrong with options that only sessions take.
+fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<(Vec<String>, Vec<Fault>)> {
     let (files, loaded) = config::load_server(arguments, environment)?;
-    reload::check_history(&loaded.server.own, &config::repositories(&files, environment)?)?;
+    let faults = config::faults(&files, environment, &loaded.server.own);
+    reload::check_history(&loaded.server.own, &config::repositories(&files, environment))?;
     let mut warnings = loaded.warnings;
     // whoever serves is somebody else
     warnings.retain(|warning| user.is_none() || !warning.starts_with(config::AS_ROOT));
@@ -99,5 +107,5 @@ fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) ->
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
     let (_, further) = reload::tls_of(&loaded.server, user)?;
     warnings.extend(further);
-    Ok(warnings)
+    Ok((warnings, faults))
 }

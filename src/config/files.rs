@@ -1,20 +1,20 @@
-//! Which configuration files are read, and whether they have changed since.
+//! Which configuration files are read, and what they say.
 //!
 //! Owns the search for files and their contents as sections and keys; knows no option. Facts:
 //! specification, section 1.4.
 
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
+use super::found::{Found, Item, Watch};
 use super::ini::Ini;
-use super::snapshot::{self, Data};
+use super::snapshot;
 use crate::protocol::error::{Code, Error, Result};
 
 const MAIN_FILE: &str = "pgbackrest.conf";
 const INCLUDE_DIRECTORY: &str = "conf.d";
 const OWN_FILE: &str = "repohostd.conf";
-const READ_ATTEMPTS: u32 = 3;
 
 /// Where to look for configuration files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Search {
     }
 
     /// Main files to try in this order; the flag says that the first one must exist.
-    fn main_candidates(&self) -> (Vec<PathBuf>, bool) {
+    pub(super) fn main_candidates(&self) -> (Vec<PathBuf>, bool) {
         if self.no_config {
             return (vec![], false);
         }
@@ -72,7 +72,7 @@ impl Search {
     }
 
     /// The directory of included files if one is read; the flag says that it must exist.
-    fn include_directory(&self) -> Option<(PathBuf, bool)> {
+    pub(super) fn include_directory(&self) -> Option<(PathBuf, bool)> {
         if let Some(directory) = &self.config_include_path {
             return Some((directory.clone(), true));
         }
@@ -89,8 +89,8 @@ pub struct Files {
     search: Search,
     main: Option<PathBuf>,
     own: Option<PathBuf>,
-    /// Each file that was looked for, and its state; none when there was no such file.
-    seen: Vec<(PathBuf, Option<Data>)>,
+    /// What was read, but for `repohostd.conf`.
+    found: Found,
     pub(super) ini: Ini,
     pub(super) own_ini: Ini,
 }
@@ -103,25 +103,26 @@ impl Files {
     /// 55 for a required file that is missing, 73 for a required directory that is missing, 41 and
     /// 42 for what cannot be opened or read, 29 for a malformed line.
     pub fn load(search: &Search) -> Result<Self> {
-        let mut result = Self::load_session_part(search)?;
+        let mut result = Self::of(search, Found::read(search))?;
         let (own, required) = match &search.own_config {
             Some(own) => (own.clone(), true),
             None => (result.own_default(), false),
         };
-        if let Some(text) = read(&own, required)? {
+        let contents = snapshot::read(&own).map_err(|error| error.raw_os_error().unwrap_or(0));
+        if let Some(text) = text(&own, contents.as_deref().map_err(|error| *error), required)? {
             result.own_ini.add(&own, &text)?;
             result.own = Some(own);
         }
         Ok(result)
     }
 
-    /// Reads again what sessions take from files: everything but `repohostd.conf`, which stays.
+    /// What sessions take from files as they were found later: everything but `repohostd.conf`, which stays.
     ///
     /// # Errors
     ///
-    /// As for [`Files::load`]; `self` stays usable.
-    pub fn reload(&self) -> Result<Self> {
-        let mut result = Self::load_session_part(&self.search)?;
+    /// As for [`Files::load`].
+    pub fn renewed(&self, found: Found) -> Result<Self> {
+        let mut result = Self::of(&self.search, found)?;
         result.own.clone_from(&self.own);
         result.own_ini = self.own_ini.clone();
         Ok(result)
@@ -133,14 +134,26 @@ impl Files {
     ///
     /// As for [`Files::load`].
     pub(super) fn load_for_client(search: &Search) -> Result<Self> {
-        Self::load_session_part(search)
+        Self::of(search, Found::read(search))
     }
 
-    /// Whether a file that sessions depend on has changed, appeared or vanished. Only looks at
-    /// names and dates; `repohostd.conf` does not count, because it changes only by a reload.
+    /// What notices when a file that sessions depend on has changed, appeared or vanished; `repohostd.conf` does not
+    /// count, because it changes only by a reload.
     #[must_use]
-    pub fn changed(&self) -> bool {
-        self.seen.iter().any(|(path, known)| stamp(path) != *known)
+    pub fn watch(&self) -> Watch {
+        self.watch_over(self.found.clone())
+    }
+
+    /// As [`Files::watch`], for the same files as they were found at another time.
+    #[must_use]
+    pub fn watch_over(&self, found: Found) -> Watch {
+        Watch::new(self.search.clone(), found)
+    }
+
+    /// What was read.
+    #[must_use]
+    pub const fn found(&self) -> &Found {
+        &self.found
     }
 
     /// The main file in use.
@@ -186,112 +199,74 @@ impl Files {
         directory.unwrap_or(Path::new(".")).join(OWN_FILE)
     }
 
-    fn load_session_part(search: &Search) -> Result<Self> {
-        let mut attempt = 1;
-        loop {
-            let result = Self::load_once(search)?;
-            // A file that is replaced while it is read would be remembered with the wrong date.
-            if attempt == READ_ATTEMPTS || !result.changed() {
-                return Ok(result);
-            }
-            attempt += 1;
-        }
-    }
-
-    fn load_once(search: &Search) -> Result<Self> {
-        let mut result = Self {
-            search: search.clone(),
-            main: None,
-            own: None,
-            seen: vec![],
-            ini: Ini::default(),
-            own_ini: Ini::default(),
-        };
-        let (candidates, required) = search.main_candidates();
-        for candidate in candidates {
-            if let Some(text) = result.see(&candidate, required)? {
-                result.ini.add(&candidate, &text)?;
-                result.main = Some(candidate);
-                break;
-            }
-        }
-        if let Some((directory, required)) = search.include_directory() {
-            result.seen.push((directory.clone(), stamp(&directory)));
-            for name in list(&directory, required)? {
-                let path = directory.join(name);
-                if let Some(text) = result.see(&path, false)? {
-                    result.ini.add(&path, &text)?;
+    /// What the files say as they were found.
+    fn of(search: &Search, found: Found) -> Result<Self> {
+        let (required, directory_required) =
+            (search.main_candidates().1, search.include_directory().is_some_and(|(_, required)| required));
+        let mut main = None;
+        let mut ini = Ini::default();
+        let mut in_directory = false;
+        for item in found.items() {
+            match item {
+                Item::File(path, contents) => {
+                    if let Some(text) = text(path, contents, required && !in_directory)? {
+                        ini.add(path, &text)?;
+                        if !in_directory {
+                            main = Some(path.to_owned());
+                        }
+                    }
+                }
+                Item::Directory(path, names) => {
+                    in_directory = true;
+                    check_directory(path, names, directory_required)?;
                 }
             }
         }
-        Ok(result)
-    }
-
-    /// Reads a file and remembers its state, or that there is none.
-    fn see(&mut self, path: &Path, required: bool) -> Result<Option<String>> {
-        self.seen.push((path.to_owned(), stamp(path)));
-        read(path, required)
+        Ok(Self { search: search.clone(), main, own: None, found, ini, own_ini: Ini::default() })
     }
 }
 
-/// The present state of a file; none when there is no such file.
-fn stamp(path: &Path) -> Option<Data> {
-    snapshot::data(path).ok()
-}
-
-fn read(path: &Path, required: bool) -> Result<Option<String>> {
+/// The text of a file that was read; none when there is no such file.
+fn text(path: &Path, contents: Result<&[u8], i32>, required: bool) -> Result<Option<String>> {
     let shown = path.display();
-    match snapshot::read(path) {
-        Ok(bytes) => text(path, bytes).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && required => {
+    match contents {
+        Ok(bytes) => decoded(path, bytes).map(Some),
+        Err(error) if error == Errno::NOENT.raw_os_error() && required => {
             Err(Error::new(Code::FileMissing, format!("unable to open missing file '{shown}' for read")))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            Err(Error::system(Code::FileRead, format!("unable to read '{shown}'"), error.raw_os_error().unwrap_or(0)))
+        Err(error) if error == Errno::NOENT.raw_os_error() => Ok(None),
+        Err(error) if error == Errno::ISDIR.raw_os_error() => {
+            Err(Error::system(Code::FileRead, format!("unable to read '{shown}'"), error))
         }
-        Err(error) => {
-            let message = format!("unable to open file '{shown}' for read");
-            Err(Error::system(Code::FileOpen, message, error.raw_os_error().unwrap_or(0)))
-        }
+        Err(error) => Err(Error::system(Code::FileOpen, format!("unable to open file '{shown}' for read"), error)),
     }
 }
 
 /// The file's text. A comment may be in any encoding; a value must not be changed silently, since
 /// it may be a path or a passphrase.
-fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    let bytes = match String::from_utf8(bytes) {
-        Ok(text) => return Ok(text),
-        Err(error) => error.into_bytes(),
-    };
+fn decoded(path: &Path, bytes: &[u8]) -> Result<String> {
+    if let Ok(text) = str::from_utf8(bytes) {
+        return Ok(text.to_owned());
+    }
     for (number, line) in (1u32..).zip(bytes.split(|byte| *byte == b'\n')) {
         if !line.trim_ascii_start().starts_with(b"#") && str::from_utf8(line).is_err() {
             let message = format!("invalid UTF-8 at line {number}\nHINT: this line is in file '{}'.", path.display());
             return Err(Error::new(Code::Format, message));
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// Names of included files in bytewise order.
-fn list(directory: &Path, required: bool) -> Result<Vec<PathBuf>> {
+/// Whether the directory of included files could be listed.
+fn check_directory(directory: &Path, names: Result<(), i32>, required: bool) -> Result<()> {
     let shown = directory.display();
-    let failed = |error: &io::Error| {
-        let message = format!("unable to list file info for path '{shown}'");
-        Error::system(Code::PathOpen, message, error.raw_os_error().unwrap_or(0))
-    };
-    let mut names = match snapshot::list(directory) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if required {
-                let message = format!("unable to list file info for missing path '{shown}'");
-                return Err(Error::new(Code::PathMissing, message));
-            }
-            return Ok(vec![]);
+    match names {
+        Err(error) if error != Errno::NOENT.raw_os_error() => {
+            Err(Error::system(Code::PathOpen, format!("unable to list file info for path '{shown}'"), error))
         }
-        Err(error) => return Err(failed(&error)),
-    };
-    names.retain(|name| name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf"));
-    names.sort_unstable();
-    Ok(names.into_iter().map(PathBuf::from).collect())
+        Err(_) if required => {
+            Err(Error::new(Code::PathMissing, format!("unable to list file info for missing path '{shown}'")))
+        }
+        _ => Ok(()),
+    }
 }

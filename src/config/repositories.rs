@@ -1,9 +1,11 @@
 //! Where all repositories of this host are, for what concerns the server and not one session.
 
+use std::iter;
 use std::path::PathBuf;
 
 use super::Environment;
 use super::describe::{session_settings, stanzas};
+use super::faults::faults;
 use super::files::{Files, Search};
 use super::own::OwnSettings;
 use super::server::{Sources, Take};
@@ -38,43 +40,42 @@ pub struct Host {
 ///
 /// # Errors
 ///
-/// As for [`super::load_own`], and 32 for a bad path.
+/// As for [`super::load_own`]; the first fault of what only sessions take, and 32 for a bad path.
 pub fn load_host(arguments: &[String], environment: &Environment) -> Result<Host> {
     let Sources { files, session, .. } = Sources::read(arguments, environment, &Search::default())?;
-    Ok(Host {
-        own: OwnSettings::read(&files)?,
-        repositories: repositories(&files, environment)?,
-        lock_path: Take(&session).path("lock-path")?,
-    })
+    let own = OwnSettings::read(&files)?;
+    if let Some(fault) = faults(&files, environment, &own).into_iter().next() {
+        return Err(fault.error);
+    }
+    Ok(Host { own, repositories: repositories(&files, environment), lock_path: Take(&session).path("lock-path")? })
 }
 
 /// All repositories that the files and the environment name, for all stanzas or for one, each once; the
-/// default one where they name none.
-///
-/// # Errors
-///
-/// 31 and 32 for options and values that are not valid.
-pub fn repositories(files: &Files, environment: &Environment) -> Result<Vec<KnownRepository>> {
+/// default one where they name none. Those whose options are not valid are left out: no session has them.
+#[must_use]
+pub fn repositories(files: &Files, environment: &Environment) -> Vec<KnownRepository> {
     let mut result = Vec::new();
-    add(&mut result, &session_settings(files, environment, None)?)?;
-    for stanza in stanzas(files) {
-        add(&mut result, &session_settings(files, environment, Some(&stanza))?)?;
+    let stanzas = stanzas(files);
+    for stanza in iter::once(None).chain(stanzas.iter().map(Some)) {
+        if let Ok(settings) = session_settings(files, environment, stanza.map(String::as_str)) {
+            add(&mut result, &settings);
+        }
     }
-    Ok(result)
+    result
 }
 
-fn add(result: &mut Vec<KnownRepository>, settings: &Settings) -> Result<()> {
+fn add(result: &mut Vec<KnownRepository>, settings: &Settings) {
     let mut keys = used_keys(settings);
     if keys.is_empty() {
         keys.push(1);
     }
     for key in keys {
-        let Some(path) = settings.text("repo-path", key)? else { continue };
-        let cipher_pass = settings.text("repo-cipher-pass", key)?.map(|text| Secret(text.into_bytes()));
+        let Ok(Some(path)) = settings.text("repo-path", key) else { continue };
+        let cipher_pass = settings.text("repo-cipher-pass", key).ok().flatten();
+        let cipher_pass = cipher_pass.map(|text| Secret(text.into_bytes()));
         let found = KnownRepository { key, path: PathBuf::from(path), cipher_pass };
         if !result.contains(&found) {
             result.push(found);
         }
     }
-    Ok(())
 }

@@ -167,6 +167,19 @@ pub fn load_from(arguments: &[String], environment: &Environment, defaults: &Sea
     Ok((sources.files, Loaded { server, warnings: sources.warnings, begin }))
 }
 
+/// Whether a server that has these arguments and these settings of `repohostd.conf` could be started with other files.
+///
+/// # Errors
+///
+/// As for [`load_server`].
+pub fn check_files(arguments: &[String], environment: &Environment, files: Files, own: &OwnSettings) -> Result<Files> {
+    let mut sources = Sources::of(arguments, environment, |_| Ok(files))?;
+    sources.settings.fractions = own.spoken().fractional_times;
+    sources.session.fractions = sources.settings.fractions;
+    resolve(&sources, own.clone())?;
+    Ok(sources.files)
+}
+
 /// Reads `repohostd.conf` as the server with these arguments would, and nothing else of its settings,
 /// for commands that talk to it.
 ///
@@ -189,6 +202,14 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn read(arguments: &[String], environment: &Environment, defaults: &Search) -> Result<Self> {
+        Self::of(arguments, environment, |settings| Files::load(&search(settings, defaults)))
+    }
+
+    fn of(
+        arguments: &[String],
+        environment: &Environment,
+        load: impl FnOnce(&Settings) -> Result<Files>,
+    ) -> Result<Self> {
         let Arguments { mut settings, words } =
             settings::command_line(arguments, Matching { abbreviations: true, own: true }, false)?;
         check_words(&words)?;
@@ -197,7 +218,7 @@ impl Sources {
         let takes = |definition: &Definition| definition.known_to(COMMAND);
         let scope = Scope { command: COMMAND, stanza: None, takes: &takes };
         settings::add_environment(&mut settings, environment, &scope, &mut warnings)?;
-        let files = Files::load(&search(&settings, defaults))?;
+        let files = load(&settings)?;
         settings::add_files(&mut settings, &files.ini, &scope, &mut warnings)?;
         for name in given {
             if !definitions::definition(name).is_some_and(takes) {

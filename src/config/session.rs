@@ -150,11 +150,7 @@ pub fn parse_session(
 
     let other_files = client_files(files, server, &client)?;
     let files = other_files.as_ref().unwrap_or(files);
-    let takes = |definition: &Definition| {
-        definition.known_to(command.name())
-            || definition.name == "lock-path"
-            || cluster::WHERE_OPTIONS.contains(&definition.name)
-    };
+    let takes = |definition: &Definition| takes(definition, command);
     let mut configured = Settings::default();
     let mut scope = Scope { command: command.name(), stanza: None, takes: &takes };
     settings::add_environment(&mut configured, environment, &scope, &mut vec![])?;
@@ -167,6 +163,13 @@ pub fn parse_session(
 
     let session = Parts { command, release, client, configured, merged, files, server };
     session.build(stanza)
+}
+
+/// Whether a session of this command takes this option from environment and files.
+pub(super) fn takes(definition: &Definition, command: Command) -> bool {
+    definition.known_to(command.name())
+        || definition.name == "lock-path"
+        || cluster::WHERE_OPTIONS.contains(&definition.name)
 }
 
 /// What a session is built from.
@@ -187,7 +190,7 @@ impl Parts<'_> {
         let stanza = stanza.map(checked_stanza).transpose()?;
         let process = self.merged.number("process", 1)?.and_then(|number| u32::try_from(number).ok());
         let process = process.ok_or_else(|| self.required("process", ""))?;
-        let (protocol_timeout, db_timeout) = self.timeouts()?;
+        let (protocol_timeout, db_timeout) = timeouts(&self.merged)?;
         let (storage, key) = match self.merged.text("remote-type", 1)?.as_deref() {
             Some("repo") => {
                 let repository = self.repository()?;
@@ -261,7 +264,7 @@ impl Parts<'_> {
             }
         };
         let path = self.repository_path(key)?;
-        self.check_other_repositories(&keys, key, &path)?;
+        check_other_repositories(&self.merged, &keys, key, &path)?;
         let encrypted = self.merged.text("repo-cipher-type", key)?.as_deref() == Some(CIPHER);
         let pass = if encrypted { self.merged.text("repo-cipher-pass", key)? } else { None };
         if encrypted && pass.is_none() {
@@ -303,21 +306,6 @@ impl Parts<'_> {
         }
         .find(stanza, db_timeout)?
         .ok_or_else(|| self.required("pg1-path", "\nHINT: does this stanza exist?"))
-    }
-
-    /// Two repositories must not share a path; whether another one is complete is not our business.
-    fn check_other_repositories(&self, keys: &[u16], key: u16, path: &str) -> Result<()> {
-        let kind = |key| self.merged.text("repo-type", key).ok().flatten();
-        for other in keys.iter().copied().filter(|other| *other != key) {
-            let same_path = self.merged.text(REPOSITORY_PATH, other).ok().flatten().as_deref() == Some(path);
-            if same_path && kind(other) == kind(key) {
-                let (first, second) = (key.min(other), key.max(other));
-                return Err(invalid_value(format!(
-                    "local repo{first} and repo{second} paths are both '{path}' but must be different"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The administrator's lock path; real clients never send one.
@@ -367,29 +355,44 @@ impl Parts<'_> {
         }
         Ok(types.iter().map(|kind| format!("{stanza}-{kind}-{key}.lock")).collect())
     }
+}
 
-    /// `protocol-timeout` and `db-timeout`, one of which gives way when it is a default.
-    fn timeouts(&self) -> Result<(Duration, Duration)> {
-        let milliseconds = |name| self.merged.number(name, 1).map(|number| number.unwrap_or(0));
-        let is_default = |name| self.merged.texts(name, 1).is_none();
-        let (mut protocol, mut database) = (milliseconds("protocol-timeout")?, milliseconds("db-timeout")?);
-        if protocol <= database {
-            if is_default("protocol-timeout") {
-                protocol = database + 30_000;
-            } else if is_default("db-timeout") {
-                database = if protocol >= 45_000 { protocol - 30_000 } else { protocol / 2 };
-            } else {
-                let text = |name| self.merged.texts(name, 1).and_then(|setting| setting.texts.first().cloned());
-                let (protocol, database) =
-                    (text("protocol-timeout").unwrap_or_default(), text("db-timeout").unwrap_or_default());
-                return Err(invalid_value(format!(
-                    "'{protocol}' is not valid for 'protocol-timeout' option\nHINT 'protocol-timeout' option \
-                     ({protocol}) should be greater than 'db-timeout' option ({database})."
-                )));
-            }
+/// Two repositories must not share a path; whether another one is complete is not our business.
+pub(super) fn check_other_repositories(settings: &Settings, keys: &[u16], key: u16, path: &str) -> Result<()> {
+    let kind = |key| settings.text("repo-type", key).ok().flatten();
+    for other in keys.iter().copied().filter(|other| *other != key) {
+        let same_path = settings.text(REPOSITORY_PATH, other).ok().flatten().as_deref() == Some(path);
+        if same_path && kind(other) == kind(key) {
+            let (first, second) = (key.min(other), key.max(other));
+            return Err(invalid_value(format!(
+                "local repo{first} and repo{second} paths are both '{path}' but must be different"
+            )));
         }
-        Ok((value::duration(protocol), value::duration(database)))
     }
+    Ok(())
+}
+
+/// `protocol-timeout` and `db-timeout`, one of which gives way when it is a default.
+pub(super) fn timeouts(settings: &Settings) -> Result<(Duration, Duration)> {
+    let milliseconds = |name| settings.number(name, 1).map(|number| number.unwrap_or(0));
+    let is_default = |name| settings.texts(name, 1).is_none();
+    let (mut protocol, mut database) = (milliseconds("protocol-timeout")?, milliseconds("db-timeout")?);
+    if protocol <= database {
+        if is_default("protocol-timeout") {
+            protocol = database + 30_000;
+        } else if is_default("db-timeout") {
+            database = if protocol >= 45_000 { protocol - 30_000 } else { protocol / 2 };
+        } else {
+            let text = |name| settings.texts(name, 1).and_then(|setting| setting.texts.first().cloned());
+            let (protocol, database) =
+                (text("protocol-timeout").unwrap_or_default(), text("db-timeout").unwrap_or_default());
+            return Err(invalid_value(format!(
+                "'{protocol}' is not valid for 'protocol-timeout' option\nHINT 'protocol-timeout' option \
+                 ({protocol}) should be greater than 'db-timeout' option ({database})."
+            )));
+        }
+    }
+    Ok((value::duration(protocol), value::duration(database)))
 }
 
 /// Whether the client asks for a cluster.

@@ -313,7 +313,13 @@ pub(super) fn add_files(
     Ok(())
 }
 
-fn add_section(
+/// Adds what one section says of options that `settings` does not mention yet. `for_command`: it is one of
+/// `[<section>:<command>]`.
+///
+/// # Errors
+///
+/// As for [`add_files`].
+pub(super) fn add_section(
     settings: &mut Settings,
     files: &Ini,
     section: &str,

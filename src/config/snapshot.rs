@@ -36,6 +36,19 @@ pub struct Data {
     pub mode: u32,
 }
 
+impl Data {
+    fn of(data: &fs::Metadata) -> Self {
+        Self {
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+            size: data.len(),
+            inode: (data.dev(), data.ino()),
+            uid: data.uid(),
+            mode: data.mode(),
+        }
+    }
+}
+
 enum State {
     Recording(Snapshot),
     Replaying(Snapshot),
@@ -87,21 +100,15 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// What the system says.
 pub fn data(path: &Path) -> io::Result<Data> {
-    through(
-        path,
-        |snapshot| &mut snapshot.data,
-        || {
-            let data = fs::metadata(path)?;
-            Ok(Data {
-                modified: (data.mtime(), data.mtime_nsec()),
-                changed: (data.ctime(), data.ctime_nsec()),
-                size: data.len(),
-                inode: (data.dev(), data.ino()),
-                uid: data.uid(),
-                mode: data.mode(),
-            })
-        },
-    )
+    through(path, |snapshot| &mut snapshot.data, || fs::metadata(path).map(|data| Data::of(&data)))
+}
+
+/// Whether a file still is as it was found, `None` for one that was not there. While what was read before counts, it
+/// is.
+#[must_use]
+pub fn is_still(path: &Path, known: Option<Data>) -> bool {
+    let replays = STATE.with_borrow(|state| matches!(state, Some(State::Replaying(_))));
+    replays || fs::metadata(path).ok().map(|data| Data::of(&data)) == known
 }
 
 /// The names in a directory.

@@ -1,23 +1,17 @@
 //! Who may open a session, and with which settings: the server's grants and its configuration files.
-//!
-//! Administrators add a stanza without a reload, so the files are looked at again when a session
-//! begins, at most once a second. Files that cannot be read leave the last good ones in place.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::held::Held;
 use super::releases::policy::Policy;
 use super::{reload, umask};
-use crate::config::{Command, Environment, Files, Grant, Role, ServerSettings, SessionSettings, parse_session};
-use crate::observe::log;
+use crate::config::{Command, Environment, Grant, Role, ServerSettings, SessionSettings, parse_session};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
 use crate::repository::versions::Versions;
 use crate::session::{Authority, Authorized, Refusal};
-
-/// How long files count as unchanged after they were looked at.
-const UNCHANGED: Duration = Duration::from_secs(1);
 
 /// What one load of the configuration allows.
 pub struct Configured {
@@ -28,21 +22,13 @@ pub struct Configured {
     held: RefCell<Held>,
 }
 
-struct Held {
-    files: Files,
-    looked: Instant,
-    /// The last complaint, so that a broken file is warned of once and not for each session.
-    complaint: Option<Error>,
-}
-
 impl Configured {
     /// The authority of a configuration that was just read.
     #[must_use]
-    pub fn new(server: ServerSettings, files: Files, environment: Environment, policy: Rc<Policy>) -> Self {
-        let held = RefCell::new(Held { files, looked: Instant::now(), complaint: None });
+    pub(super) fn new(server: ServerSettings, held: Held, environment: Environment, policy: Rc<Policy>) -> Self {
         let versions = reload::history_path(&server.own)
             .and_then(|directory| Versions::new(directory, server.own.protection.info_history));
-        Self { server, environment, policy, versions, held }
+        Self { server, environment, policy, versions, held: RefCell::new(held) }
     }
 
     /// The server's settings.
@@ -55,6 +41,21 @@ impl Configured {
     #[must_use]
     pub const fn policy(&self) -> &Rc<Policy> {
         &self.policy
+    }
+
+    /// The files that sessions use, for who reads them or takes them from somebody else.
+    pub(super) fn with_held<T>(&self, run: impl FnOnce(&mut Held) -> T) -> T {
+        run(&mut self.held.borrow_mut())
+    }
+
+    /// What another process is to use.
+    pub(super) fn tell(&self) -> Vec<u8> {
+        self.with_held(|held| held.tell(&self.environment, &self.server.own, Instant::now()))
+    }
+
+    /// A reload has failed, and has said why.
+    pub(super) fn outlive_reload(&self) {
+        self.with_held(|held| held.outlive_reload(&self.environment, &self.server.own, Instant::now()));
     }
 
     fn grant(&self, names: &[String]) -> Result<Grant, Refusal> {
@@ -94,6 +95,11 @@ impl Authority for Speaking {
         self.configured.grant(names).map(|_| ())
     }
 
+    fn is_current(&self) -> bool {
+        let Configured { environment, server, .. } = &*self.configured;
+        self.configured.with_held(|held| held.is_current(environment, &server.own, Instant::now()))
+    }
+
     fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
         self.configured.authorize(self.release, names, parameters)
     }
@@ -108,8 +114,7 @@ impl Configured {
     ) -> Result<Authorized, Refusal> {
         // The order of these checks is the original's: specification, section 3.3.
         let grant = self.grant(names)?;
-        let mut held = self.held.borrow_mut();
-        held.refresh(Instant::now());
+        let held = self.held.borrow();
         let settings = parse_session(&held.files, &self.environment, &self.server, release, parameters)?;
         if !grant.allows(settings.stanza.as_deref())? {
             let stanza = settings
@@ -180,33 +185,6 @@ fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
     }
 }
 
-impl Held {
-    fn refresh(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.looked) < UNCHANGED {
-            return;
-        }
-        self.looked = now;
-        if !self.files.changed() {
-            return;
-        }
-        match self.files.reload() {
-            Ok(files) => {
-                self.files = files;
-                self.complaint = None;
-            }
-            Err(error) => {
-                if self.complaint.as_ref() != Some(&error) {
-                    log::warn(format_args!(
-                        "configuration files changed but cannot be read, so sessions go on with what was read last: \
-                         {error}"
-                    ));
-                    self.complaint = Some(error);
-                }
-            }
-        }
-    }
-}
-
 /// The client is told no more than the original tells it.
 fn denied(reason: String) -> Refusal {
     Refusal { error: Error::access("access denied"), reason: Some(reason) }
@@ -231,7 +209,9 @@ mod tests {
         let search = Search { config: Some(config), ..Search::default() };
         let (files, loaded) = load_from(&[], &Environment::default(), &search).unwrap();
         let policy = Policy::pinned_to(Release::newest());
-        Configured::new(loaded.server, files, Environment::default(), Rc::new(policy))
+        let arguments = [format!("--config={}", directory.join("pgbackrest.conf").display())];
+        let held = Held::new(files, &arguments, vec![]);
+        Configured::new(loaded.server, held, Environment::default(), Rc::new(policy))
     }
 
     fn ask(authority: &Configured, name: &str, stanza: &str) -> Result<SessionSettings> {
@@ -270,8 +250,8 @@ mod tests {
             let rights = NamedRights { name: "client".to_owned(), role: Some(role), stanzas };
             let mut server = configured.server.clone();
             server.own.rights = vec![rights];
-            let files = configured.held.borrow().files.clone();
-            Configured::new(server, files, Environment::default(), Rc::clone(&configured.policy))
+            let held = Held::new(configured.held.borrow().files.clone(), &[], vec![]);
+            Configured::new(server, held, Environment::default(), Rc::clone(&configured.policy))
         };
         let names = ["client".to_owned()];
         let ask = |authority: &Configured, stanza: &str, process: u32, words: &[&str]| {
@@ -311,8 +291,8 @@ mod tests {
             let stanzas = Some(stanzas.iter().map(|stanza| (*stanza).to_owned()).collect());
             let mut server = configured.server.clone();
             server.own.rights = vec![NamedRights { name: "client".to_owned(), role: Some(role), stanzas }];
-            let files = configured.held.borrow().files.clone();
-            Configured::new(server, files, Environment::default(), Rc::clone(&configured.policy))
+            let held = Held::new(configured.held.borrow().files.clone(), &[], vec![]);
+            Configured::new(server, held, Environment::default(), Rc::clone(&configured.policy))
         };
         let ask = |authority: &Configured, kind: &str, command: &str| {
             let mut parameters = vec!["--pg1-path=/pg", "--process=0", "--stanza=demo", "--lock=demo-backup-1.lock"];
@@ -337,26 +317,5 @@ mod tests {
         let error = ask(&with(Role::PgReader, &["demo"]), "repo", "restore:remote").unwrap_err();
         assert!(error.message.contains("role 'pg-reader' may not run 'restore'"), "{error}");
         assert!(error.message.contains("this needs role 'reader'"), "{error}");
-    }
-
-    #[test]
-    fn a_changed_file_counts_without_a_reload_and_a_broken_one_does_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = configured(directory.path(), "[demo]\npg1-path=/pg\n");
-        let path = directory.path().join("pgbackrest.conf");
-        let look = |text: &str| {
-            fs::write(&path, text).unwrap();
-            let mut held = authority.held.borrow_mut();
-            let later = held.looked + UNCHANGED;
-            held.refresh(later);
-        };
-        look("[global]\nrepo1-path=/elsewhere\n");
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/elsewhere"));
-        look("[global\nrepo1-path=/broken\n");
-        assert!(authority.held.borrow().complaint.is_some());
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/elsewhere"));
-        look("[global]\nrepo1-path=/mended\n");
-        assert_eq!(ask(&authority, "client", "demo").unwrap().repository().unwrap().path, Path::new("/mended"));
-        assert!(authority.held.borrow().complaint.is_none());
     }
 }

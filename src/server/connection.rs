@@ -213,11 +213,19 @@ impl Connection {
         })
     }
 
-    /// New grants, for a client that has not been authorized yet.
-    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) {
-        if let (Some(session), Some(greeting)) = (&mut self.session, &self.greeting) {
-            session.replace_authority(Rc::clone(authority).speaking(greeting.release()));
+    /// New grants, for a client that has not been authorized yet. Returns whether it waits for some.
+    pub(super) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) -> bool {
+        match (&mut self.session, &self.greeting) {
+            (Some(session), Some(greeting)) => {
+                session.replace_authority(Rc::clone(authority).speaking(greeting.release()))
+            }
+            _ => false,
         }
+    }
+
+    /// What counts for clients that are not authorized yet was told. Returns whether it has waited for that.
+    pub(super) fn resume_authorization(&mut self) -> bool {
+        self.session.as_mut().is_some_and(Session::handle_authority)
     }
 
     /// Whether its session holds locks, or has held some.

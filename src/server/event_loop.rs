@@ -176,10 +176,21 @@ impl EventLoop {
     /// connected but not authorized yet.
     pub fn replace(&mut self, service: Service) {
         for (_, connection) in &mut self.connections {
-            connection.replace_authority(&service.authority);
+            if connection.replace_authority(&service.authority) {
+                enqueue(&mut self.queue, connection);
+            }
         }
         self.learner.adopt(service.policy.table());
         self.service = service;
+    }
+
+    /// What counts for clients that are not authorized yet was told: those who wait for that go on.
+    pub(super) fn resume_authorization(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if connection.resume_authorization() {
+                enqueue(&mut self.queue, connection);
+            }
+        }
     }
 
     /// What new connections are served with.

@@ -12,6 +12,7 @@ mod databases;
 pub mod event_loop;
 mod front;
 mod greeting;
+mod held;
 mod hello;
 mod last_words;
 pub mod limits;

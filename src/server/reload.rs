@@ -9,12 +9,13 @@ use rustix::fs::{Access, access};
 
 use super::authority::{Authorities, Configured};
 use super::connection::Service;
+use super::held::{self, Held};
 use super::limits;
 use super::listen::{self, Endpoint, KeepAlive};
 use super::releases::policy::Policy;
 use super::status;
 use super::tls::{self, Tls, TlsFiles};
-use crate::config::{self, Environment, KnownRepository, LogLevel, OwnSettings, Role, ServerSettings};
+use crate::config::{self, Environment, Fault, KnownRepository, LogLevel, OwnSettings, Role, ServerSettings};
 use crate::observe::log::{self, Level};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
@@ -46,18 +47,34 @@ impl Configuration {
     /// Those of [`config::load_server`], and 32 for a release that is not known.
     pub(super) fn load(arguments: &[String], environment: &Environment) -> Result<Self> {
         let (files, loaded) = config::load_server(arguments, environment)?;
-        check_history(&loaded.server.own, &config::repositories(&files, environment)?)?;
+        let faults = config::faults(&files, environment, &loaded.server.own);
+        check_history(&loaded.server.own, &config::repositories(&files, environment))?;
         let policy = Policy::new(&loaded.server.own)?;
         let release = policy.general().unwrap_or_else(Release::newest);
         let mut warnings = loaded.warnings;
         warnings.extend(policy.warnings());
         warnings.extend(history_warning(&loaded.server.own));
+        warnings.extend(faults.iter().map(fault_warning));
+        let held = Held::new(files, arguments, faults);
         Ok(Self {
             log: log_settings(&loaded.server),
             begin: format!("server command begin {}: {}", release.version, loaded.begin),
             warnings,
-            authority: Rc::new(Configured::new(loaded.server, files, environment.clone(), Rc::new(policy))),
+            authority: Rc::new(Configured::new(loaded.server, held, environment.clone(), Rc::new(policy))),
         })
+    }
+
+    /// Reads all of it again, for a server that has this configuration.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Configuration::load`], and what is wrong with options that only sessions take if it was right before.
+    pub(super) fn reload(&self, arguments: &[String], environment: &Environment) -> Result<Self> {
+        let loaded =
+            Self::load(arguments, environment).map_err(|error| held::with_place(error, &self.server().config_file))?;
+        let faults = |configuration: &Self| configuration.authority.with_held(|held| held.faults().to_vec());
+        held::check_faults(&faults(&loaded), &faults(self))?;
+        Ok(loaded)
     }
 
     pub(super) fn server(&self) -> &ServerSettings {
@@ -194,6 +211,15 @@ pub fn history_warning(own: &OwnSettings) -> Option<String> {
             state_path(own).display()
         )
     })
+}
+
+/// What to say of something that only sessions need, and that does not keep the server from its start.
+#[must_use]
+pub fn fault_warning(fault: &Fault) -> String {
+    format!(
+        "{}\nHINT: sessions that need it are refused. What is mended counts at once, without a reload.",
+        fault.error
+    )
 }
 
 /// Whether the versions of info files are kept where no client can reach them.

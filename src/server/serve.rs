@@ -201,6 +201,7 @@ impl Server {
             Err(error) => {
                 log::error(&error);
                 log::warn(format_args!("configuration reload failed, so the server goes on with what it had"));
+                self.serving.configuration.authority.outlive_reload();
                 format!("configuration reload failed: {error}; {}", self.status())
             }
         };
@@ -209,7 +210,7 @@ impl Server {
 
     /// Builds the new state and swaps it in.
     fn replace(&mut self) -> Result<()> {
-        let mut configuration = Configuration::load(&self.arguments, &self.environment)?;
+        let mut configuration = self.serving.configuration.reload(&self.arguments, &self.environment)?;
         let service = configuration.service(self.descriptors)?;
         let endpoints = front::endpoints(&configuration, self.inherited)?;
         let event_loop = &mut self.serving.event_loop;

@@ -1,11 +1,10 @@
 //! The order of a conversation: greeting, `config`, `noop`, requests, end.
 
 use std::collections::VecDeque;
-use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Role, SessionSettings, Storage};
+use crate::config::{Role, SessionSettings};
 use crate::disk::{Completion, HeldLock, Operation};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
@@ -20,18 +19,19 @@ use crate::repository::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
 use super::ahead::Ahead;
+use super::authorizing::Waiting;
 use super::databases::{Databases, Pending};
 use super::memory::{SMALL, Share};
 use super::output::Output;
 use super::upload::Upload;
-use super::{Authority, Authorized, Counters, Event, Limits, Opened, Peer, Refusal, State, buffers};
+use super::{Authority, Counters, Event, Limits, Peer, Refusal, State, buffers};
 
 /// A client without a certificate may only send a `noop`, which has no parameters.
 const PING_MAXIMUM: usize = 64;
 /// Parameters of `config`: a command line.
 const CONFIG_MAXIMUM: usize = 128 << 10;
 /// Parameters of later requests: the ranges of a large block-incremental file, some 100 bytes each.
-const REQUEST_MAXIMUM: usize = 16 << 20;
+pub(super) const REQUEST_MAXIMUM: usize = 16 << 20;
 
 /// How soon a request that waits for others asks again.
 const WAIT: Duration = Duration::from_millis(50);
@@ -59,6 +59,8 @@ pub(super) enum Stream {
 
 /// What is being worked on. Requests are answered strictly one after the other.
 pub(super) enum Active {
+    /// The `config` request, of a client that waits until is known what counts now.
+    Authorization(Waiting),
     /// A request that needs several steps.
     Task(Box<dyn Task>),
     /// A step of an open file.
@@ -105,12 +107,12 @@ pub(super) enum Block {
 /// took. Time is an argument and never runs backwards.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts; `phase` is the state")]
 pub struct Session {
-    names: Option<Vec<String>>,
+    pub(super) names: Option<Vec<String>>,
     pub(super) release: &'static Release,
-    authority: Rc<dyn Authority>,
+    pub(super) authority: Rc<dyn Authority>,
     pub(super) limits: Limits,
     pub(super) phase: Phase,
-    framer: Framer,
+    pub(super) framer: Framer,
     pub(super) output: Output,
     pub(super) settings: Option<SessionSettings>,
     pub(super) view: View,
@@ -275,6 +277,9 @@ impl Session {
         {
             return self.fail(error);
         }
+        if self.awaits_authority() {
+            return self.fail_waiting();
+        }
         let limit = if self.awaits_first_request() { self.limits.first_request } else { self.limits.idle };
         self.fail_timeout(limit);
     }
@@ -302,8 +307,8 @@ impl Session {
                 self.take_step(envelope, step, Active::Stream);
             }
             Active::Discard => self.end_discard(envelope),
-            // It does not wait for the disk.
-            active @ Active::Database(..) => self.active = Some((envelope, active)),
+            // They do not wait for the disk.
+            active @ (Active::Database(..) | Active::Authorization(_)) => self.active = Some((envelope, active)),
             Active::Locks(mut locks) => {
                 let progress = locks.resume(completion);
                 self.take_lock_progress(envelope, progress, locks);
@@ -397,7 +402,7 @@ impl Session {
     /// When the session gives its client up, unless it waits for itself, or when it tries again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waits = self.active.is_none() || !self.output.is_empty() || self.waiting;
+        let waits = self.active.is_none() || !self.output.is_empty() || self.waiting || self.awaits_authority();
         (waits && !self.disconnected).then_some(self.deadline)
     }
 
@@ -445,11 +450,6 @@ impl Session {
     #[must_use]
     pub const fn has_locked(&self) -> bool {
         self.locked
-    }
-
-    /// Who decides, in case that the client has not said yet what it wants.
-    pub fn replace_authority(&mut self, authority: Rc<dyn Authority>) {
-        self.authority = authority;
     }
 
     /// Wants an operation done; returns the session's number for it.
@@ -578,7 +578,7 @@ impl Session {
         };
         match self.phase {
             Phase::AwaitPing => self.answer_ping(envelope, &request),
-            Phase::AwaitConfig => self.authorize(envelope, request),
+            Phase::AwaitConfig => self.begin_authorization(envelope, request),
             Phase::AwaitNoop => self.start(envelope, &request),
             Phase::Ready => {
                 if request == Request::Exit {
@@ -613,50 +613,6 @@ impl Session {
             return self.close();
         }
         self.fail(Error::access("access denied: a client without a certificate may only ping"));
-    }
-
-    fn authorize(&mut self, envelope: Envelope, request: Request) {
-        let Request::Config(parameters) = request else {
-            return self.fail(Error::format("expected config command"));
-        };
-        let names = self.names.take().unwrap_or_default();
-        let authorized = self.authority.authorize(&names, &parameters);
-        self.names = Some(names);
-        match authorized {
-            Ok(Authorized { settings, whole_repository, role, protection, versions, umask }) => {
-                self.umask = if settings.neutral_umask { 0 } else { umask };
-                (self.view, self.guard) = match &settings.storage {
-                    Storage::Repository(repository) => {
-                        let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                        let view = View::new(repository.path.as_os_str().as_bytes(), stanza)
-                            .restricted(role, !protection.min_age.is_zero());
-                        let keys = repository.own_pass.iter().chain(&repository.cipher_pass).cloned();
-                        let guard = Guard::new(Measures {
-                            role,
-                            min_age: protection.min_age,
-                            keys: keys.collect(),
-                            opaque_info: protection.opaque_info,
-                            versions,
-                        });
-                        (view, guard)
-                    }
-                    Storage::Cluster(cluster) => {
-                        (View::of_cluster(cluster.path.as_os_str().as_bytes()), Guard::new(Measures::of_cluster()))
-                    }
-                };
-                self.events.push_back(Event::Opened(Opened {
-                    command: settings.command.name().to_owned(),
-                    stanza: settings.stanza.clone(),
-                    process: settings.process,
-                    exec_id: settings.exec_id.clone(),
-                }));
-                self.settings = Some(settings);
-                self.phase = Phase::AwaitNoop;
-                self.framer.set_limit(REQUEST_MAXIMUM);
-                self.answer(envelope, Answer::null());
-            }
-            Err(refusal) => self.refuse(envelope.session, refusal),
-        }
     }
 
     /// Answers a request with an error and ends the connection.

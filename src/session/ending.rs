@@ -81,7 +81,7 @@ impl Session {
                     Stream::Write(write) => write.resume(completion).map(|_| ()),
                 });
             }
-            Some((_, Active::Task(_) | Active::Discard | Active::Database(..))) | None => {}
+            Some((_, Active::Authorization(_) | Active::Task(_) | Active::Discard | Active::Database(..))) | None => {}
         }
         self.clean_up();
     }

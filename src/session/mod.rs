@@ -3,6 +3,7 @@
 //! The type [`Session`] documents the contract with the event loop.
 
 mod ahead;
+mod authorizing;
 mod buffers;
 mod conversation;
 mod databases;
@@ -43,6 +44,12 @@ pub trait Authority {
     ///
     /// Code 105 when no grant is for any of them.
     fn admit(&self, names: &[String]) -> Result<(), Refusal>;
+
+    /// Whether what [`Authority::authorize`] decides by is what counts now. Otherwise that is asked for, and the
+    /// session is told by [`Session::handle_authority`].
+    fn is_current(&self) -> bool {
+        true
+    }
 
     /// Checks the names of a client against the grants, reads the parameters of its `config` request
     /// and merges them with the server's configuration.

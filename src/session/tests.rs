@@ -8,6 +8,7 @@ use super::*;
 use crate::config::{CipherType, Command, Repository, RepositoryKind, Storage};
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Ticket};
+use crate::protocol::error::Code;
 use crate::protocol::framing::Framing;
 use crate::protocol::pack::{Reader, Writer};
 use crate::protocol::release::Release;
@@ -19,6 +20,7 @@ const NO_DATA: [u8; 2] = [0x80, 0x00];
 const DROP: [u8; 6] = [0x80, 0xf0, 0x02, 0x01, 0x00, 0x00];
 
 mod ahead;
+mod authorizing;
 
 struct Grant {
     repository: std::path::PathBuf,

@@ -12,6 +12,7 @@ mod access;
 mod archiving;
 mod classic;
 mod commands;
+mod configuration;
 mod confinement;
 mod crashes;
 mod cycle;

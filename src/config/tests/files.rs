@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::{MINIMAL, Site, assert_error};
 use crate::config::{Files, Search};
@@ -86,32 +87,46 @@ fn a_list_may_be_spread_over_files_and_a_single_value_may_not() {
 #[test]
 fn a_changed_appearing_or_vanishing_file_is_noticed() {
     let site = Site::new("[global]\n");
-    let load = || Files::load(&site.search()).unwrap();
-    assert!(!load().changed());
-    let files = load();
+    let watch = || Files::load(&site.search()).unwrap().watch();
+    let now = Instant::now();
+    assert!(watch().is_current(now));
+    let mut watched = watch();
     site.write("pgbackrest.conf", "[global]\n#\n");
-    assert!(files.changed());
+    assert!(!watched.is_current(now));
 
-    let files = load();
+    let mut watched = watch();
     site.write("conf.d/a.conf", "[a]\n");
-    assert!(files.changed());
-    let files = files.reload().unwrap();
-    assert!(!files.changed());
+    assert!(!watched.is_current(now));
+    watched.renew();
+    assert!(watched.is_current(now));
     site.write("conf.d/b.conf", "[b]\n");
-    assert!(files.changed());
+    assert!(!watched.is_current(now));
 
-    let files = load();
+    let mut watched = watch();
     fs::remove_file(site.path("conf.d/b.conf")).unwrap();
-    assert!(files.changed());
+    assert!(!watched.is_current(now));
 
     fs::remove_file(site.path("pgbackrest.conf")).unwrap();
-    let files = load();
-    assert!(!files.changed());
+    let mut watched = watch();
+    assert!(watched.is_current(now));
     site.write("fallback.conf", "[f]\n");
-    assert!(files.changed());
-    let files = load();
+    assert!(!watched.is_current(now));
+    let mut watched = watch();
     site.write("pgbackrest.conf", "[m]\n");
-    assert!(files.changed());
+    assert!(!watched.is_current(now));
+}
+
+#[test]
+fn what_is_written_twice_within_one_tick_of_the_clock_is_noticed() {
+    let site = Site::new("[one]\n");
+    let now = Instant::now();
+    for round in 0..200 {
+        let mut watched = Files::load(&site.search()).unwrap().watch();
+        assert!(watched.is_current(now));
+        // As long as before, and as a rule at the same time for the kernel.
+        site.write("pgbackrest.conf", if round % 2 == 0 { "[two]\n" } else { "[one]\n" });
+        assert!(!watched.is_current(now + Duration::from_secs(2)), "round {round}");
+    }
 }
 
 #[test]
@@ -119,12 +134,13 @@ fn our_own_file_is_read_again_only_by_a_reload_of_the_server() {
     let site = Site::new("[global]\n");
     let files = Files::load(&site.search()).unwrap();
     site.write("repohostd.conf", "[global]\nrelease=2.45\n");
-    assert!(!files.changed());
-    assert_eq!(files.reload().unwrap().own(), None);
+    assert!(files.watch().is_current(Instant::now()));
+    let renewed = |files: &Files| files.renewed(files.watch().renew().clone()).unwrap();
+    assert_eq!(renewed(&files).own(), None);
     let files = Files::load(&site.search()).unwrap();
     assert_eq!(files.own(), Some(site.path("repohostd.conf").as_path()));
     site.write("repohostd.conf", "broken");
-    assert_eq!(files.reload().unwrap().own(), files.own());
+    assert_eq!(renewed(&files).own(), files.own());
 }
 
 #[test]

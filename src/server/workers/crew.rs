@@ -16,7 +16,7 @@ use slab::Slab;
 
 use super::COMMAND;
 use super::link::{Heard, Link};
-use super::message::{ToSupervisor, ToWorker};
+use super::message::{LONGEST, ToSupervisor, ToWorker};
 use super::pulse::{PATIENCE, Pulse};
 use crate::config::snapshot::Snapshot;
 use crate::disk::exclusion::Exclusion;
@@ -34,6 +34,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Clients that transfer files come several at a time: for so long a connection counts as a transfer too.
 const YOUNG: Duration = Duration::from_secs(1);
+/// Bytes of the configuration files in one message.
+const PART: usize = LONGEST / 2;
 /// How often it is looked whether processes have ended that closed their socket.
 const REAP: Duration = Duration::from_millis(20);
 
@@ -100,6 +102,13 @@ pub struct Choice {
     pub place: usize,
     /// It was started for that.
     pub is_new: bool,
+}
+
+/// Another configuration, and a descriptor of it for each worker.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: OwnedFd,
+    copies: Vec<OwnedFd>,
 }
 
 /// What happened to the crew.
@@ -234,20 +243,34 @@ impl Crew {
         }
     }
 
-    /// Has all serve what another snapshot has. Returns the places of those.
+    /// What [`Crew::reload`] needs to have all serve what another snapshot has.
     ///
     /// # Errors
     ///
-    /// What the system says; nothing has changed then.
-    pub fn reload(&mut self, snapshot: &Snapshot) -> io::Result<Vec<usize>> {
+    /// What the system says.
+    pub fn prepare(&self, snapshot: &Snapshot) -> io::Result<Prepared> {
         let snapshot = keep(snapshot)?;
+        let copies = self.workers.iter().map(|_| snapshot.try_clone()).collect::<io::Result<_>>()?;
+        Ok(Prepared { snapshot, copies })
+    }
+
+    /// Has all serve what was prepared. Returns the places of those.
+    pub fn reload(&mut self, prepared: Prepared) -> Vec<usize> {
         let mut places = Vec::new();
-        for (place, worker) in &mut self.workers {
-            worker.link.say(&ToWorker::Reload, vec![snapshot.try_clone()?]);
+        for ((place, worker), copy) in self.workers.iter_mut().zip(prepared.copies) {
+            worker.link.say(&ToWorker::Reload, vec![copy]);
             places.push(place);
         }
-        self.snapshot = snapshot;
-        Ok(places)
+        self.snapshot = prepared.snapshot;
+        places
+    }
+
+    /// Tells the worker in this place of the configuration files that sessions use.
+    pub fn tell_files(&mut self, place: usize, told: &[u8]) {
+        let parts = told.chunks(PART).map(|part| ToWorker::Files(part.to_vec()));
+        for message in parts.chain([ToWorker::AllFiles]) {
+            self.say(place, &message, None);
+        }
     }
 
     /// Says something to all but the one in this place.

@@ -39,6 +39,10 @@ pub enum ToWorker {
     Finished(String),
     /// Take the configuration over of which the descriptor is a snapshot.
     Reload,
+    /// A part of what sessions are to use of the configuration files, which [`ToSupervisor::AsksFiles`] asked for.
+    Files(Vec<u8>),
+    /// That was all of it.
+    AllFiles,
     /// Let requests in flight finish, and end.
     Drain,
     /// Tell of your sessions.
@@ -67,6 +71,8 @@ pub enum ToSupervisor {
     Lesson(Lesson),
     /// The backup in this directory got its manifest.
     Finished(String),
+    /// It has noticed that the configuration files have changed, and asks what sessions are to use of them.
+    AsksFiles,
     /// The configuration was taken over; the error if it could not be used.
     Reloaded(Option<String>),
     /// Some of its sessions, each as a JSON object.

@@ -374,6 +374,7 @@ impl Supervisor {
                 self.learner.hear(&lesson, policy.table());
                 self.crew.say_to_others(&ToWorker::Lesson(lesson), place);
             }
+            ToSupervisor::AsksFiles => self.crew.tell_files(place, &self.configuration.authority.tell()),
             ToSupervisor::Finished(directory) => {
                 self.crew.say_to_others(&ToWorker::Finished(directory), place);
             }
@@ -431,7 +432,10 @@ impl Supervisor {
         log::detail(format_args!("configuration reload begin"));
         match self.replace(now) {
             Ok(places) => self.reload = Some(Asked::new(places, now)),
-            Err(error) => self.fail_reload(&error),
+            Err(error) => {
+                self.fail_reload(&error);
+                self.configuration.authority.outlive_reload();
+            }
         }
     }
 
@@ -461,11 +465,13 @@ impl Supervisor {
     /// Builds the new state and swaps it in. Returns the places of the workers that do so, too.
     fn replace(&mut self, now: Instant) -> Result<Vec<usize>> {
         let (loaded, snapshot) = record(|| {
-            let mut configuration = Configuration::load(&self.arguments, &self.environment)?;
+            let mut configuration = self.configuration.reload(&self.arguments, &self.environment)?;
             let service = configuration.service(self.descriptors)?;
             Ok((configuration, service))
         });
         let (configuration, service) = loaded?;
+        let prepared = self.crew.prepare(&snapshot);
+        let prepared = prepared.map_err(|error| system("unable to tell workers of the configuration", &error))?;
         let endpoints = front::endpoints(&configuration, self.inherited)?;
         let registry = self.poll.registry();
         let relistened = front::relisten(&configuration, endpoints, self.acceptor.take(registry));
@@ -475,8 +481,7 @@ impl Supervisor {
         relistened.result?;
         drop(relistened.previous);
 
-        let told = self.crew.reload(&snapshot);
-        let places = told.map_err(|error| system("unable to tell workers of the configuration", &error))?;
+        let places = self.crew.reload(prepared);
         self.bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
         self.learner.adopt(service.policy.table());
         self.configuration = configuration;

@@ -18,6 +18,7 @@ use crate::observe::log;
 use crate::process;
 use crate::protocol::error::{Code, Result};
 use crate::server::connection::Service;
+use crate::server::held::Held;
 use crate::server::limits;
 use crate::server::reload::Configuration;
 use crate::server::reports::Report;
@@ -82,6 +83,8 @@ struct Worker {
     link: Link,
     /// Transfers as they were reported last.
     transfers: usize,
+    /// What the supervisor has told up to now of the configuration files that it was asked for.
+    files: Option<Vec<u8>>,
 }
 
 impl Worker {
@@ -92,7 +95,7 @@ impl Worker {
             Ok(serving) => {
                 link.say(&ToSupervisor::Ready, vec![]);
                 let (arguments, environment) = (arguments.to_vec(), environment.clone());
-                Ok(Self { arguments, environment, workers, serving, link, transfers: 0 })
+                Ok(Self { arguments, environment, workers, serving, link, transfers: 0, files: None })
             }
             Err(error) => {
                 link.say(&ToSupervisor::Failed(error.to_string()), vec![]);
@@ -170,6 +173,14 @@ impl Worker {
                 self.link.say(&ToSupervisor::Reloaded(error), vec![]);
             }
             ToWorker::Drain if self.serving.phase == Phase::Serving => _ = self.serving.drain(),
+            ToWorker::Files(part) => self.files.get_or_insert_default().extend(part),
+            ToWorker::AllFiles => {
+                let told = self.files.take().unwrap_or_default();
+                if let Err(error) = self.serving.configuration.authority.with_held(|held| held.take(&told)) {
+                    log::error(&error);
+                }
+                event_loop.resume_authorization();
+            }
             ToWorker::Sessions => self.tell_sessions(),
             ToWorker::Ping => self.link.say(&ToSupervisor::Alive, vec![]),
             ToWorker::Drain | ToWorker::Begin { .. } => {}
@@ -187,8 +198,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the supervisor what has become of connections.
+    /// Tells the supervisor what has become of connections, and asks for configuration files that have changed.
     fn report(&mut self) {
+        if self.files.is_none() && self.serving.configuration.authority.with_held(Held::takes_question) {
+            self.files = Some(Vec::new());
+            self.link.say(&ToSupervisor::AsksFiles, vec![]);
+        }
         let event_loop = &mut self.serving.event_loop;
         for lesson in event_loop.learner().take_lessons() {
             self.link.say(&ToSupervisor::Lesson(lesson), vec![]);
@@ -242,6 +257,7 @@ fn load(arguments: &[String], environment: &Environment, workers: usize) -> Resu
     let mut configuration = Configuration::load(arguments, environment)?;
     let mut service = configuration.service(limits::raise_descriptors())?;
     configuration.warnings.clear();
+    configuration.authority.with_held(Held::follow);
     service.limits.listing = share(service.limits.listing, workers, LISTING_LEAST);
     service.limits.memory = share(service.limits.memory, workers, MEMORY_LEAST);
     Ok((configuration, service))
