@@ -18,7 +18,7 @@ pub(super) struct Entry<'a> {
 }
 
 /// A user of this machine.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// What it is called.
     pub name: String,
@@ -43,8 +43,13 @@ fn entry(line: &[u8]) -> Option<Entry<'_>> {
 /// The first user in `/etc/passwd` with this number.
 #[must_use]
 pub fn user(uid: u32) -> Option<User> {
-    let text = fs::read(PASSWD).ok()?;
-    let entry = entries(&text).find(|entry| entry.number == uid)?;
+    user_in(&fs::read(PASSWD).ok()?, uid)
+}
+
+/// The first user with this number in a text of the format of `/etc/passwd`.
+#[must_use]
+pub fn user_in(text: &[u8], uid: u32) -> Option<User> {
+    let entry = entries(text).find(|entry| entry.number == uid)?;
     Some(User { name: entry.name.to_owned(), home: entry.home.map(str::to_owned) })
 }
 

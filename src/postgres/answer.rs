@@ -75,7 +75,12 @@ impl Statement {
                      HINT: check the PostgreSQL log and network for a crash, restart, or timeout."
                 ))
             }
-            Some(_) => Err(Error::new(Code::Service, "NULL result required to complete request")),
+            // The original says no more than that.
+            Some(reason) => {
+                let reason = trim(&reason);
+                let colon = if reason.is_empty() { "" } else { ": " };
+                Err(Error::new(Code::Service, format!("NULL result required to complete request{colon}{reason}")))
+            }
             None => result,
         }
     }

@@ -140,7 +140,8 @@ fn a_second_result_means_that_the_connection_was_lost() {
         statement(Expected::None).answer(release(version), finished(further)).unwrap_err().to_string()
     };
     for version in ["2.37", "2.45", "2.58.0"] {
-        assert_eq!(text(version, "lost\n"), "[101]: NULL result required to complete request");
+        assert_eq!(text(version, "lost\n"), "[101]: NULL result required to complete request: lost");
+        assert_eq!(text(version, ""), "[101]: NULL result required to complete request");
     }
     for version in ["2.59.0", "2.60.0"] {
         assert!(text(version, "lost\n\tprobably\n").starts_with(

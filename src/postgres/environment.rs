@@ -232,7 +232,13 @@ impl Environment<'_> {
 
     fn own_name(&self) -> Result<String, String> {
         let (uid, name) = self.0.user();
-        name.ok_or_else(|| format!("local user with ID {uid} does not exist"))
+        name.ok_or_else(|| {
+            format!(
+                "local user with ID {uid} does not exist\n\
+                 HINT: neither 'getent passwd {uid}' nor /etc/passwd has a name for it: set pg1-user, or PGUSER in the \
+                 environment of the server."
+            )
+        })
     }
 
     /// Every address to try, with the name that a password file has for it.
@@ -454,7 +460,11 @@ mod tests {
         let named = Settings { user: Some("one".into()), ..settings(None) };
         assert_eq!(Plan::new(&named, &FakeSystem::with(&[("PGUSER", "two")])).unwrap().user, "one");
         let nobody = FakeSystem { user: None, ..FakeSystem::default() };
-        assert_eq!(Plan::new(&settings(None), &nobody).unwrap_err(), "local user with ID 1000 does not exist");
+        let text = Plan::new(&settings(None), &nobody).unwrap_err();
+        assert!(
+            text.starts_with("local user with ID 1000 does not exist\nHINT: neither 'getent passwd 1000'"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::protocol::framing::{Envelope, Framing};
 use crate::protocol::response::Payload;
 use crate::repository::Answer;
 
+use super::Event;
 use super::conversation::{Active, Phase, Session};
 
 /// Connections that one client may have; real ones have one for each session.
@@ -54,6 +55,9 @@ pub enum DatabaseOutcome {
     Refused(String),
     /// A statement is done with.
     Finished(Finished),
+    /// What the administrator should know: that the database ended the connection while nothing was asked of it, or
+    /// that a password file is not used.
+    Noticed(String),
 }
 
 /// What is waited for.
@@ -99,8 +103,12 @@ impl Session {
         self.databases.actions.pop_front()
     }
 
-    /// What became of [`DatabaseAction::Open`] or [`DatabaseAction::Query`].
+    /// What became of [`DatabaseAction::Open`] or [`DatabaseAction::Query`], or of a connection since.
     pub fn handle_database(&mut self, now: Instant, id: u64, outcome: DatabaseOutcome) {
+        if let DatabaseOutcome::Noticed(text) = outcome {
+            // Of a lost connection the client hears when it sends its next statement, if it does.
+            return self.events.push_back(Event::Noticed(text));
+        }
         let is_waited_for = |active: &Active| matches!(active, Active::Database(_, waited) if *waited == id);
         let active = self.active.take_if(|(_, active)| is_waited_for(active));
         let Some((envelope, Active::Database(pending, _))) = active else { return };

@@ -28,6 +28,7 @@ mod names;
 mod pg_backup;
 mod pg_host;
 mod pg_host_database;
+mod pg_host_endings;
 mod ping;
 mod pins;
 mod quickstart;

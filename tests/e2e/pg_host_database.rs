@@ -12,7 +12,7 @@ use crate::harness::pg_host::identity;
 use crate::harness::postgres::Cluster;
 use crate::harness::raw::connect;
 use crate::harness::server::Server;
-use crate::harness::{Bench, LIMIT, Process, SOON, STANZA, free_port, wait_until};
+use crate::harness::{Bench, LIMIT, Owner, Process, SOON, STANZA, as_root, free_port, wait_until};
 use crate::wire::Answer;
 
 for_each_release! {
@@ -20,10 +20,11 @@ for_each_release! {
     whoever_cannot_connect_is_told_why_as_by_the_original: always, always, always;
     a_standby_without_its_primary_is_refused_as_by_the_original: full, always, always;
     a_statement_that_takes_too_long_is_cancelled_and_reported_as_by_the_original: always, full, always;
-    a_database_that_is_lost_is_reported_as_by_the_original: always, always, always;
+    a_database_that_is_lost_is_reported_as_by_the_original_and_quoted: always, always, always;
     a_client_that_vanishes_leaves_no_backup_running: full, always, full;
     the_database_of_another_cluster_is_refused: always, full, always;
     the_servers_environment_says_how_to_connect: full, always, always;
+    a_user_that_only_the_c_library_has_a_name_for_connects_by_it: always, always, always;
     a_statement_that_no_client_sends_is_refused_unless_the_administrator_wants_it: always, always, always;
 }
 
@@ -56,9 +57,23 @@ fn same_complaints(
     bench: &Bench,
     host: &mut Server,
     arguments: &[&str],
+    prepare: impl FnMut(&Bench, &mut Server),
+    meanwhile: impl FnMut(),
+) -> String {
+    let [ours, theirs] = both_complaints(bench, host, arguments, prepare, meanwhile);
+    assert_eq!(ours, theirs);
+    ours
+}
+
+/// What a command on the repository host says with our server, and with the original. Both end it with the same code.
+#[track_caller]
+fn both_complaints(
+    bench: &Bench,
+    host: &mut Server,
+    arguments: &[&str],
     mut prepare: impl FnMut(&Bench, &mut Server),
     mut meanwhile: impl FnMut(),
-) -> String {
+) -> [String; 2] {
     let mut both = [false, true].map(|is_original| {
         host.is_original = is_original;
         prepare(bench, host);
@@ -75,9 +90,9 @@ fn same_complaints(
     let (mut theirs, ours) = (std::mem::take(&mut both[1]), std::mem::take(&mut both[0]));
     // libpq stumbles over the socket that it has closed itself
     theirs.1.retain(|line| line.trim() != "invalid socket");
-    assert_eq!(ours, theirs);
+    assert_eq!(ours.0, theirs.0);
     assert!(!ours.1.is_empty(), "nothing was said");
-    ours.1.join("\n")
+    [ours.1.join("\n"), theirs.1.join("\n")]
 }
 
 fn a_running_cluster_is_checked_and_backed_up(release: &str) {
@@ -180,7 +195,7 @@ fn a_statement_that_takes_too_long_is_cancelled_and_reported_as_by_the_original(
     bench.run_at_repository(&["backup", "--type=full"]).ok();
 }
 
-fn a_database_that_is_lost_is_reported_as_by_the_original(release: &str) {
+fn a_database_that_is_lost_is_reported_as_by_the_original_and_quoted(release: &str) {
     let (bench, cluster, mut host) = running(release);
     bench.client.ok(&["stanza-create"]);
     for is_killed in [false, true] {
@@ -202,11 +217,22 @@ fn a_database_that_is_lost_is_reported_as_by_the_original(release: &str) {
             }
             let _ = kill_process(stopped, Signal::CONT);
         };
-        let text = same_complaints(&bench, &mut host, &["backup", "--type=full"], stop, lose);
-        match (is_killed, release) {
-            (true, _) => assert!(text.contains("server closed the connection unexpectedly"), "{text}"),
-            (false, "2.60.0") => assert!(text.contains("unable to complete query"), "{text}"),
-            (false, _) => assert!(text.contains("NULL result required to complete request"), "{text}"),
+        let [ours, theirs] = both_complaints(&bench, &mut host, &["backup", "--type=full"], stop, lose);
+        if is_killed {
+            assert_eq!(ours, theirs);
+            assert!(ours.contains("server closed the connection unexpectedly"), "{ours}");
+            continue;
+        }
+        // the original keeps to itself why the connection ended
+        let said = "FATAL:  terminating connection due to administrator command";
+        assert!(ours.contains(said) && !theirs.contains(said), "{ours}\n{theirs}");
+        if release == "2.60.0" {
+            assert!(ours.contains("unable to complete query"), "{ours}");
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(words(&ours.replace(said, "")), words(&theirs));
+        } else {
+            let expected = "NULL result required to complete request";
+            assert!(ours.contains(&format!("{expected}: {said}")) && theirs.contains(expected), "{ours}\n{theirs}");
         }
     }
     wait_until("the cluster to be there", SOON, || cluster.answers("select 1").is_some());
@@ -324,6 +350,42 @@ fn the_servers_environment_says_how_to_connect(release: &str) {
     host.start();
     let text = bench.run_at_repository(&["stanza-upgrade"]).text();
     assert!(text.contains("PGSERVICE=main in the environment of the server is not supported"), "{text}");
+}
+
+/// As in a container that is given a random user, whom a library makes up a name for.
+fn a_user_that_only_the_c_library_has_a_name_for_connects_by_it(release: &str) {
+    let (bench, mut cluster, mut host) = running(release);
+    cluster.query("create role made_up superuser login");
+    cluster.stop();
+    let mut uid = Owner::get().uid;
+    if rustix::process::geteuid().is_root() {
+        uid = 4_711_011;
+        let places = [cluster.path.clone(), cluster.sockets().to_owned(), host.path("")];
+        let places = places.each_ref().map(|path| path.to_str().expect("the workspace's name is text"));
+        let status = as_root("chown", &[&["-R", &uid.to_string()], &places[..]].concat()).expect("chown starts");
+        assert!(status.success());
+        host.uid = Some(uid);
+    }
+    let users = host.file("passwd", 0o644, &format!("made_up:x:{uid}:0::/nowhere:/bin/false\n"));
+    let groups = host.file("group", 0o644, "");
+    for (name, value) in [("PASSWD", users), ("GROUP", groups)] {
+        host.environment.push((format!("NSS_WRAPPER_{name}"), value.display().to_string()));
+    }
+    host.environment.push(("LD_PRELOAD".to_owned(), "libnss_wrapper.so".to_owned()));
+    let mut postgres = bench.workspace.command("/usr/lib/postgresql/15/bin/postgres");
+    postgres.arg("-D").arg(&cluster.path).arg("-k").arg(cluster.sockets());
+    postgres.args(["-c", "archive_mode=off", "-c", "log_connections=on"]);
+    if let Some(uid) = host.uid {
+        postgres.uid(uid);
+    }
+    let postgres = bench.workspace.spawn("postgres", postgres);
+    wait_until("the cluster to be there", SOON, || cluster.answers("select 1").is_some());
+    host.start();
+    bench.run_at_repository(&["stanza-create"]).ok();
+    bench.run_at_repository(&["backup", "--type=full", "--no-archive-check"]).ok();
+    assert!(postgres.printed().contains("connection authorized: user=made_up"), "{}", postgres.printed());
+    let log = host.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
 fn a_statement_that_no_client_sends_is_refused_unless_the_administrator_wants_it(release: &str) {

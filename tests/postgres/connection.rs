@@ -92,7 +92,7 @@ impl Connection {
         match connection.run() {
             Event::Connected => Ok(connection),
             Event::Refused(text) => Err(text),
-            event @ Event::Finished(_) => panic!("{event:?}"),
+            event @ (Event::Finished(_) | Event::Lost(_)) => panic!("{event:?}"),
         }
     }
 

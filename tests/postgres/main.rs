@@ -266,7 +266,7 @@ fn a_connection_that_is_lost_in_the_middle_is_told_from_one_that_is_ended() {
     let pid = value_of(connection.ask("select pg_backend_pid()::text"));
     let ended = |finished: Finished, text: &str| match finished {
         Finished::Answered { first: First::Error(first), further: Some(further) } => {
-            assert_eq!((first.as_str(), further.as_str()), (text, ENDED));
+            assert_eq!((first.as_str(), further.as_str()), (text, format!("{text}{ENDED}").as_str()));
         }
         other => panic!("{other:?}"),
     };
@@ -275,7 +275,7 @@ fn a_connection_that_is_lost_in_the_middle_is_told_from_one_that_is_ended() {
     ended(connection.wait(), "FATAL:  terminating connection due to administrator command\n");
     assert_eq!(connection.ask("select 1"), Finished::NotSent("no connection to the server".into()));
 
-    // while nothing is under way, libpq does not notice before the next statement
+    // while nothing is under way, it is the answer to the next statement
     let mut connection = cluster.connect();
     let pid = value_of(connection.ask("select pg_backend_pid()::text"));
     cluster.query(&format!("select pg_terminate_backend({pid}, 10000)"));
@@ -287,4 +287,17 @@ fn a_connection_that_is_lost_in_the_middle_is_told_from_one_that_is_ended() {
     thread::sleep(Duration::from_millis(200));
     cluster::kill(&pid);
     assert_eq!(error_of(connection.wait()), ENDED);
+
+    // the others are told in a notice that one has crashed
+    let cluster = Cluster::start(&[]);
+    let mut connection = cluster.connect();
+    connection.begin("select pg_sleep(100)");
+    let mut other = cluster.connect();
+    cluster::kill(&value_of(other.ask("select pg_backend_pid()::text")));
+    let text = error_of(connection.wait());
+    assert!(
+        text.starts_with("WARNING:  terminating connection because of crash of another server process\n"),
+        "{text}"
+    );
+    assert!(text.ends_with(ENDED), "{text}");
 }

@@ -33,7 +33,7 @@ pub const COMMAND: &str = "disk-helper";
 const MESSAGE: usize = 16 * 1024;
 /// Helpers at a time. Each is a process that waits for the disk; more of them than clients that sync
 /// at once gain nothing.
-const HELPERS: usize = 16;
+pub const HELPERS: usize = 16;
 /// The tokens from here on tell of processes that have ended.
 const LEAVING: usize = HELPERS;
 
@@ -303,9 +303,7 @@ impl<T> Helpers<T> {
 ///
 /// What the system says.
 pub fn start_process(socket: OwnedFd) -> io::Result<Option<Child>> {
-    let child = process::again(COMMAND)
-        // It needs nothing of what the service manager and the administrator told the server.
-        .env_clear()
+    let child = process::leave_to_c_library(&mut process::again(COMMAND))
         .stdin(Stdio::from(socket))
         .stdout(Stdio::null())
         .spawn()?;

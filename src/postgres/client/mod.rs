@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::sasl::ScramSha256;
-use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Message, RowDescriptionBody};
+use postgres_protocol::message::backend::{
+    DataRowBody, ErrorResponseBody, Message, NoticeResponseBody, RowDescriptionBody,
+};
 use postgres_protocol::message::frontend;
 
 use super::environment::{Address, Encryption, Plan, Target};
@@ -29,6 +31,9 @@ const LOST: &str = "server closed the connection unexpectedly\n\tThis probably m
 /// States of errors that libpq treats in a way of their own.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 const INVALID_PASSWORD: &str = "28P01";
+/// How the states begin with which a server announces that it ends a connection: at a shutdown, after a crash of another
+/// process, for a timeout. Some of that it says in a notice.
+const ENDING: &str = "57P";
 
 /// What the caller is to do with sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub enum Event {
     Refused(String),
     /// A statement is done with.
     Finished(Finished),
+    /// The server ended the connection while it waited for a statement: what it said, and libpq's text, trimmed.
+    Lost(String),
 }
 
 /// How a statement came to its end.
@@ -138,8 +145,17 @@ enum Phase {
     Busy(Box<Running>),
     /// Nobody wants it any more; a cancellation is on its way.
     Leaving,
+    /// Closed by the server while it waited for a statement.
+    Lost(Lost),
     /// Closed.
     Over,
+}
+
+/// What there is to say of a connection that the server ended.
+struct Lost {
+    text: String,
+    /// The server itself said why.
+    is_explained: bool,
 }
 
 /// How far authentication is.
@@ -190,8 +206,9 @@ impl Running {
 /// `poll_*` what to do, until there is nothing more: [`Client::poll_action`] for its sockets,
 /// [`Client::poll_output`] and [`Client::consume_output`] for bytes to send, [`Client::poll_event`] for
 /// what became of what was asked, [`Client::poll_timeout`] for when to call [`Client::handle_timeout`].
-/// Input is read only while [`Client::wants_input`]: like libpq, it does not look at what comes before
-/// the next statement. Time is an argument and never runs backwards.
+/// Input is read only while [`Client::wants_input`]. Unlike libpq, it looks at what comes before the next statement,
+/// so that a server that ends the connection is heard before the system throws away what it said. Time is an argument
+/// and never runs backwards.
 pub struct Client {
     plan: Plan,
     /// The address that is tried or used.
@@ -207,6 +224,8 @@ pub struct Client {
     last_moment: Instant,
     /// What a cancellation names: the process and its secret.
     key: (i32, i32),
+    /// What the server said last that may be why the connection ends.
+    farewell: Option<String>,
     actions: Vec<Action>,
     event: Option<Event>,
 }
@@ -234,6 +253,7 @@ impl Client {
             deadline: None,
             last_moment: now + bound.max(patience),
             key: (0, 0),
+            farewell: None,
             actions: vec![],
             event: None,
         };
@@ -271,13 +291,18 @@ impl Client {
     /// Whether bytes from the server are wanted.
     #[must_use]
     pub const fn wants_input(&self) -> bool {
-        matches!(self.phase, Phase::Negotiating | Phase::Starting(_) | Phase::Busy(_))
+        match self.phase {
+            Phase::Negotiating | Phase::Starting(_) | Phase::Busy(_) => true,
+            // The end of a connection must not hide the answer before it.
+            Phase::Idle => self.event.is_none(),
+            Phase::Connecting | Phase::Leaving | Phase::Lost(_) | Phase::Over => false,
+        }
     }
 
     /// Whether the connection is over for good.
     #[must_use]
     pub const fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over)
+        matches!(self.phase, Phase::Over | Phase::Lost(_))
     }
 
     /// The socket that was asked for is connected.
@@ -335,6 +360,10 @@ impl Client {
     /// The connection has ended, by itself or with an error of the system.
     pub fn handle_end(&mut self, errno: Option<i32>) {
         const RESET: i32 = 104;
+        // What came with the last answer may not have been looked at.
+        while let (Phase::Idle, Ok(Some(message))) = (&self.phase, self.messages.next()) {
+            self.take_unasked(&message);
+        }
         let text = match errno {
             None | Some(RESET) => LOST.to_owned(),
             Some(errno) => format!("could not receive data from server: {}\n", describe_errno(errno)),
@@ -381,17 +410,23 @@ impl Client {
                 }
             },
             Phase::Leaving => self.end(),
-            Phase::Idle | Phase::Over => {}
+            Phase::Idle | Phase::Lost(_) | Phase::Over => {}
         }
     }
 
     /// Sends `statement`, which is cancelled after `timeout`.
     pub fn query(&mut self, now: Instant, statement: String, timeout: Duration) {
-        let reason = match self.phase {
+        let reason = match &self.phase {
             Phase::Idle => match frontend::query(&statement, &mut self.output) {
                 Ok(()) => None,
                 Err(error) => Some(error.to_string()),
             },
+            // As if it had been sent before the end was heard of.
+            Phase::Lost(Lost { text, is_explained }) => {
+                let further = is_explained.then(|| text.clone());
+                self.event = Some(Event::Finished(Finished::Answered { first: First::Error(text.clone()), further }));
+                return;
+            }
             Phase::Over => Some("no connection to the server".to_owned()),
             _ => Some("another command is already in progress".to_owned()),
         };
@@ -429,7 +464,7 @@ impl Client {
                     self.cancel(now);
                 }
             }
-            Phase::Leaving | Phase::Over => {}
+            Phase::Leaving | Phase::Lost(_) | Phase::Over => {}
             Phase::Connecting | Phase::Negotiating | Phase::Starting(_) => self.end(),
         }
     }
@@ -501,6 +536,9 @@ impl Client {
     }
 
     fn lose(&mut self, text: String) {
+        let farewell = self.farewell.take();
+        let is_explained = farewell.is_some();
+        let text = farewell.unwrap_or_default() + &text;
         match &mut self.phase {
             Phase::Negotiating | Phase::Starting(_) => self.refuse(&text),
             Phase::Busy(running) => {
@@ -508,7 +546,12 @@ impl Client {
                 self.finish();
                 self.end();
             }
-            Phase::Connecting | Phase::Idle | Phase::Leaving | Phase::Over => {}
+            Phase::Idle => {
+                self.event = Some(Event::Lost(text.trim().to_owned()));
+                self.end();
+                self.phase = Phase::Lost(Lost { text, is_explained });
+            }
+            Phase::Connecting | Phase::Leaving | Phase::Lost(_) | Phase::Over => {}
         }
     }
 
@@ -525,6 +568,10 @@ impl Client {
     fn take(&mut self, now: Instant, message: Message) {
         let taken = match self.phase {
             Phase::Starting(_) => self.take_greeting(now, message),
+            Phase::Idle => {
+                self.take_unasked(&message);
+                Ok(())
+            }
             _ => self.take_result(message),
         };
         if let Err(malformed) = taken {
@@ -568,6 +615,22 @@ impl Client {
         self.refuse(&text);
     }
 
+    /// What the server says while it waits for a statement: that settings have changed, or that it is about to end.
+    fn take_unasked(&mut self, message: &Message) {
+        match message {
+            Message::ErrorResponse(body) => self.farewell = Some(ServerError::new(body.fields()).text(None)),
+            Message::NoticeResponse(body) => self.take_notice(body),
+            _ => {}
+        }
+    }
+
+    fn take_notice(&mut self, body: &NoticeResponseBody) {
+        let notice = ServerError::new(body.fields());
+        if notice.state.as_deref().is_some_and(|state| state.starts_with(ENDING)) {
+            self.farewell = Some(notice.text(None));
+        }
+    }
+
     fn take_result(&mut self, message: Message) -> Result<(), Malformed> {
         let Phase::Busy(running) = &mut self.phase else { return Ok(()) };
         match message {
@@ -587,10 +650,12 @@ impl Client {
             Message::EmptyQueryResponse | Message::CopyOutResponse(_) => running.add(First::Error(String::new())),
             Message::ErrorResponse(body) => {
                 let text = ServerError::new(body.fields()).text(Some(&running.statement));
+                self.farewell = Some(text.clone());
                 running.add(First::Error(text));
             }
             Message::ReadyForQuery(_) => {
                 running.ready = true;
+                self.farewell = None;
                 self.finish_if_ready();
             }
             // Nobody has data for it.
@@ -599,9 +664,9 @@ impl Client {
                     return Err(Malformed::Unknown);
                 }
             }
+            Message::NoticeResponse(body) => self.take_notice(&body),
             Message::CopyData(_)
             | Message::CopyDone
-            | Message::NoticeResponse(_)
             | Message::NotificationResponse(_)
             | Message::ParameterStatus(_) => {}
             _ => return Err(Malformed::Unknown),

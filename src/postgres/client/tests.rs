@@ -68,7 +68,7 @@ impl Bench {
         assert_eq!(bench.sent(), b"\0\0\0\x1b\0\x03\0\0user\0u\0database\0d\0\0");
         bench.receive(&greeting());
         assert_eq!(bench.client.poll_event(), Some(Event::Connected));
-        assert!(!bench.client.wants_input() && bench.client.poll_timeout().is_none());
+        assert!(bench.client.wants_input() && bench.client.poll_timeout().is_none());
         bench
     }
 
@@ -193,7 +193,52 @@ fn a_lost_connection_is_worded_as_libpq_does() {
     bench.client.handle_end(Some(104));
     let (text, further) = error_of(bench.finished());
     assert_eq!(text, "FATAL:  terminating connection due to administrator command\n");
-    assert_eq!(further.as_deref(), Some(LOST));
+    assert_eq!(further, Some(text + LOST));
+}
+
+#[test]
+fn a_server_that_ends_the_connection_between_two_statements_is_heard() {
+    const SAID: &str = "terminating connection due to idle-session timeout";
+    let lost = |bench: &mut Bench| match bench.client.poll_event() {
+        Some(Event::Lost(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let mut bench = Bench::connected();
+    bench.receive(&[message(b'S', b"a\0b\0"), error("FATAL", "57P05", SAID)].concat());
+    assert_eq!(bench.client.poll_event(), None, "it may go on");
+    bench.client.handle_end(None);
+    let text = format!("FATAL:  {SAID}\n{LOST}");
+    assert_eq!(lost(&mut bench), text.trim());
+    assert_eq!(bench.client.poll_action(), Some(Action::Close));
+    assert!(bench.client.is_over() && !bench.client.wants_input());
+    for _ in 0..2 {
+        bench.client.query(bench.now, "select".into(), TIMEOUT);
+        assert_eq!(error_of(bench.finished()), (text.clone(), Some(text.clone())));
+    }
+
+    // without a word, and with one in a notice that comes with the last answer
+    let mut bench = Bench::connected();
+    bench.client.handle_end(Some(104));
+    assert_eq!(lost(&mut bench), LOST.trim());
+    bench.client.query(bench.now, "select".into(), TIMEOUT);
+    assert_eq!(error_of(bench.finished()), (LOST.to_owned(), None));
+
+    let notice = message(b'N', b"SWARNING\0C57P02\0Mcrash\0\0");
+    let mut bench = Bench::asked("set");
+    bench.receive(&[message(b'C', b"SET\0"), ready(), notice.clone()].concat());
+    assert!(!bench.client.wants_input(), "first the answer is taken");
+    assert_eq!(bench.finished(), Finished::Answered { first: First::Command, further: None });
+    bench.client.handle_end(None);
+    assert_eq!(lost(&mut bench), format!("WARNING:  crash\n{LOST}").trim());
+    let mut bench = Bench::asked("set");
+    bench.receive(&notice);
+    bench.client.handle_end(None);
+    assert_eq!(error_of(bench.finished()), (format!("WARNING:  crash\n{LOST}"), None));
+    let mut bench = Bench::asked("set");
+    bench.receive(&[error("ERROR", "42601", "no"), ready()].concat());
+    assert_eq!(error_of(bench.finished()), ("ERROR:  no\n".to_owned(), None));
+    bench.client.handle_end(None);
+    assert_eq!(lost(&mut bench), LOST.trim(), "an error before is not the reason");
 }
 
 #[test]

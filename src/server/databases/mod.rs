@@ -8,6 +8,7 @@
 //! directory, before a password is sent, and the database has to say that this is its directory, before
 //! any statement of the client is.
 
+mod own_user;
 mod socket;
 mod system;
 
@@ -20,9 +21,10 @@ use mio::event::Event as PollEvent;
 use mio::{Registry, Token};
 use slab::Slab;
 
+use self::own_user::OwnUser;
 use self::socket::{Progress, Socket, errno};
 use self::system::{Machine, is_same_directory, owner};
-use crate::observe::log;
+use crate::disk::passwd;
 use crate::postgres::{Action, Address, Client, Event, Finished, First, Plan, Settings};
 use crate::protocol::errno::describe_errno;
 use crate::session::{DatabaseAction, DatabaseOutcome};
@@ -34,10 +36,18 @@ const CONNECTIONS_MAXIMUM: usize = 64;
 /// Bytes read at a time, and how often before others have their turn.
 const READ_BYTES: usize = 16 * 1024;
 const READS: usize = 16;
+/// The token of the program that knows who we are; a number that no connection has.
+const OWN_USER: usize = 2 * CONNECTIONS_MAXIMUM;
 /// How soon a socket with too many who wait for it is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Which directory a cluster is in.
-const DATA_DIRECTORY: &str = "select setting from pg_catalog.pg_settings where name = 'data_directory'";
+/// Which directory a cluster is in. The same statement turns off the timeouts that end a connection which waits for a
+/// client that reads files: a backup is longer than any of them. It names only those that the server knows, which differ
+/// between releases, and a first message that names another one would be the end of it. What the administrator says in
+/// `PGOPTIONS` is left alone.
+const FIRST_STATEMENT: &str = "select (select setting from pg_catalog.pg_settings where name = 'data_directory'), \
+     pg_catalog.count(pg_catalog.set_config(name, '0', false)) from pg_catalog.pg_settings where name in \
+     ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout') and setting <> '0' \
+     and source <> 'client'";
 
 /// Who asked: the connection of the client and its session's number.
 pub(super) type Ticket = (u64, u64);
@@ -49,6 +59,17 @@ pub(super) struct Databases {
     ready: Vec<usize>,
     outcomes: VecDeque<(Ticket, DatabaseOutcome)>,
     registry: Registry,
+    own_user: OwnUser,
+    /// What is opened once it is known.
+    waiting: Vec<Wanted>,
+}
+
+/// A connection that is to be made.
+struct Wanted {
+    ticket: Ticket,
+    settings: Settings,
+    cluster: PathBuf,
+    timeout: Duration,
 }
 
 /// A connection.
@@ -131,14 +152,22 @@ impl Line {
 impl Databases {
     /// No connections yet; they will be watched by `registry`.
     pub(super) fn new(registry: Registry) -> Self {
-        Self { entries: Slab::new(), ready: vec![], outcomes: VecDeque::new(), registry }
+        Self {
+            entries: Slab::new(),
+            ready: vec![],
+            outcomes: VecDeque::new(),
+            registry,
+            own_user: OwnUser::new("getent"),
+            waiting: vec![],
+        }
     }
 
     /// Does what a session asks.
     pub(super) fn submit(&mut self, now: Instant, ticket: Ticket, action: DatabaseAction) {
         if let DatabaseAction::Open { settings, data_directory, timeout } = action {
-            return self.open(now, ticket, &settings, data_directory, timeout);
+            return self.open(now, Wanted { ticket, settings, cluster: data_directory, timeout });
         }
+        self.waiting.retain(|wanted| wanted.ticket != ticket);
         let found = self.entries.iter_mut().find(|(_, entry)| entry.ticket == ticket && entry.stage != Stage::Unwanted);
         let Some((index, entry)) = found else { return };
         match action {
@@ -150,6 +179,7 @@ impl Databases {
 
     /// Closes what the connection of a client has left.
     pub(super) fn forget(&mut self, now: Instant, key: u64) {
+        self.waiting.retain(|wanted| wanted.ticket.0 != key);
         let left: Vec<usize> = self
             .entries
             .iter_mut()
@@ -181,7 +211,7 @@ impl Databases {
 
     /// When to call [`Databases::advance`] though nothing has happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.entries.iter().filter_map(|(_, entry)| entry.deadline()).min()
+        self.entries.iter().filter_map(|(_, entry)| entry.deadline()).chain(self.own_user.deadline()).min()
     }
 
     /// Whether there is something to do at once.
@@ -191,6 +221,11 @@ impl Databases {
 
     /// Does what can be done now, within bounds.
     pub(super) fn advance(&mut self, now: Instant) {
+        if self.own_user.advance(now) {
+            for wanted in std::mem::take(&mut self.waiting) {
+                self.connect(now, wanted, true);
+            }
+        }
         if self.entries.is_empty() {
             return;
         }
@@ -210,18 +245,33 @@ impl Databases {
         }
     }
 
-    fn open(&mut self, now: Instant, ticket: Ticket, settings: &Settings, cluster: PathBuf, timeout: Duration) {
-        if self.entries.len() >= CONNECTIONS_MAXIMUM {
+    fn open(&mut self, now: Instant, wanted: Wanted) {
+        if self.entries.len() + self.waiting.len() >= CONNECTIONS_MAXIMUM {
             let reason = format!("{CONNECTIONS_MAXIMUM} connections of this server to databases are open already");
-            return self.outcomes.push_back((ticket, DatabaseOutcome::Refused(reason)));
+            return self.outcomes.push_back((wanted.ticket, DatabaseOutcome::Refused(reason)));
         }
-        let plan = match Plan::new(settings, &Machine) {
+        self.connect(now, wanted, false);
+    }
+
+    /// Begins to connect, unless our own user is needed for that and nobody has been asked for it.
+    fn connect(&mut self, now: Instant, wanted: Wanted, was_asked: bool) {
+        // Who has no such program, or one that does not answer, is whom the file says.
+        let from_file = if was_asked { passwd::user(rustix::process::geteuid().as_raw()) } else { None };
+        let machine = Machine::new(self.own_user.known().or(from_file.as_ref()));
+        let plan = Plan::new(&wanted.settings, &machine);
+        let is_missing = machine.needs_own_user() && self.own_user.known().is_none();
+        if is_missing && !was_asked {
+            if self.own_user.ask(now, &self.registry, Token(TOKENS + OWN_USER)) {
+                return self.waiting.push(wanted);
+            }
+            return self.connect(now, wanted, true);
+        }
+        let Wanted { ticket, cluster, timeout, .. } = wanted;
+        let plan = match plan {
             Ok(plan) => plan,
             Err(reason) => return self.outcomes.push_back((ticket, DatabaseOutcome::Refused(reason))),
         };
-        for notice in &plan.notices {
-            log::warn(format_args!("{notice}"));
-        }
+        self.outcomes.extend(plan.notices.iter().cloned().map(|notice| (ticket, DatabaseOutcome::Noticed(notice))));
         let index = self.entries.insert(Entry {
             ticket,
             client: Client::new(plan, timeout, now),
@@ -407,7 +457,7 @@ impl Entry {
             (Stage::Unwanted, _) => {}
             (Stage::Opening, Event::Connected) => {
                 self.stage = Stage::Verifying;
-                self.client.query(now, DATA_DIRECTORY.to_owned(), self.timeout);
+                self.client.query(now, FIRST_STATEMENT.to_owned(), self.timeout);
             }
             (Stage::Verifying, Event::Finished(finished)) => match verify(&self.cluster, finished) {
                 Ok(()) => {
@@ -420,6 +470,10 @@ impl Entry {
                 outcomes.push_back((self.ticket, DatabaseOutcome::Finished(finished)));
             }
             (_, Event::Refused(reason)) => self.refuse(now, reason, outcomes),
+            (_, Event::Lost(reason)) => {
+                let text = format!("the database ended the connection on {}: {reason}", self.address);
+                outcomes.push_back((self.ticket, DatabaseOutcome::Noticed(text)));
+            }
             (_, Event::Connected) => {}
         }
     }
@@ -443,7 +497,9 @@ fn verify(cluster: &Path, finished: Finished) -> Result<(), String> {
                 )),
             }
         }
-        Finished::Answered { first: First::Error(text), .. } | Finished::NotSent(text) => Err(text.trim().to_owned()),
+        Finished::Answered { further: Some(text), .. }
+        | Finished::Answered { first: First::Error(text), .. }
+        | Finished::NotSent(text) => Err(text.trim().to_owned()),
         _ => Err(format!("the server there does not say whether it is that of cluster '{shown}'")),
     }
 }

@@ -1,5 +1,6 @@
 //! The real system behind connections to databases: the server's environment and its files.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-use crate::disk::passwd;
+use crate::disk::passwd::User;
 use crate::postgres::{SmallFile, System};
 
 /// Longer files are not read, in bytes.
@@ -16,21 +17,41 @@ const FILE_MAXIMUM: u64 = 1 << 20;
 
 /// The machine that the server runs on.
 #[derive(Debug)]
-pub(super) struct Machine;
+pub(super) struct Machine<'a> {
+    own: Option<&'a User>,
+    /// Whether something of our own user was wanted.
+    is_wanted: Cell<bool>,
+}
 
-impl System for Machine {
+impl<'a> Machine<'a> {
+    /// Where our own user is `own`.
+    pub(super) const fn new(own: Option<&'a User>) -> Self {
+        Self { own, is_wanted: Cell::new(false) }
+    }
+
+    /// Whether it makes a difference who we are.
+    pub(super) const fn needs_own_user(&self) -> bool {
+        self.is_wanted.get()
+    }
+
+    fn own(&self) -> Option<&'a User> {
+        self.is_wanted.set(true);
+        self.own
+    }
+}
+
+impl System for Machine<'_> {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
 
     fn user(&self) -> (u32, Option<String>) {
-        let uid = geteuid().as_raw();
-        (uid, passwd::user(uid).map(|user| user.name))
+        (geteuid().as_raw(), self.own().map(|user| user.name.clone()))
     }
 
     fn home(&self) -> Option<String> {
         let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
-        home.or_else(|| passwd::user(geteuid().as_raw())?.home)
+        home.or_else(|| self.own()?.home.clone())
     }
 
     fn file(&self, path: &str) -> SmallFile {
@@ -102,10 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn the_user_of_this_process_is_found_by_number() {
-        let (uid, name) = Machine.user();
-        assert_eq!(uid, geteuid().as_raw());
-        assert!(uid != 0 || name.as_deref() == Some("root"));
+    fn whether_it_makes_a_difference_who_we_are_is_noted() {
+        let own = User { name: "one".to_owned(), home: None };
+        let machine = Machine::new(Some(&own));
+        assert!(machine.variable("PGUSER").is_none() && !machine.needs_own_user());
+        assert_eq!(machine.user(), (geteuid().as_raw(), Some("one".to_owned())));
+        assert!(machine.needs_own_user());
     }
 
     #[test]
@@ -115,11 +138,11 @@ mod tests {
         let path = |name: &str| directory.path().join(name).display().to_string();
         fs::write(path("file"), "text").unwrap();
         fs::set_permissions(path("file"), fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(Machine.file(&path("file")), SmallFile::Found { text: "text".into(), mode: 0o640 });
+        assert_eq!(Machine::new(None).file(&path("file")), SmallFile::Found { text: "text".into(), mode: 0o640 });
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert_eq!(Machine.file(&path("pipe")), SmallFile::NotPlain);
-        assert_eq!(Machine.file(&path("missing")), SmallFile::Missing);
+        assert_eq!(Machine::new(None).file(&path("pipe")), SmallFile::NotPlain);
+        assert_eq!(Machine::new(None).file(&path("missing")), SmallFile::Missing);
         assert!(is_same_directory(directory.path(), &directory.path().join(".")));
         assert!(!is_same_directory(directory.path(), Path::new("/")));
         assert!(is_same_directory(Path::new("/nowhere"), Path::new("/nowhere")));

@@ -84,7 +84,7 @@ impl Bench {
     fn welcome(&mut self, stream: &mut UnixStream, directory: &str) -> DatabaseOutcome {
         self.hear(stream, b"database\0postgres\0\0");
         stream.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\0\0\0\x09Z\0\0\0\x05I").unwrap();
-        self.hear(stream, format!("{DATA_DIRECTORY}\0").as_bytes());
+        self.hear(stream, format!("{FIRST_STATEMENT}\0").as_bytes());
         let column = b"T\0\0\0\x20\0\x01setting\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0";
         let length = u32::try_from(directory.len()).unwrap();
         let row = [b"D", &(length + 10).to_be_bytes()[..], b"\0\x01", &length.to_be_bytes(), directory.as_bytes()];

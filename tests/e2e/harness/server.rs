@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,10 @@ pub(crate) struct Server {
     pub(crate) environment: Vec<(String, String)>,
     /// Whether it is the original server.
     pub(crate) is_original: bool,
+    /// The number of another user than the tests' one to run it as, which takes root.
+    pub(crate) uid: Option<u32>,
+    /// How many files each of its processes may have open.
+    pub(crate) descriptors: Option<u64>,
     /// A system call that the kernel acts as not to know.
     pub(crate) unknown_call: Option<&'static str>,
     name: String,
@@ -62,6 +67,8 @@ impl Server {
             own_config: Config::default(),
             environment: Vec::new(),
             is_original: original(),
+            uid: None,
+            descriptors: None,
             unknown_call: None,
             name: name.to_owned(),
             process: None,
@@ -147,6 +154,10 @@ impl Server {
                 command.arg("-e").arg(format!("inject={call}:error=ENOSYS"));
                 command.arg("-o").arg(self.path(&format!("{call}.trace"))).arg(self.binary());
                 command
+            } else if let Some(count) = self.descriptors {
+                let mut command = self.workspace.command("prlimit");
+                command.arg(format!("--nofile={count}:{count}")).arg(self.binary());
+                command
             } else {
                 self.workspace.command(self.binary())
             };
@@ -157,6 +168,9 @@ impl Server {
             command
         };
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(uid) = self.uid {
+            command.uid(uid);
+        }
         self.process = Some(self.workspace.spawn(&self.name, command));
     }
 
