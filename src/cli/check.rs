@@ -6,6 +6,7 @@ use argh::FromArgs;
 
 use super::{rights, systemd_drop_in};
 use crate::config::{self, Environment, Fault, Search};
+use crate::observe::line::counted;
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::releases::policy::Policy;
 use crate::server::{listen, reload};
@@ -47,7 +48,7 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
             for warning in &warnings {
                 log::warn!("{warning}");
             }
-            super::say(&format!("configuration is good, {} warnings", warnings.len()));
+            super::say(&format!("configuration is good, {}", counted(warnings.len() as u64, "warning")));
             0
         }
         Err(error) if in_service => unusable(&error),

@@ -147,6 +147,12 @@ impl fmt::Write for Indented<'_> {
     }
 }
 
+/// So many of something, in words: `1 warning`, `2 warnings`.
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,6 +40,7 @@ use super::turn::{Context, Next};
 use crate::config::Role;
 use crate::disk::{Completion, Ticket};
 use crate::observe::log::Level;
+use crate::observe::quota::Quotas;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
 use crate::session::{DatabaseOutcome, GRACE, Limits, Peer, Session, State};
@@ -370,9 +371,9 @@ impl Connection {
     }
 
     /// Logs the end, if there was a session.
-    pub(super) fn log_end(&self) {
+    pub(super) fn log_end(&self, quotas: &mut Quotas, now: Instant) {
         if let Some(session) = &self.session {
-            self.record.close(session.counters());
+            self.record.close(session.counters(), quotas, now);
         }
     }
 
@@ -399,7 +400,7 @@ impl Connection {
             cx.databases.submit(cx.now, (self.key, id), action);
         }
         while let Some(event) = session.poll_event() {
-            self.record.event(event);
+            self.record.event(event, &mut cx.rates.clients, cx.now);
         }
         if self.stage == Stage::Open && session.state() != State::Open {
             self.begin_closing(cx.now);
@@ -748,7 +749,7 @@ impl Connection {
     /// As [`Connection::judge_silence`], when the session is over already.
     fn judge_late(&mut self, cx: &mut Context<'_>) {
         if let Some(reason) = self.judge_silence(cx) {
-            self.record.refuse(Level::Detail, &reason, "");
+            self.record.decline(&reason, &mut cx.rates.clients, cx.now);
         }
     }
 

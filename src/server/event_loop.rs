@@ -32,6 +32,8 @@ use super::status::{self, Status, StatusSocket, View};
 use super::turn::{Context, Next};
 use crate::config::Role;
 use crate::disk::{Disk, HeldLock};
+use crate::observe::log;
+use crate::observe::quota::Quotas;
 use crate::observe::rate::Rate;
 use crate::protocol::error::Error;
 use crate::session;
@@ -90,6 +92,8 @@ pub struct EventLoop {
 /// Bounds of what many clients may write to the log.
 pub(super) struct Rates {
     pub(super) handshake: Rate,
+    /// Of each one with a certificate.
+    pub(super) clients: Quotas,
     pub(super) alternation: Rate,
 }
 
@@ -133,6 +137,7 @@ impl EventLoop {
             spare: Vec::with_capacity(SPARE_BUFFERS),
             rates: Rates {
                 handshake: Rate::new(LOG_RATE.0, LOG_RATE.1),
+                clients: Quotas::default(),
                 alternation: Rate::new(3, Duration::from_secs(600)),
             },
             learner: Learner::default(),
@@ -353,6 +358,7 @@ impl EventLoop {
             .into_iter()
             .chain(self.status.deadline())
             .chain(self.databases.deadline())
+            .chain(self.rates.clients.deadline())
             .chain(self.acceptor.deadline())
             .chain(self.reports.as_ref().and_then(Reports::deadline))
             .min()
@@ -491,7 +497,7 @@ impl EventLoop {
     fn remove(&mut self, key: u64) {
         let Some(connection) = self.connections.try_remove(slot(key)) else { return };
         debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
-        connection.log_end();
+        connection.log_end(&mut self.rates.clients, self.clock.now());
         if let Some(reports) = &mut self.reports {
             reports.closes(connection.number);
         }
@@ -518,6 +524,7 @@ impl EventLoop {
 
     fn expire(&mut self, turn: &mut Turn) {
         let now = self.clock.now();
+        self.rates.clients.tell(now, |line| log::warn(format_args!("{line}")));
         while let Some((at, timer)) = self.timers.expire(now) {
             match timer {
                 Timer::Watchdog => turn.watchdog = true,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::status::SessionView;
 use crate::observe::log::{self, Level};
+use crate::observe::quota::{Kind, Quotas};
 use crate::protocol::error::{Code, Error};
 use crate::session::{Counters, Event, Opened, Refusal};
 
@@ -87,8 +88,8 @@ impl Record {
         self.end.get_or_insert(reason.into());
     }
 
-    /// Notes and logs what a session tells.
-    pub(super) fn event(&mut self, event: Event) {
+    /// Notes and logs what a session tells, as far as its client may still cause lines.
+    pub(super) fn event(&mut self, event: Event, quotas: &mut Quotas, now: Instant) {
         match event {
             Event::Opened(opened) => self.opened = Some(opened),
             Event::Refused(Refusal { error, reason }) => {
@@ -101,21 +102,27 @@ impl Record {
                 };
                 let what = if self.opened.is_some() { "session ends" } else { "refused" };
                 let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-                log::write(level, "session", format_args!("{}: {what}: {error}{reason}", self.who()));
+                if self.passes(level, kind_of(&error), quotas, now) {
+                    log::write(level, "session", format_args!("{}: {what}: {error}{reason}", self.who()));
+                }
                 self.end(format!("error [{:03}]", error.code.number()));
             }
-            Event::Noticed(text) => log::write(Level::Warn, "session", format_args!("{}: {text}", self.who())),
-            Event::Failed { request, error } => self.log_failure(&request, &error),
+            Event::Noticed(text) => {
+                if self.passes(Level::Warn, Kind::Failed, quotas, now) {
+                    log::write(Level::Warn, "session", format_args!("{}: {text}", self.who()));
+                }
+            }
+            Event::Failed { request, error } => self.log_failure(&request, &error, quotas, now),
         }
     }
 
     /// Logs a request that failed. Clients ask for files that may be missing as a matter of course; a
     /// full disk or a request that is not allowed is something else.
-    fn log_failure(&mut self, request: &str, error: &Error) {
+    fn log_failure(&mut self, request: &str, error: &Error, quotas: &mut Quotas, now: Instant) {
         let expected =
             matches!(error.code, Code::FileMissing | Code::FileRemove | Code::PathCreate | Code::PathMissing);
         let level = if expected { Level::Detail } else { Level::Warn };
-        if !expected && !self.may_warn() {
+        if !expected && !self.may_warn() || !self.passes(level, kind_of(error), quotas, now) {
             return;
         }
         let what = if error.code == Code::Access { "denied" } else { "failed" };
@@ -134,6 +141,20 @@ impl Record {
         !often
     }
 
+    /// Whether a line may be written as far as the client is concerned. What nobody sees counts for nothing; those
+    /// who have no certificate are bounded together.
+    fn passes(&self, level: Level, kind: Kind, quotas: &mut Quotas, now: Instant) -> bool {
+        self.client.as_deref().is_none_or(|client| log::enabled(level) && quotas.pass(client, kind, now))
+    }
+
+    /// Logs that a client did not take up its session.
+    pub(super) fn decline(&mut self, reason: &str, quotas: &mut Quotas, now: Instant) {
+        if self.passes(Level::Detail, Kind::Failed, quotas, now) {
+            return self.refuse(Level::Detail, reason, "");
+        }
+        self.end(reason);
+    }
+
     /// Logs a connection that ended before it had a session.
     pub(super) fn refuse(&mut self, level: Level, reason: &str, more: &str) {
         log::write(level, "connection", format_args!("{}: no session: {reason}{more}", self.who()));
@@ -141,10 +162,11 @@ impl Record {
     }
 
     /// Logs the end of a session.
-    pub(super) fn close(&self, counters: Counters) {
+    pub(super) fn close(&self, counters: Counters, quotas: &mut Quotas, now: Instant) {
         // A ping says nothing that an administrator waits for, and there are many of them.
         let level = if self.client.is_some() { Level::Info } else { Level::Detail };
-        if !log::enabled(level) {
+        let kind = if self.end.is_some() { Kind::Failed } else { Kind::Completed };
+        if !log::enabled(level) || !self.passes(level, kind, quotas, now) {
             return;
         }
         let mut line = format!("session end: peer={} client={}", self.peer, self.client.as_deref().unwrap_or("-"));
@@ -178,6 +200,10 @@ impl Record {
             (None, _) => format!("client at {}", self.peer),
         }
     }
+}
+
+const fn kind_of(error: &Error) -> Kind {
+    if matches!(error.code, Code::Access) { Kind::Denied } else { Kind::Failed }
 }
 
 /// The error that ends sessions at a shutdown.

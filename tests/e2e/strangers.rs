@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::for_each_release;
 use crate::harness::certificates::{Authority, Certificates};
+use crate::harness::raw::Caller;
 use crate::harness::{Bench, SOON, wait_until};
 
 for_each_release! {
@@ -20,6 +21,8 @@ for_each_release! {
     a_certificate_of_another_authority_is_refused_and_the_server_says_so: always, always, always;
     a_server_of_another_authority_is_not_trusted: always, always, always;
     a_thousand_silent_connections_disturb_nobody_and_are_closed: full, always, full;
+    a_client_that_sends_nonsense_neither_fills_the_log_nor_hides_others:
+        never "there it is a request, which is denied", always, always;
 }
 
 fn a_web_browser_is_refused(release: &str) {
@@ -119,6 +122,34 @@ fn a_thousand_silent_connections_disturb_nobody_and_are_closed(release: &str) {
     }
     assert!(begin.elapsed() < SOON, "they were closed only after {:?}", begin.elapsed());
     bench.client.ok(&["repo-ls"]);
+}
+
+fn a_client_that_sends_nonsense_neither_fills_the_log_nor_hides_others(release: &str) {
+    const TIMES: u64 = 300;
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let caller = Caller::new(bench.server.port, Some(&Certificates::shared().authority.issue("mad-client")), release);
+    let begin = Instant::now();
+    for time in 0..TIMES {
+        caller.connect().babble(format!("{{\"nonsense\":{time}\n{}", "\u{1}".repeat(20)).as_bytes());
+        if time == TIMES / 2 {
+            bench.client.ok(&["repo-ls"]);
+        }
+    }
+    let lines = |words: &str| bench.server.log().lines().filter(|line| line.contains(words)).count() as u64;
+    wait_until("the real client's session in the log", SOON, || lines(" client=pgbackrest-client ") > 0);
+    // the reason, the end of each session, and that it did not answer the greeting
+    let shown = || lines("mad-client") - lines("left out");
+    let left_out = || -> u64 {
+        let counts = bench.server.log();
+        let counts =
+            counts.lines().filter_map(|line| line.split_once("client 'mad-client': ")?.1.split_once(" more line"));
+        counts.map(|(count, _)| count.parse::<u64>().expect("a number")).sum()
+    };
+    wait_until("all that was left out to be told", SOON, || shown() + left_out() == 3 * TIMES);
+    let workers: u64 = bench.server.own_config.value("global", "workers").parse().expect("a number");
+    let periods = begin.elapsed().as_secs() / 10 + 1;
+    assert!(left_out() > 0 && shown() <= 30 * workers * periods, "{} lines in {periods} periods", shown());
 }
 
 /// A server that gives strangers a few seconds, which clients on a busy machine have to get by with.

@@ -92,6 +92,12 @@ impl Conversation {
         })
     }
 
+    /// Says something that is no request, and listens until the connection is over.
+    pub(crate) fn babble(mut self, bytes: &[u8]) {
+        self.transport.send(bytes);
+        while self.fill() {}
+    }
+
     /// A simple request.
     pub(crate) fn ask(&mut self, command: &str, fill: impl FnOnce(&mut Writer)) -> Answer {
         self.number += 1;
