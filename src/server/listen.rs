@@ -12,6 +12,8 @@ use mio::net::TcpListener;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::occupant;
+use crate::observe::log::{self, Level};
 use crate::protocol::error::{Code, Error, Result};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
@@ -176,10 +178,14 @@ pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Ve
     let applied = taken.iter().try_for_each(|listener| keep_alive.apply(&SockRef::from(&listener.socket)));
     let error = match (fatal, applied) {
         (None, Ok(())) => {
+            missing.iter().for_each(|(endpoint, failure)| failure.tell(*endpoint));
             opened.extend(taken);
             return Ok(opened);
         }
-        (Some(index), _) => missing.swap_remove(index).1.error,
+        (Some(index), _) => {
+            let (endpoint, failure) = missing.swap_remove(index);
+            failure.explained(endpoint)
+        }
         (None, Err(error)) => error,
     };
     drop(opened);
@@ -199,6 +205,32 @@ impl Failure {
         Errno::from_io_error(&self.source)
     }
 
+    /// With what to do about it.
+    fn explained(self, endpoint: Endpoint) -> Error {
+        let port = endpoint.address.port();
+        let hint = match self.errno() {
+            Some(Errno::ADDRINUSE) => match occupant::of_port(port) {
+                Some(who) => format!("{who} listens on port {port}: is another server running?"),
+                None => format!("is another server running? 'ss -ltnp sport = :{port}' as root shows who listens."),
+            },
+            Some(Errno::ADDRNOTAVAIL) => "no interface of this host has this address: check tls-server-address.".into(),
+            Some(Errno::AFNOSUPPORT) => "this host knows no addresses of that kind: check tls-server-address.".into(),
+            Some(Errno::ACCESS) => {
+                "a port below 1024 takes the capability CAP_NET_BIND_SERVICE: 'repohostd systemd-drop-in' has it."
+                    .into()
+            }
+            _ => return self.error,
+        };
+        Error { message: format!("{}\nHINT: {hint}", self.error.message), ..self.error }
+    }
+
+    /// Says that an address is left out. Of all addresses of this host some may not exist as a matter of course.
+    fn tell(&self, endpoint: Endpoint) {
+        let level = if endpoint.address.ip().is_unspecified() { Level::Info } else { Level::Warn };
+        let text = &self.error.message;
+        log::write(level, "listen", format_args!("tls-server-address: {endpoint} is left out: {text}"));
+    }
+
     /// Whether this host does not have that address or that family.
     fn is_absence(&self) -> bool {
         matches!(self.errno(), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
@@ -206,7 +238,10 @@ impl Failure {
 }
 
 fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> {
-    let failed = |code, text: &str, source: io::Error| Failure { error: system(code, text, &source), source };
+    let failed = |code, text: &str, source: io::Error| {
+        let error = system(code, &format!("{text} for {endpoint}"), &source);
+        Failure { error, source }
+    };
     let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
         .map_err(|error| failed(Code::FileOpen, "unable to create socket", error))?;
     socket.set_reuse_address(true).map_err(|error| failed(Code::Protocol, "unable to set SO_REUSEADDR", error))?;
@@ -218,7 +253,10 @@ fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> 
     keep_alive
         .apply(&SockRef::from(&socket))
         .map_err(|error| Failure { error, source: io::Error::from(io::ErrorKind::Other) })?;
-    socket.bind(&endpoint.address.into()).map_err(|error| failed(Code::FileOpen, "unable to bind socket", error))?;
+    socket.bind(&endpoint.address.into()).map_err(|source| {
+        let error = system(Code::FileOpen, &format!("unable to bind socket to {endpoint}"), &source);
+        Failure { error, source }
+    })?;
     socket.listen(BACKLOG).map_err(|error| failed(Code::FileOpen, "unable to listen on socket", error))?;
     let socket = TcpListener::from_std(socket.into());
     // Port 0 leaves the choice to the system.
@@ -301,12 +339,17 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_reported_as_the_original_words_it() {
+    fn a_port_in_use_is_reported_with_its_address_and_who_has_it() {
         let mut none = Vec::new();
         let first = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), PLAIN, &mut none).unwrap();
         let port = first[0].socket.local_addr().unwrap().port();
         let error = open_all(&resolve(&["127.0.0.1"], port).unwrap(), PLAIN, &mut none).unwrap_err();
-        assert_eq!(error.to_string(), "[041]: unable to bind socket: [98] Address already in use");
+        let expected = format!(
+            "[041]: unable to bind socket to 127.0.0.1:{port}: [98] Address already in use\nHINT: process {} (",
+            std::process::id()
+        );
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert!(error.message.ends_with(&format!(" listens on port {port}: is another server running?")), "{error}");
     }
 
     #[test]
@@ -352,6 +395,7 @@ mod tests {
         assert_eq!(open_all(&one_part, PLAIN, &mut none).unwrap().len(), 1);
         let two_parts = [one_part[0], Endpoint { part: 1, ..one_part[1] }];
         let error = open_all(&two_parts, PLAIN, &mut none).unwrap_err();
-        assert_eq!(error.to_string(), "[041]: unable to bind socket: [99] Cannot assign requested address");
+        let expected = "[041]: unable to bind socket to 192.0.2.1:0: [99] Cannot assign requested address\nHINT: no ";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

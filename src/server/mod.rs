@@ -18,6 +18,7 @@ mod last_words;
 pub mod limits;
 pub mod listen;
 pub mod notify;
+mod occupant;
 mod record;
 pub mod releases;
 pub mod reload;
