@@ -31,6 +31,7 @@ pub struct TryOut {
 /// Makes the directory and serves it; returns the exit status.
 #[must_use]
 pub fn run(options: &TryOut, environment: &Environment) -> u8 {
+    let program = std::env::current_exe().ok().and_then(|path| path.to_str().map(str::to_owned));
     let known_releases: Vec<_> = RELEASES.iter().map(|release| release.version).collect();
     let made = quickstart::create(
         &options.directory,
@@ -39,6 +40,7 @@ pub fn run(options: &TryOut, environment: &Environment) -> u8 {
             release: options.release.as_deref(),
             known_releases: &known_releases,
             pgbackrest: Path::new("pgbackrest"),
+            program: program.as_deref().unwrap_or("repohostd"),
             pg_path: options.pg_path.as_deref(),
         },
     );

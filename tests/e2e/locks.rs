@@ -1,7 +1,8 @@
 //! Locks and stop files are shared with the real `pgbackrest` on the repository host.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 
@@ -15,6 +16,7 @@ for_each_release! {
     a_lock_held_on_the_repository_host_stops_a_backup: never "its backup opens no session", always, always;
     a_backup_keeps_a_command_on_the_repository_host_waiting_outside: never "its backup opens no session", always, full;
     a_lock_file_left_by_a_dead_process_stops_nobody: always, always, always;
+    a_lock_path_that_the_server_cannot_reach_is_named: full, full, always;
     two_backups_at_once_are_refused: never "its backup opens no session", full, always;
 }
 
@@ -85,6 +87,22 @@ fn a_backup_keeps_a_command_on_the_repository_host_waiting_outside(release: &str
     wait_until_unlocked(&bench.server.path("lock"));
     bench.server.local(&["expire"]).ok();
     wait_until_unlocked(&bench.server.path("lock"));
+}
+
+fn a_lock_path_that_the_server_cannot_reach_is_named(release: &str) {
+    let mut bench = Bench::new(release);
+    let cluster = bench.with_cluster_only();
+    // the server of the PostgreSQL host takes locks for each release
+    let mut host = bench.serve_cluster(&cluster, 1);
+    host.start();
+    bench.client.ok(&["stanza-create"]);
+    let place = host.path("lock");
+    fs::set_permissions(&place, Permissions::from_mode(0o000)).expect("its mode can be set");
+    let text = bench.run_at_repository(&["backup"]).text();
+    let expected = format!("unable to get info for path/file '{}/demo.stop': [13] Permission denied", place.display());
+    assert!(text.contains(&expected) && text.contains("have permissions on lock-path?"), "{text}");
+    fs::set_permissions(&place, Permissions::from_mode(0o750)).expect("its mode can be set");
+    bench.run_at_repository(&["backup"]).ok();
 }
 
 fn a_lock_file_left_by_a_dead_process_stops_nobody(release: &str) {

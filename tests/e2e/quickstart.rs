@@ -33,7 +33,8 @@ fn a_quickstart_serves_the_client_that_it_set_up(release: &str) {
     let mut bench = Bench::new(release);
     let mut cluster = bench.create_cluster();
     let place = format!("--pg-path={}", cluster.path.display());
-    let process = quickstart(&bench, release, free_port(), &[&place]);
+    let port = free_port();
+    let process = quickstart(&bench, release, port, &[&place]);
     let printed = process.printed();
     let line = |words: &str| {
         let line = printed.lines().find(|line| line.contains(words));
@@ -50,6 +51,12 @@ fn a_quickstart_serves_the_client_that_it_set_up(release: &str) {
     };
     obey(" server-ping ", &[]);
     assert!(obey(" info", &[]).contains("No stanzas exist"));
+    let mut parts = line(" status ").split_whitespace();
+    let mut status = bench.workspace.command(parts.next().expect("a program"));
+    status.args(parts);
+    let text = bench.workspace.run("status", status).ok();
+    assert!(text.contains(&format!("process {}, listens on 127.0.0.1:{port}", process.id())), "{text}");
+    assert!(bench.workspace.path().join("try/state/repohostd.sock").exists(), "the socket is elsewhere");
     let setting = line("archive_command = ").replace("'pgbackrest ", &format!("'{} ", peer(release).display()));
     let file = cluster.path.join("postgresql.conf");
     let text = std::fs::read_to_string(&file).expect("the cluster has a configuration");

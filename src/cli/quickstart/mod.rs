@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! DIR/ca.crt  server.crt  server.key  client.crt  client.key
-//! DIR/repository/  log/  lock/                          of the server
+//! DIR/repository/  log/  lock/  state/                  of the server
 //! DIR/server/pgbackrest.conf  repohostd.conf
 //! DIR/client/pgbackrest.conf  log/  lock/  spool/       of clients on this host
 //! ```
@@ -26,8 +26,8 @@ use crate::protocol::release::Release;
 /// The file that tells an earlier quickstart from a directory with somebody's data.
 const MARKER: &str = ".repohostd-quickstart";
 /// Directories below the one that is asked for.
-const DIRECTORIES: [&str; 8] =
-    ["repository", "log", "lock", "server", "client", "client/log", "client/lock", "client/spool"];
+const DIRECTORIES: [&str; 9] =
+    ["repository", "log", "lock", "state", "server", "client", "client/log", "client/lock", "client/spool"];
 
 /// What the user may choose.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,8 @@ pub struct Options<'a> {
     pub known_releases: &'a [&'a str],
     /// How to run the installed pgbackrest to learn its release, usually `pgbackrest`.
     pub pgbackrest: &'a Path,
+    /// How to run this very program, for the instructions.
+    pub program: &'a str,
     /// The data directory of the `PostgreSQL` cluster to try it with. Default: a placeholder.
     pub pg_path: Option<&'a Path>,
 }
@@ -96,7 +98,7 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
 
     let files = [
         ("server/pgbackrest.conf", text::server(&root, port), vec![("tls-server-port", port.to_string())]),
-        ("server/repohostd.conf", text::own(&release), vec![("release", release.clone())]),
+        ("server/repohostd.conf", text::own(&root, &release), vec![("release", release.clone())]),
         (
             "client/pgbackrest.conf",
             text::client(&root, port, &pg_path),
@@ -106,7 +108,10 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
     for (name, fresh, settings) in files {
         let path = directory.join(name);
         let wanted = match fs::read_to_string(&path) {
-            Ok(existing) => settings.iter().fold(existing, |text, (key, value)| text::set(&text, key, value)),
+            Ok(existing) => {
+                let changed = settings.iter().fold(existing, |text, (key, value)| text::set(&text, key, value));
+                text::complete(&changed, &fresh)
+            }
             Err(_) => fresh,
         };
         write(&path, &wanted, 0o640)?;
@@ -115,7 +120,7 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
     Ok(Quickstart {
         server_config: directory.join("server/pgbackrest.conf"),
         client_config: directory.join("client/pgbackrest.conf"),
-        instructions: text::instructions(&root, port, &pg_path, backs_up_from_clients),
+        instructions: text::instructions(options.program, &root, port, &pg_path, backs_up_from_clients),
         directory,
         release,
         port,

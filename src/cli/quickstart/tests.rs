@@ -22,6 +22,7 @@ fn options() -> Options<'static> {
         release: None,
         known_releases: &KNOWN,
         pgbackrest: Path::new("/nonexistent/pgbackrest"),
+        program: "/opt/repohostd",
         pg_path: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration files and the instructions of a quickstart, as text.
 
 use super::certificates::CLIENT;
+use crate::server::status::SOCKET;
 
 /// Where Debian keeps the cluster that its packages make.
 pub(super) const PG_PATH_PLACEHOLDER: &str = "/var/lib/postgresql/15/main";
@@ -25,12 +26,15 @@ pub(super) fn server(root: &str, port: u16) -> String {
 }
 
 /// The server's repohostd.conf.
-pub(super) fn own(release: &str) -> String {
+pub(super) fn own(root: &str, release: &str) -> String {
     format!(
         "# Made by repohostd quickstart: what pgbackrest has no option for.\n\
          [global]\n\
          # clients talk only to a server of their own release\n\
-         release={release}\n"
+         release={release}\n\
+         # what the server learns, and where 'repohostd status' asks it\n\
+         state-path={root}/state\n\
+         status-socket={root}/state/{SOCKET}\n"
     )
 }
 
@@ -60,7 +64,7 @@ pub(super) fn client(root: &str, port: u16, pg_path: &str) -> String {
 
 /// What to try, for the terminal. Releases that do not back up from clients do it beside the server, with
 /// its configuration.
-pub(super) fn instructions(root: &str, port: u16, pg_path: &str, backs_up_from_clients: bool) -> String {
+pub(super) fn instructions(program: &str, root: &str, port: u16, pg_path: &str, backs_up_from_clients: bool) -> String {
     let pgbackrest = format!("pgbackrest --config={root}/client/pgbackrest.conf");
     let demo = format!("{pgbackrest} --stanza=demo");
     let backup = if backs_up_from_clients {
@@ -77,6 +81,7 @@ pub(super) fn instructions(root: &str, port: u16, pg_path: &str, backs_up_from_c
          \x20 pgbackrest server-ping --config={root}/client/pgbackrest.conf --tls-server-port={port} localhost\n\
          \x20 {pgbackrest} repo-ls\n\
          \x20 {pgbackrest} info\n\
+         \x20 {program} status --config={root}/server/pgbackrest.conf\n\
          \n\
          With a running PostgreSQL whose data directory stands in {root}/client/pgbackrest.conf\n\
          (pg1-path={pg_path}), as a user that may read it:\n\
@@ -115,6 +120,15 @@ pub(super) fn set(text: &str, key: &str, value: &str) -> String {
     lines.collect()
 }
 
+/// The text with those options of `fresh` at its end that it lacks: an earlier release did not write them.
+pub(super) fn complete(text: &str, fresh: &str) -> String {
+    let options = fresh.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    options.fold(
+        text.to_owned(),
+        |text, (key, value)| if get(&text, key).is_none() { set(&text, key, value) } else { text },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +142,10 @@ mod tests {
             "# mine\n[global]\ntls-server-port=9000\nlog-level-file=debug\n"
         );
         assert_eq!(set("[global]\n", "release", "2.55.1"), "[global]\nrelease=2.55.1\n");
+        let earlier = "[global]\nrelease=2.45\n";
+        let completed = complete(earlier, &own("/try", "2.60.0"));
+        assert!(
+            completed.starts_with(earlier) && completed.contains("\nstate-path=/try/state\nstatus-socket=/try/state/")
+        );
     }
 }
