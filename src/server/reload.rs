@@ -86,13 +86,14 @@ impl Configuration {
     ///
     /// # Errors
     ///
-    /// Those of [`tls::server_config`].
+    /// Those of [`tls::server_config`] and of [`limits::connections`].
     pub(super) fn service(&mut self, descriptors: Option<u64>) -> Result<Service> {
         let (tls, warnings) = tls_of(self.server(), None)?;
         self.warnings.extend(warnings);
         let server = self.server();
         let own = &server.own;
-        let connections = limits::connections(own.connection_max, descriptors);
+        // Each may stand for an address of either family.
+        let connections = limits::connections(own.connection_max, descriptors, 2 * server.addresses.len())?;
         let reduced = (connections < own.connection_max).then(|| {
             format!(
                 "connection-max={} needs more open files than this process may have; {connections} connections are \

@@ -36,7 +36,7 @@ pub const VERSION: u64 = 1;
 pub(super) const TOKENS: usize = usize::MAX / 4 * 3;
 const LISTENER: Token = Token(TOKENS);
 /// Those who are answered at a time.
-const CLIENTS: usize = 4;
+pub(super) const CLIENTS: usize = 4;
 /// What each may take, from connecting to the last byte.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries are left out, and counted, when an answer gets longer than this.

@@ -23,6 +23,7 @@ for_each_release! {
     sigterm_during_a_backup_leaves_nothing_half_done: never "its backup opens no session", always, always;
     the_service_manager_is_told: always, always, always;
     a_second_server_on_the_same_port_leaves_the_first_alone: always, always, always;
+    a_server_that_may_open_too_few_files_says_how_many_it_needs_and_serves_with_that_many: full, full, always;
 }
 
 fn a_reload_lets_a_new_client_in(release: &str) {
@@ -172,4 +173,50 @@ fn a_second_server_on_the_same_port_leaves_the_first_alone(release: &str) {
     assert!(bench.server.runs());
     second.kill();
     bench.client.ok(&["repo-ls"]);
+}
+
+fn a_server_that_may_open_too_few_files_says_how_many_it_needs_and_serves_with_that_many(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.client.config.set("global", "archive-async", "y");
+    bench.client.write_config();
+    let mut cluster = bench.create_cluster();
+    let mut host = bench.serve_cluster(&cluster, 1);
+    let words = " open files are needed to serve one client of each kind, but this process may have ";
+    for server in [&mut bench.server, &mut host] {
+        let mut refused = |descriptors: u64| -> u64 {
+            server.descriptors = Some(descriptors);
+            let mark = server.log().len();
+            server.launch();
+            assert_eq!(server.wait(SOON), 100);
+            let log = server.log()[mark..].to_owned();
+            let (needed, rest) = log.split_once(words).unwrap_or_else(|| panic!("{log}"));
+            assert!(rest.starts_with(&format!("{descriptors}\n")) && rest.contains("HINT: set LimitNOFILE="), "{log}");
+            needed.rsplit(' ').next().expect("there is a last word").parse().expect("it is a number")
+        };
+        let needed = refused(64);
+        assert_eq!(refused(needed - 1), needed);
+        server.descriptors = Some(needed);
+        server.start();
+    }
+    cluster.start();
+    bench.client.ok(&["stanza-create"]);
+    cluster.fill(1);
+    // with the ring and without, from the client and from the repository host
+    for io_uring in ["n", "y"] {
+        let segment = cluster.switch_wal();
+        bench.run_at_repository(&["backup", "--type=full"]).ok();
+        bench.ok(&["backup", "--type=incr"]);
+        bench.client.ok(&["info"]);
+        cluster.wait_until_archived(&segment);
+        for server in [&mut bench.server, &mut host] {
+            let log = server.log();
+            assert!(!log.contains("Too many open files") && !log.contains("connection refused"), "{log}");
+            server.own_config.set("global", "io-uring", io_uring);
+        }
+        for server in [&mut bench.server, &mut host] {
+            assert_eq!(server.terminate(), 0);
+            server.start();
+        }
+    }
+    bench.client.verifies();
 }
