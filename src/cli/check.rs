@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use argh::FromArgs;
 
-use super::{rights, systemd_drop_in};
+use super::{file_systems, rights, systemd_drop_in};
 use crate::config::{self, Environment, Fault, Search};
 use crate::observe::line::counted;
 use crate::protocol::error::{Code, Error, Result};
@@ -44,7 +44,11 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     }
     let result = if in_service { check_service(&arguments, environment) } else { check(&arguments, environment) };
     match result {
-        Ok(warnings) => {
+        Ok(mut warnings) => {
+            // What is wrong with settings of stanzas has been said.
+            if let Ok(host) = config::load_host(&arguments, environment) {
+                warnings.extend(file_systems::warnings(&host));
+            }
             for warning in &warnings {
                 log::warn!("{warning}");
             }

@@ -6,6 +6,7 @@
 //! which is pgBackRest's error number.
 
 pub mod check;
+mod file_systems;
 pub mod history;
 pub mod learn;
 pub mod ping;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
 
 use super::claims::Claims;
@@ -21,7 +21,7 @@ use super::names::Names;
 use super::passwd::{GROUP, PASSWD};
 use super::resolve::Resolver;
 use super::{Completion, Disk, Failure, File, Listing, Operation, Outcome, Over, OwnerChange, Removal, Step, Ticket};
-use super::{information, lock};
+use super::{identity, information, lock};
 
 /// Neither a pipe without a partner nor a terminal may stop or take over the process; regular files
 /// know no difference.
@@ -123,12 +123,15 @@ impl Inline {
             }
             Operation::Rename { file, from, to, over } => {
                 done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
-                    if file.as_ref().is_some_and(|file| !is_place_of(file, old, old_name)) {
+                    let is_other = |file: &File| !is_place_of(file, old, old_name, identity::as_long);
+                    if file.as_ref().is_some_and(is_other) {
                         return Err(Errno::STALE);
                     }
                     match &over {
                         Over::Nothing => rename_new(old, old_name, new, new_name),
-                        Over::This(file) if !is_place_of(file, new, new_name) => Err(Errno::STALE),
+                        Over::This(file) if !is_place_of(file, new, new_name, identity::as_old_and_long) => {
+                            Err(Errno::STALE)
+                        }
                         Over::Anything | Over::This(_) => rustix::fs::renameat(old, old_name, new, new_name),
                     }
                 }))
@@ -137,7 +140,7 @@ impl Inline {
             Operation::SyncDirectory { at } => sync_directory(resolver, &at),
             Operation::RemoveFile { at } => done(remove_file(resolver, &at)),
             Operation::RemoveOwn { file, at } => done(resolver.in_parent(&at, |directory, name| {
-                if is_place_of(&file, directory, name) {
+                if is_place_of(&file, directory, name, identity::as_long) {
                     rustix::fs::unlinkat(directory, name, AtFlags::empty())
                 } else {
                     Ok(())
@@ -289,26 +292,57 @@ fn close(file: File) -> Result<()> {
 
 /// Renames to a name that nothing has, also where the file system does not know how to.
 fn rename_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
+    match rename_refusing(old, old_name, new, new_name)? {
+        Refusing::Renamed => Ok(()),
+        Refusing::Cannot => look_and_rename(old, old_name, new, new_name),
+    }
+}
+
+/// What came of renaming to a name that the file system itself refuses if something has it.
+pub(super) enum Refusing {
+    Renamed,
+    /// The file system has no means for that.
+    Cannot,
+}
+
+/// Renames to a name that nothing has, if the file system can tell by itself.
+pub(super) fn rename_refusing(
+    old: BorrowedFd<'_>,
+    old_name: &[u8],
+    new: BorrowedFd<'_>,
+    new_name: &[u8],
+) -> Result<Refusing> {
     match rustix::fs::renameat_with(old, old_name, new, new_name, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_new(old, old_name, new, new_name),
-        result => result,
+        result => result.map(|()| Refusing::Renamed),
     }
 }
 
-/// As [`rename_new`], in two steps: a crash in between leaves both names, of which the old one is known
+/// As [`rename_refusing`], in two steps: a crash in between leaves both names, of which the old one is known
 /// to be temporary.
-fn link_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
-    rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())?;
-    rustix::fs::unlinkat(old, old_name, AtFlags::empty())
+fn link_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<Refusing> {
+    match rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty()) {
+        Ok(()) => rustix::fs::unlinkat(old, old_name, AtFlags::empty()).map(|()| Refusing::Renamed),
+        // What the kernel and file systems say that have no hard links.
+        Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Refusing::Cannot),
+        Err(errno) => Err(errno),
+    }
 }
 
-/// Whether `name` in `directory` is still the name of `file`. Its inode cannot have been given to
-/// another file, because it is open.
-fn is_place_of(file: &File, directory: BorrowedFd<'_>, name: &[u8]) -> bool {
-    match (rustix::fs::fstat(&file.0), rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
-        (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino),
-        _ => false,
+/// As [`rename_new`] where nothing else is left. Operations of this server on one name follow each other, so only
+/// another program can give the name to something else in between.
+fn look_and_rename(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
+    match rustix::fs::statat(new, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => rustix::fs::renameat(old, old_name, new, new_name),
+        Err(errno) => Err(errno),
     }
+}
+
+/// Whether `name` in `directory` is still the name of `file`; `alike` is what counts where inode numbers do not.
+fn is_place_of(file: &File, directory: BorrowedFd<'_>, name: &[u8], alike: fn(&Stat, &Stat) -> bool) -> bool {
+    let look = || rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    identity::is_name_of(file.0.as_fd(), look, alike).unwrap_or(false)
 }
 
 /// Closes and tells what closing says, which on network file systems is where writing fails.
@@ -365,7 +399,10 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = rustix::fs::open(base.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
         let at = directory.as_fd();
-        for rename in [rename_new, link_new] {
+        let by_link = |old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]| {
+            link_new(old, old_name, new, new_name).map(|done| assert!(matches!(done, Refusing::Renamed)))
+        };
+        for rename in [rename_new, by_link, look_and_rename] {
             std::fs::write(base.path().join("old"), "old").unwrap();
             std::fs::write(base.path().join("taken"), "taken").unwrap();
             assert_eq!(rename(at, b"old", at, b"taken"), Err(Errno::EXIST));

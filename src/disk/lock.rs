@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, ftruncate, lstat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate, lstat};
 use rustix::io::{Errno, Result, pread, retry_on_intr};
 
+use super::identity;
 use super::inline::{close_descriptor, make_directory, remove_file, write_at};
 use super::location::Location;
 use super::resolve::Resolver;
@@ -44,8 +45,6 @@ pub enum LockAttempt {
 pub struct HeldLock {
     at: Location,
     file: OwnedFd,
-    device: u64,
-    inode: u64,
 }
 
 impl HeldLock {
@@ -62,8 +61,8 @@ impl HeldLock {
         let path = self.at.absolute();
         // Only compared, so it does not matter where links on the way lead. An error other than ENOENT
         // says nothing about the file.
-        match lstat(path.as_slice()) {
-            Ok(stat) => (stat.st_dev, stat.st_ino) != (self.device, self.inode),
+        match identity::is_name_of(self.file.as_fd(), || lstat(path.as_slice()), |_, _| true) {
+            Ok(is_ours) => !is_ours,
             Err(errno) => errno == Errno::NOENT,
         }
     }
@@ -104,8 +103,7 @@ fn take(at: Location, file: OwnedFd) -> Result<Found> {
         Err(Errno::WOULDBLOCK) => return Ok(Found::Busy(read_contents(&file))),
         Err(errno) => return Err(errno),
     }
-    let stat = fstat(&file)?;
-    let lock = HeldLock { at, file, device: stat.st_dev, inode: stat.st_ino };
+    let lock = HeldLock { at, file };
     Ok(if lock.is_orphaned() { Found::Orphaned(lock.at) } else { Found::Free(lock) })
 }
 

@@ -13,6 +13,7 @@ mod claims;
 pub mod exclusion;
 mod getent;
 pub mod helpers;
+mod identity;
 mod information;
 pub mod inline;
 pub mod location;
@@ -23,6 +24,7 @@ pub mod passwd;
 pub mod resolve;
 pub mod scrambled;
 pub mod tree;
+pub mod trial;
 mod uring;
 
 use std::os::fd::OwnedFd;

@@ -481,6 +481,7 @@ impl Session {
         self.counters.errors += 1;
         self.counters.denied += u64::from(error.code == Code::Access);
         self.output.push(response::error(self.release.framing, envelope.session, &error));
+        self.tell();
         self.events.push_back(Event::Failed { request: envelope.command.to_string(), error });
         match self.release.framing {
             Framing::Classic => self.discard(envelope),
@@ -494,6 +495,7 @@ impl Session {
             return self.begin_upload();
         }
         self.counters.requests += 1;
+        self.tell();
         self.events.extend(answer.notice.map(Event::Noticed));
         if let Some(lead) = answer.lead {
             self.push_part(lead);
@@ -512,6 +514,11 @@ impl Session {
             self.expect_next(envelope.session);
         }
         self.finish_request();
+    }
+
+    /// Has the log told what was found on the way.
+    fn tell(&mut self) {
+        self.events.extend(self.guard.take_notices().into_iter().map(Event::Noticed));
     }
 
     fn push_part(&mut self, part: Payload) {

@@ -1,9 +1,12 @@
 //! Backups that are younger than `min-age` stay, whatever a client with all rights wants.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
 
 use crate::for_each_release;
+use crate::harness::fuse::{FuseDisk, Traits};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::{Bench, STANZA, files};
 
@@ -12,6 +15,7 @@ for_each_release! {
     an_expiration_stops_before_it_removes_anything: never "its expiration opens no session", always, full;
     an_encrypted_backup_is_kept_with_all_that_it_needs: never "its repo-rm fails on its own", never "its repo-rm fails on its own", full;
     an_old_backup_is_removed: never "its expiration opens no session", full, full;
+    a_backup_from_the_future_is_kept_and_told_of: never "its expiration opens no session", full, always;
 }
 
 fn bench(release: &str, min_age: &str) -> Bench {
@@ -108,5 +112,36 @@ fn an_old_backup_is_removed(release: &str) {
     thread::sleep(Duration::from_secs(3));
     bench.ok(&["expire", "--repo1-retention-full=1"]);
     assert_eq!(bench.client.labels().len(), 1);
+    bench.client.verifies();
+}
+
+fn a_backup_from_the_future_is_kept_and_told_of(release: &str) {
+    let mut bench = bench(release, "2s");
+    let disk = FuseDisk::mount(&bench.server.repository(), Traits::default());
+    let _cluster = bench.with_cluster();
+    bench.ok(&["backup", "--type=full"]);
+    bench.ok(&["backup", "--type=full"]);
+    let oldest = bench.client.labels().remove(0);
+    thread::sleep(Duration::from_secs(3));
+    let manifest = bench.server.repository().join(format!("backup/{STANZA}/{oldest}/backup.manifest"));
+
+    // as if the clock had been ahead by a day when they were made
+    disk.shift_changes(24 * 60 * 60);
+    let changed = fs::metadata(&manifest).unwrap().ctime();
+    let date = jiff::Timestamp::from_second(changed).unwrap();
+    let output = bench.client.run(&["expire", "--repo1-retention-full=1"]);
+    assert_ne!(output.code, 0, "{}", output.text());
+    assert!(output.text().contains("retention of clients has to be longer than min-age"), "{}", output.text());
+    assert_eq!(bench.client.labels().len(), 2);
+    let text = format!("{oldest}' was finished at {date} by the clock of its file system, which has not come yet");
+    bench.server.wait_for_log(&text);
+    let check = bench.server.own_command(&["check"]).fails_with(0);
+    assert!(check.contains(&text), "{check}");
+
+    disk.shift_changes(0);
+    bench.ok(&["expire", "--repo1-retention-full=1"]);
+    assert_eq!(bench.client.labels().len(), 1);
+    let check = bench.server.own_command(&["check"]).fails_with(0);
+    assert!(!check.contains("has not come yet"), "{check}");
     bench.client.verifies();
 }

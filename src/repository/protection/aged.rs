@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::layout::{Wal, is_label};
 use super::{MANIFEST, Shared};
 use crate::disk::{Completion, Kind, Level, Location, Operation, Outcome, RelativePath};
@@ -20,6 +22,9 @@ use crate::repository::whole_file::{Progress as FileProgress, WholeFile};
 
 /// More backups than any stanza has; who makes so many directories must not make the server hold them.
 const BACKUPS_MAXIMUM: usize = 100_000;
+
+/// How much the clock of a file system may be ahead of this host's.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The two info files of a stanza's backups, in the order in which they are tried.
 const INFO: [&str; 2] = ["backup.info", "backup.info.copy"];
@@ -61,6 +66,14 @@ pub fn is_young(changed: i64, age: Duration) -> bool {
     let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
     // what comes from the future is as young as can be
     now.saturating_sub(changed) < age
+}
+
+/// The time of something that was last changed at `changed`, in seconds since 1970, if that has not come yet: a clock
+/// is wrong then, or was.
+#[must_use]
+pub fn future(changed: i64) -> Option<Timestamp> {
+    let changed = Timestamp::from_second(changed).ok()?;
+    (changed.duration_since(Timestamp::now()) > AHEAD).then_some(changed)
 }
 
 /// How finding out goes on.
@@ -137,6 +150,9 @@ impl Search {
                     Ok(Outcome::Metadata(metadata)) => {
                         if is_young(metadata.changed, self.shared.min_age) {
                             self.young.insert(last.clone());
+                            if let Some(time) = future(metadata.changed) {
+                                self.shared.note_future(&self.backups, &last, time);
+                            }
                         }
                         self.finished.insert(last);
                     }
@@ -211,6 +227,16 @@ impl Search {
         let path = RelativePath::new(path).ok_or_else(unexpected_outcome)?;
         Ok(Location::new(Rc::clone(&self.backups.root), path).without_links())
     }
+}
+
+/// Why a backup that comes from the future is told of.
+#[must_use]
+pub fn future_backup(backup: impl std::fmt::Display, time: Timestamp) -> String {
+    format!(
+        "backup '{backup}' was finished at {time} by the clock of its file system, which has not come yet: it and what \
+         it needs are kept until min-age after that\nHINT: a clock is wrong, or was when the backup was made; one \
+         that is ahead now lets backups go before their time."
+    )
 }
 
 fn failed(what: &str, which: impl std::fmt::Display, errno: i32) -> Error {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bstr::BString;
 
-use super::aged::{Progress as SearchProgress, Protected, Search, is_young};
+use super::aged::{Progress as SearchProgress, Protected, Search, future, is_young};
 use super::finished::Watch;
 use super::layout::{Area, Part, Wal};
 use super::{MANIFEST, Precaution, Shared};
@@ -165,7 +165,7 @@ impl Check {
             }
             Phase::Age => match completion {
                 Ok(Outcome::Metadata(metadata)) if is_young(metadata.changed, self.shared.min_age) => {
-                    Err(self.refused("it is younger"))
+                    Err(self.refused(&format!("it is younger{}", dated(metadata.changed))))
                 }
                 // What is wrong with it the request says.
                 Ok(Outcome::Metadata(_)) | Err(_) => Ok(self.keep()),
@@ -281,7 +281,8 @@ impl Check {
                     return Err(Error::new(Code::Memory, message));
                 }
             } else if is_young(metadata.changed, self.shared.min_age) {
-                return Err(self.refused(&format!("'{}' in it is younger", Carried(&name))));
+                let dated = dated(metadata.changed);
+                return Err(self.refused(&format!("'{}' in it is younger{dated}", Carried(&name))));
             }
         }
         Ok(())
@@ -295,6 +296,11 @@ impl Check {
             self.shared.min_age.as_secs()
         ))
     }
+}
+
+/// What is said of something that was changed in the future.
+fn dated(changed: i64) -> String {
+    future(changed).map_or_else(String::new, |time| format!(", dated {time}, which has not come yet"))
 }
 
 /// A request that begins once its check is passed, and ends when its backup is finished meanwhile.

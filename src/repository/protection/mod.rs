@@ -13,6 +13,7 @@ pub mod same;
 pub mod segments;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,9 @@ pub(super) const MANIFEST: &str = "backup.manifest";
 /// How many requests in a row may rely on a backup that was seen to be unfinished. Other servers and
 /// pgbackrest itself may finish it, which nobody tells.
 const RELIED_MAXIMUM: u32 = 256;
+
+/// So many backups from the future are told of in a session.
+const TOLD_MAXIMUM: usize = 8;
 
 /// How long what was found to be protected is relied on.
 const FOUND_LASTS: Duration = Duration::from_secs(10);
@@ -123,6 +127,9 @@ struct Shared {
     measures: Measures,
     unfinished: RefCell<Option<Known<u32>>>,
     protected: RefCell<Option<Known<Found>>>,
+    /// Backups from the future that were told of, and what is still to be told.
+    future: RefCell<BTreeSet<String>>,
+    notices: RefCell<Vec<String>>,
 }
 
 impl Deref for Shared {
@@ -186,6 +193,15 @@ impl Shared {
         (found.elapsed() < FOUND_LASTS).then(|| Rc::clone(protected))
     }
 
+    /// Has it told once that a backup comes from the future.
+    fn note_future(&self, backups: &Location, label: &str, time: Timestamp) {
+        let mut future = self.future.borrow_mut();
+        let backup = format!("{backups}/{label}");
+        if future.len() < TOLD_MAXIMUM && future.insert(backup.clone()) {
+            self.notices.borrow_mut().push(aged::future_backup(backup, time));
+        }
+    }
+
     fn note_protected(&self, directory: String, protected: &Rc<Protected>) {
         self.protected.swap(&Known::new(directory, Found(Instant::now(), Rc::clone(protected))));
     }
@@ -195,13 +211,25 @@ impl Guard {
     /// The guard for a session.
     #[must_use]
     pub fn new(measures: Measures) -> Self {
-        Self(Rc::new(Shared { measures, unfinished: RefCell::default(), protected: RefCell::default() }))
+        Self(Rc::new(Shared {
+            measures,
+            unfinished: RefCell::default(),
+            protected: RefCell::default(),
+            future: RefCell::default(),
+            notices: RefCell::default(),
+        }))
     }
 
     /// What the client may do.
     #[must_use]
     pub fn role(&self) -> Role {
         self.0.role
+    }
+
+    /// What was found on the way that the log should tell.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<String> {
+        self.0.notices.take()
     }
 
     /// What is seen to when `access` to `place`, which the client calls `path`, is asked for.
