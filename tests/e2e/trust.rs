@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use crate::for_each_release;
-use crate::harness::certificates::{Authority, Certificates, Identity, Kind, Wish};
+use crate::harness::certificates::{Authority, Certificates, Identity, Kind, Wish, trusted_for};
 use crate::harness::{Bench, SOON, wait_until};
 
 for_each_release! {
@@ -18,6 +18,9 @@ for_each_release! {
     an_encrypted_server_key_is_refused_with_the_remedy: full, full, always;
     a_revoked_client_is_refused_and_the_server_says_so: always, always, always;
     an_alternative_name_is_an_identity: always, always, always;
+    a_certificate_for_something_else_is_refused_and_the_log_says_what_it_lacks: always, always, always;
+    a_server_certificate_that_clients_refuse_is_warned_of: full, always, full;
+    files_as_windows_and_openssl_write_them_are_read: always, always, always;
 }
 
 /// The name that `tls-server-auth` lets in.
@@ -229,6 +232,112 @@ fn an_alternative_name_is_an_identity(release: &str) {
     let text = bench.client.fails(105, &["repo-ls"]);
     assert!(text.contains("access denied"), "{text}");
     bench.server.wait_for_log("db2.example");
+}
+
+fn a_certificate_for_something_else_is_refused_and_the_log_says_what_it_lacks(release: &str) {
+    const KEY_USAGE: &str = "key usage lacks digitalSignature";
+    let mut bench = Bench::new(release);
+    bench.server.start();
+    let authority = &Certificates::shared().authority;
+    for (extensions, lack) in [
+        ("keyUsage=critical,digitalSignature\n", None),
+        ("keyUsage=critical,keyAgreement\nnsCertType=client,server\n", None),
+        ("subjectKeyIdentifier=hash\n", None),
+        ("keyUsage=critical,keyEncipherment\n", Some(KEY_USAGE)),
+        ("keyUsage=critical,keyCertSign\n", Some(KEY_USAGE)),
+        ("nsCertType=server\n", Some("nsCertType lacks client")),
+        ("extendedKeyUsage=serverAuth\n", Some("extended key usage lacks clientAuth")),
+        // of intermediate CAs, the second as those are made who sign answers about revocation, too
+        ("basicConstraints=critical,CA:TRUE\n", Some("is a CA's own")),
+        (
+            "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature,keyCertSign,cRLSign\n",
+            Some("is a CA's own"),
+        ),
+    ] {
+        bench.client.write_identity(&authority.issue_as(CLIENT, &version_3(extensions)));
+        match lack {
+            None => _ = bench.client.ok(&["repo-ls"]),
+            Some(lack) => is_refused(&bench, &[CLIENT, lack]),
+        }
+    }
+    // who may not sign has no clients
+    let wish = version_3("basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\n");
+    let Identity { key, certificate } = authority.issue_as("between", &wish);
+    let between = Authority::of(key, certificate);
+    for identity in [between.issue(CLIENT), between.issue_as(CLIENT, &version_3(""))] {
+        bench.client.write_identity(&identity.with_chain(&[&between]));
+        is_refused(&bench, &[CLIENT, "between", "key usage lacks keyCertSign"]);
+    }
+}
+
+fn a_server_certificate_that_clients_refuse_is_warned_of(release: &str) {
+    let mut bench = Bench::new(release);
+    let authority = &Certificates::shared().authority;
+    for (extensions, lack) in [
+        ("keyUsage=critical,digitalSignature\nsubjectAltName=DNS:localhost\n", None),
+        ("keyUsage=critical,keyEncipherment\n", None),
+        ("keyUsage=critical,keyCertSign\n", Some("its key usage lacks digitalSignature")),
+        ("extendedKeyUsage=clientAuth\n", Some("its extended key usage lacks serverAuth")),
+        ("nsCertType=client\n", Some("its nsCertType lacks server")),
+    ] {
+        let wish = Wish { extensions, ..Wish::plain(Kind::Rsa(2048)) };
+        bench.server.write_identity(&authority.issue_as("localhost", &wish));
+        if bench.server.runs() {
+            bench.server.reload();
+        } else {
+            bench.server.start();
+        }
+        match lack {
+            None => _ = bench.client.ok(&["repo-ls"]),
+            Some(lack) => {
+                bench.server.wait_for_log(lack);
+                let text = bench.client.fails(95, &["repo-ls"]);
+                assert!(text.contains("unable to verify certificate presented by 'localhost:"), "{text}");
+            }
+        }
+    }
+}
+
+fn files_as_windows_and_openssl_write_them_are_read(release: &str) {
+    let mut bench = Bench::new(release);
+    let Certificates { authority, server, client } = Certificates::shared();
+    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    bench.server.write_authority(&marked(&authority.certificate));
+    bench.server.write_identity(&Identity { key: marked(&server.key), certificate: marked(&server.certificate) });
+    bench.workspace.file("server/list.crl", 0o644, &marked(&authority.revokes(&[])));
+    let list = bench.workspace.path().join("server/list.crl").display().to_string();
+    bench.server.own_config.set("global", "crl-file", &list);
+    bench.server.start();
+    bench.client.ok(&["repo-ls"]);
+    bench.workspace.file("server/list.crl", 0o644, &marked(&authority.revokes(&[client])));
+    bench.server.reload();
+    is_refused(&bench, &[CLIENT, "revoked"]);
+    bench.server.own_config.unset("global", "crl-file");
+
+    // as the last century called them, and with what OpenSSL adds to say what they are trusted for
+    let old = |text: &str| text.replace(" CERTIFICATE-----", " X509 CERTIFICATE-----");
+    bench.server.write_authority(&old(&authority.certificate));
+    bench.server.write_identity(&Identity { key: server.key.clone(), certificate: old(&server.certificate) });
+    bench.server.reload();
+    bench.client.ok(&["repo-ls"]);
+    let trusted = trusted_for(&server.certificate, &["-addtrust", "serverAuth", "-setalias", "ours"]);
+    bench.server.write_identity(&Identity { key: server.key.clone(), certificate: trusted });
+    let other = Authority::new("other").certificate;
+    for (settings, good) in [
+        (&["-addtrust", "clientAuth"][..], true),
+        (&["-addreject", "serverAuth"], true),
+        (&["-addtrust", "serverAuth"], false),
+        (&["-addreject", "clientAuth"], false),
+    ] {
+        bench.server.write_authority(&(trusted_for(&authority.certificate, settings) + &other));
+        bench.server.reload();
+        if good {
+            bench.client.ok(&["repo-ls"]);
+        } else {
+            bench.server.wait_for_log("is not trusted for TLS clients");
+            is_refused(&bench, &["not in tls-server-ca-file"]);
+        }
+    }
 }
 
 fn version_3(extensions: &str) -> Wish<'_> {

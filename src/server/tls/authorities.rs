@@ -9,7 +9,7 @@ use std::path::Path;
 use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Side};
 use super::{describe, files};
 use crate::protocol::error::Result;
 
@@ -48,13 +48,21 @@ impl Authorities {
     /// Reads the file. Certificates in it that cannot sign are warned of; that none can is an error.
     pub(super) fn load(path: &Path, now: i64, warnings: &mut Vec<String>) -> Result<Self> {
         let mut found = Self { anchors: Vec::new(), issuers: Vec::new(), pinned: Vec::new(), hints: Vec::new() };
-        for (index, der) in files::certificates("CA", path)?.into_iter().enumerate() {
+        for (index, (der, trusted)) in files::certificates("CA", path)?.into_iter().enumerate() {
             let number = index + 1;
             let Some(certificate) = Certificate::parse(&der) else {
                 warnings.push(format!("certificate {number} of CA file '{}' is malformed: ignored", path.display()));
                 continue;
             };
             let subject = certificate.subject_text();
+            if !trusted {
+                warnings.push(format!(
+                    "certificate {number} ('{subject}') of CA file '{}' is not trusted for TLS clients by the settings that \
+                     follow it (TRUSTED CERTIFICATE): ignored\nHINT: openssl x509 -addtrust clientAuth",
+                    path.display()
+                ));
+                continue;
+            }
             found.hints.push(DistinguishedName::in_sequence(&certificate.subject));
             let self_signed = certificate.is_self_issued();
             if self_signed {
@@ -122,11 +130,11 @@ fn reason_against(certificate: &Certificate) -> Option<&'static str> {
     if extensions.unknown_critical {
         return Some("it has a critical extension that is not supported");
     }
-    if extensions.usage.is_some_and(|usage| !usage.certificates) {
-        return Some("its key usage lacks certificate signing");
+    if !extensions.may_sign() {
+        return Some("its key usage lacks keyCertSign");
     }
-    if extensions.client_purpose == Some(false) {
-        return Some("its extended key usage lacks client authentication");
+    if extensions.purposes.is_some_and(|purposes| !purposes.has(Side::Client)) {
+        return Some("its extended key usage lacks clientAuth");
     }
     let may_sign = match extensions.authority {
         Some((authority, _)) => authority,

@@ -1,14 +1,16 @@
 //! One X.509 certificate of any version, with what the checks of this folder ask of it.
 //!
-//! Parsing is x509-parser's, because webpki reads version 3 only; signatures are checked by the
-//! algorithms of the TLS provider. Whether a certificate is trusted is decided elsewhere.
+//! Parsing is x509-parser's, because webpki reads version 3 only and ignores key usage; signatures are
+//! checked by the algorithms of the TLS provider. Whether a certificate is trusted is decided elsewhere.
 
-use std::ops::Range;
+use std::borrow::Cow;
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
 use webpki::RawPublicKeyEntity;
+use x509_parser::asn1_rs::{Any, Class, Oid, Sequence, Tag, ToDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::oid_registry::{OID_X509_EXT_CERT_TYPE, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
@@ -29,7 +31,13 @@ pub(super) struct Certificate {
     pub(super) not_after: i64,
     pub(super) extensions: Extensions,
     pub(super) der: CertificateDer<'static>,
-    signed: Signed,
+}
+
+/// The side of a TLS connection that presents a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
 }
 
 /// What the extensions allow; `None` where an extension is absent.
@@ -40,8 +48,10 @@ pub(super) struct Extensions {
     pub(super) authority: Option<(bool, Option<u32>)>,
     /// `keyUsage`.
     pub(super) usage: Option<KeyUsage>,
-    /// `extendedKeyUsage`: whether it names client authentication.
-    pub(super) client_purpose: Option<bool>,
+    /// `extendedKeyUsage`: whether it names client authentication, and server authentication.
+    pub(super) purposes: Option<Sides>,
+    /// `nsCertType`, Netscape's word for the same.
+    pub(super) netscape: Option<Sides>,
     /// `nameConstraints` is present.
     pub(super) name_constraints: bool,
     /// A critical extension beyond those above and the alternative names.
@@ -57,8 +67,17 @@ pub(super) struct Extensions {
 pub(super) struct KeyUsage {
     /// The key may sign handshakes or agree on keys.
     pub(super) handshake: bool,
+    /// The key may encrypt keys, as RSA did for servers before TLS 1.3.
+    pub(super) encipherment: bool,
     /// The key may sign certificates.
     pub(super) certificates: bool,
+}
+
+/// For which side of a connection an extension is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sides {
+    pub(super) client: bool,
+    pub(super) server: bool,
 }
 
 /// Why a signature does not hold.
@@ -74,10 +93,10 @@ impl Certificate {
     /// Takes `der` apart; `None` when it is no certificate.
     pub(super) fn parse(der: &CertificateDer<'_>) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(der.as_ref()).ok()?;
-        let signed = Signed::locate(der.as_ref())?;
+        let signed = Signed::of(der.as_ref())?;
         let tbs = &parsed.tbs_certificate;
         let consistent = rest.is_empty()
-            && der.get(signed.message.clone())? == tbs.as_ref()
+            && signed.message == tbs.as_ref()
             && tbs.signature == parsed.signature_algorithm
             && (tbs.version.0 == 2 || tbs.extensions().is_empty());
         if !consistent {
@@ -94,7 +113,6 @@ impl Certificate {
             not_after: tbs.validity.not_after.timestamp(),
             extensions: Extensions::read(&parsed),
             der: der.clone().into_owned(),
-            signed,
         })
     }
 
@@ -104,7 +122,7 @@ impl Certificate {
         issuer_key: &SubjectPublicKeyInfoDer<'_>,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> Result<(), SignatureFault> {
-        self.signed.check(&self.der, issuer_key, algorithms)
+        Signed::of(&self.der).ok_or(SignatureFault::Wrong)?.check(issuer_key, algorithms)
     }
 
     /// Whether subject and issuer are the same name.
@@ -128,7 +146,53 @@ impl Certificate {
     }
 }
 
+impl Sides {
+    const NEITHER: Self = Self { client: false, server: false };
+
+    /// Whether this side is among them.
+    pub(super) const fn has(self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
+}
+
 impl Extensions {
+    /// The usage that the certificate lacks to be presented by this side. The rules are those by which
+    /// OpenSSL, and so the original, judges its peer: an extension that is absent forbids nothing.
+    pub(super) fn lacks(&self, side: Side) -> Option<&'static str> {
+        let encrypts = |usage: KeyUsage| side == Side::Server && usage.encipherment;
+        if self.usage.is_some_and(|usage| !usage.handshake && !encrypts(usage)) {
+            return Some("key usage lacks digitalSignature");
+        }
+        let forbids = |sides: Option<Sides>| sides.is_some_and(|sides| !sides.has(side));
+        let (purpose, netscape) = match side {
+            Side::Client => ("extended key usage lacks clientAuth", "nsCertType lacks client"),
+            Side::Server => ("extended key usage lacks serverAuth", "nsCertType lacks server"),
+        };
+        if forbids(self.purposes) {
+            return Some(purpose);
+        }
+        forbids(self.netscape).then_some(netscape)
+    }
+
+    /// Whether the key may sign certificates.
+    pub(super) fn may_sign(&self) -> bool {
+        self.usage.is_none_or(|usage| usage.certificates)
+    }
+
+    /// Has an extension that cannot be read allow nothing.
+    fn forbid(&mut self, oid: &Oid<'_>) {
+        if *oid == OID_X509_EXT_KEY_USAGE {
+            self.usage = Some(KeyUsage { handshake: false, encipherment: false, certificates: false });
+        } else if *oid == OID_X509_EXT_EXTENDED_KEY_USAGE {
+            self.purposes = Some(Sides::NEITHER);
+        } else if *oid == OID_X509_EXT_CERT_TYPE {
+            self.netscape = Some(Sides::NEITHER);
+        }
+    }
+
     fn read(certificate: &X509Certificate<'_>) -> Self {
         let mut found = Self::default();
         let extensions = certificate.extensions();
@@ -141,13 +205,23 @@ impl Extensions {
                 ParsedExtension::KeyUsage(usage) => {
                     found.usage = Some(KeyUsage {
                         handshake: usage.digital_signature() || usage.key_agreement(),
+                        encipherment: usage.key_encipherment(),
                         certificates: usage.key_cert_sign(),
                     });
                 }
-                ParsedExtension::ExtendedKeyUsage(purposes) => found.client_purpose = Some(purposes.client_auth),
+                ParsedExtension::ExtendedKeyUsage(purposes) => {
+                    found.purposes = Some(Sides { client: purposes.client_auth, server: purposes.server_auth });
+                }
+                ParsedExtension::NSCertType(kind) => {
+                    found.netscape = Some(Sides { client: kind.ssl_client(), server: kind.ssl_server() });
+                    found.further_critical |= extension.critical;
+                }
                 ParsedExtension::SubjectAlternativeName(_) => {}
                 ParsedExtension::NameConstraints(_) => found.name_constraints = true,
-                ParsedExtension::ParseError { .. } => found.malformed = true,
+                ParsedExtension::ParseError { .. } => {
+                    found.malformed = true;
+                    found.forbid(&extension.oid);
+                }
                 ParsedExtension::UnsupportedExtension { .. } | ParsedExtension::Unparsed => {
                     found.further_critical |= extension.critical;
                     found.unknown_critical |= extension.critical;
@@ -159,54 +233,42 @@ impl Extensions {
     }
 }
 
-/// Where message, algorithm and signature of a signed structure lie in its DER.
-#[derive(Debug, Clone)]
-pub(super) struct Signed {
-    message: Range<usize>,
+/// Message, algorithm and signature of a signed structure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signed<'a> {
+    /// The part that is signed.
+    pub(super) message: &'a [u8],
     /// The contents of the `AlgorithmIdentifier`, as the provider's algorithms name themselves.
-    algorithm: Range<usize>,
-    signature: Range<usize>,
+    algorithm: &'a [u8],
+    signature: &'a [u8],
 }
 
-impl Signed {
+impl<'a> Signed<'a> {
     /// Finds the three parts of a certificate or a revocation list.
-    pub(super) fn locate(der: &[u8]) -> Option<Self> {
-        const SEQUENCE: u8 = 0x30;
-        const BIT_STRING: u8 = 0x03;
-        let whole = element(der, 0, SEQUENCE)?;
-        let message = element(der, whole.start, SEQUENCE)?;
-        let algorithm = element(der, message.end, SEQUENCE)?;
-        let signature = element(der, algorithm.end, BIT_STRING)?;
-        // The first content byte of a BIT STRING counts unused bits; a signature has none.
-        let complete = whole.end == der.len() && signature.end == whole.end && der.get(signature.start) == Some(&0);
-        complete.then(|| Self {
-            message: whole.start..message.end,
-            algorithm,
-            signature: signature.start + 1..signature.end,
-        })
+    pub(super) fn of(der: &'a [u8]) -> Option<Self> {
+        let (after, whole) = element(der, Tag::Sequence)?;
+        let (after_message, _) = element(whole, Tag::Sequence)?;
+        let message = whole.get(..whole.len() - after_message.len())?;
+        let (after_algorithm, algorithm) = element(after_message, Tag::Sequence)?;
+        let (after_signature, signature) = element(after_algorithm, Tag::BitString)?;
+        // The first content byte counts unused bits; a signature has none.
+        let signature = signature.strip_prefix(&[0])?;
+        let complete = after.is_empty() && after_signature.is_empty();
+        complete.then_some(Self { message, algorithm, signature })
     }
 
-    /// The part of `der` that is signed.
-    pub(super) fn message<'a>(&self, der: &'a [u8]) -> Option<&'a [u8]> {
-        der.get(self.message.clone())
-    }
-
-    /// Whether `key` made the signature in `der`, the structure that this was located in.
+    /// Whether `key` made the signature.
     pub(super) fn check(
         &self,
-        der: &[u8],
         key: &SubjectPublicKeyInfoDer<'_>,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> Result<(), SignatureFault> {
-        let (Some(message), Some(id), Some(signature)) =
-            (self.message(der), der.get(self.algorithm.clone()), der.get(self.signature.clone()))
-        else {
-            return Err(SignatureFault::Wrong);
-        };
         let key = RawPublicKeyEntity::try_from(key).map_err(|_| SignatureFault::Unsupported)?;
         let mut fault = SignatureFault::Unsupported;
-        for algorithm in algorithms.iter().filter(|algorithm| algorithm.signature_alg_id().as_ref() == id) {
-            match key.verify_signature(*algorithm, message, signature) {
+        let named =
+            |algorithm: &&&dyn SignatureVerificationAlgorithm| algorithm.signature_alg_id().as_ref() == self.algorithm;
+        for algorithm in algorithms.iter().filter(named) {
+            match key.verify_signature(*algorithm, self.message, self.signature) {
                 Ok(()) => return Ok(()),
                 Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
                 Err(_) => fault = SignatureFault::Wrong,
@@ -216,34 +278,15 @@ impl Signed {
     }
 }
 
-/// The range of the contents of the element with `tag` that starts at `start`.
-fn element(der: &[u8], start: usize, tag: u8) -> Option<Range<usize>> {
-    let mut rest = der.get(start..)?.iter().copied();
-    if rest.next()? != tag {
-        return None;
-    }
-    let first = rest.next()?;
-    let (length, header) = if first < 0x80 {
-        (usize::from(first), 2)
-    } else {
-        let count = usize::from(first & 0x7f);
-        if !(1..=4).contains(&count) {
-            return None;
-        }
-        let mut length = 0usize;
-        for _ in 0..count {
-            length = length.checked_mul(256)?.checked_add(usize::from(rest.next()?))?;
-        }
-        (length, 2 + count)
-    };
-    let content = start.checked_add(header)?;
-    let end = content.checked_add(length)?;
-    (end <= der.len()).then_some(content..end)
+/// What follows the element with this tag that `der` begins with, and its contents.
+fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
+    let (after, element) = Any::from_der(der).ok()?;
+    (element.class() == Class::Universal && element.tag() == tag).then_some((after, element.data))
 }
 
 /// The contents of a SEQUENCE.
 pub(super) fn sequence_content(der: &[u8]) -> Option<&[u8]> {
-    der.get(element(der, 0, 0x30)?)
+    element(der, Tag::Sequence).map(|(_, content)| content)
 }
 
 /// A serial number without the zeros that encodings put in front.
@@ -255,24 +298,12 @@ pub(super) fn trim_serial(serial: &[u8]) -> &[u8] {
 /// A name for people: the contents of its SEQUENCE as `CN=…, O=…`, safe to print and not endless.
 pub(super) fn name_text(content: &[u8]) -> String {
     const LONGEST: usize = 200;
-    let text = with_sequence_header(content)
-        .and_then(|der| X509Name::from_der(&der).ok().map(|(_, name)| name.to_string()))
-        .unwrap_or_default();
+    let whole = Sequence::new(Cow::Borrowed(content)).to_der_vec();
+    let text =
+        whole.ok().and_then(|der| X509Name::from_der(&der).ok().map(|(_, name)| name.to_string())).unwrap_or_default();
     if text.is_empty() {
         return "(no subject)".to_owned();
     }
     // A name is the peer's choice and goes to the log: nothing in it may start a new line.
     text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-fn with_sequence_header(content: &[u8]) -> Option<Vec<u8>> {
-    let length = u16::try_from(content.len()).ok()?.to_be_bytes();
-    let mut der = vec![0x30];
-    match length {
-        [0, short] if short < 0x80 => der.push(short),
-        [0, short] => der.extend([0x81, short]),
-        long => der.extend([0x82, long[0], long[1]]),
-    }
-    der.extend_from_slice(content);
-    Some(der)
 }

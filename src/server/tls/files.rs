@@ -12,6 +12,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificate::Certificate;
+use super::pem;
 use crate::config::snapshot;
 use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
@@ -21,9 +22,9 @@ pub(super) fn unusable(what: &str, path: &Path, why: &str) -> Error {
     Error::new(Code::Crypto, format!("unable to load {what} file '{}': {why}", path.display()))
 }
 
-/// The contents of a file.
+/// The contents of a PEM file.
 pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
-    snapshot::read(path).map_err(|error| {
+    snapshot::read(path).map(|text| pem::plain(&text)).map_err(|error| {
         let message = format!("unable to load {what} file '{}'", path.display());
         match error.raw_os_error() {
             Some(errno) => Error::system(Code::Crypto, message, errno),
@@ -32,10 +33,12 @@ pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// All certificates of a PEM file, in their order; at least one.
-pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// All certificates of a PEM file, in their order; at least one. Beside each, whether it may stand for TLS
+/// clients by the trust settings that came with it.
+pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<(CertificateDer<'static>, bool)>> {
     let text = read(what, path)?;
-    let found: std::io::Result<Vec<_>> = rustls_pemfile::certs(&mut text.as_slice()).collect();
+    let found: std::io::Result<Vec<_>> =
+        rustls_pemfile::certs(&mut text.as_slice()).map(|found| found.map(pem::split)).collect();
     let found = found.map_err(|error| unusable(what, path, &format!("it is damaged: {error}")))?;
     if found.is_empty() {
         return Err(unusable(what, path, "it contains no PEM certificate (-----BEGIN CERTIFICATE-----)"));
@@ -45,7 +48,7 @@ pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer
 
 /// The server's certificate and what it sends along.
 pub(super) fn certificate_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    certificates("cert", path)
+    certificates("cert", path).map(|found| found.into_iter().map(|(certificate, _)| certificate).collect())
 }
 
 /// Refuses a key file that others than the user, by default this process's, could read or replace. A

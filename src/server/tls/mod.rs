@@ -16,6 +16,7 @@ mod ciphers;
 mod describe;
 mod files;
 mod identity;
+mod pem;
 mod revocation;
 mod verified;
 mod verifier;
@@ -100,6 +101,13 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     })?;
     files::check_pair(&leaf, files.cert, files.key, key.as_ref())?;
     warn_of_validity(&leaf, files.cert, now, &mut warnings);
+    if let Some(lack) = leaf.extensions.lacks(certificate::Side::Server) {
+        let (subject, path) = (leaf.subject_text(), files.cert.display());
+        warnings.push(format!(
+            "certificate '{subject}' of cert file '{path}' is not made for TLS servers, since its {lack}: clients that \
+             verify it will refuse it"
+        ));
+    }
 
     let authorities = Authorities::load(files.ca, now, &mut warnings)?;
     let algorithms = provider.signature_verification_algorithms;

@@ -28,7 +28,6 @@ struct RevocationList {
     issuer: Vec<u8>,
     serials: HashSet<Vec<u8>>,
     der: Vec<u8>,
-    signed: Signed,
     /// The key that is known to have signed it, so that a handshake need not check it again.
     signer: Option<SubjectPublicKeyInfoDer<'static>>,
 }
@@ -98,10 +97,10 @@ impl RevocationList {
     /// Takes a list apart; beside it the time of its next update.
     fn parse(der: Vec<u8>) -> std::result::Result<(Self, Option<i64>), String> {
         let malformed = || "is malformed".to_owned();
-        let signed = Signed::locate(&der).ok_or_else(malformed)?;
+        let signed = Signed::of(&der).ok_or_else(malformed)?;
         let (rest, list) = CertificateRevocationList::from_der(&der).map_err(|_| malformed())?;
         let tbs = &list.tbs_cert_list;
-        if !rest.is_empty() || signed.message(&der) != Some(tbs.as_ref()) || tbs.signature != list.signature_algorithm {
+        if !rest.is_empty() || signed.message != tbs.as_ref() || tbs.signature != list.signature_algorithm {
             return Err(malformed());
         }
         // Critical extensions limit what a list speaks of (parts, changes, other issuers' certificates).
@@ -112,7 +111,7 @@ impl RevocationList {
         let issuer = sequence_content(tbs.issuer.as_raw()).ok_or_else(malformed)?.to_vec();
         let serials = tbs.revoked_certificates.iter().map(|entry| trim_serial(entry.raw_serial()).to_vec()).collect();
         let next_update = tbs.next_update.map(|time| time.timestamp());
-        Ok((Self { issuer, serials, signed, signer: None, der }, next_update))
+        Ok((Self { issuer, serials, signer: None, der }, next_update))
     }
 
     fn find_signer(&mut self, authorities: &Authorities, algorithms: &[&dyn SignatureVerificationAlgorithm]) {
@@ -126,6 +125,7 @@ impl RevocationList {
         key: &SubjectPublicKeyInfoDer<'_>,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> bool {
-        self.signer.as_ref() == Some(key) || self.signed.check(&self.der, key, algorithms).is_ok()
+        self.signer.as_ref() == Some(key)
+            || Signed::of(&self.der).is_some_and(|signed| signed.check(key, algorithms).is_ok())
     }
 }

@@ -194,7 +194,7 @@ fn an_altered_certificate_is_refused() {
 #[test]
 fn no_single_altered_bit_makes_a_certificate_pass() {
     let pki = Pki::of_user_guide();
-    pki.version_3("client3", "/CN=three", "ca", "basicConstraints=CA:TRUE");
+    pki.version_3("client3", "/CN=three", "ca", "basicConstraints=CA:FALSE");
     let authorities = Authorities::load(&pki.path("ca.crt"), 0, &mut Vec::new()).unwrap();
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     let verifier = ClientVerifier::new(authorities, RevocationLists::default(), algorithms);
@@ -317,24 +317,138 @@ fn every_authority_of_the_file_counts_also_one_of_version_1() {
 }
 
 #[test]
-fn purposes_are_respected() {
+fn a_certificate_that_is_not_for_clients_is_refused_and_the_log_names_what_it_lacks() {
+    const KEY_USAGE: &str = "key usage lacks digitalSignature";
+    const PURPOSE: &str = "extended key usage lacks clientAuth";
+    const AUTHORITY: &str = "is a CA's own";
     let pki = Pki::of_user_guide();
     let cases = [
-        ("", true),
-        ("extendedKeyUsage=clientAuth", true),
-        ("extendedKeyUsage=serverAuth", false),
-        ("extendedKeyUsage=serverAuth,clientAuth", true),
-        ("basicConstraints=CA:TRUE", true),
-        ("basicConstraints=CA:TRUE\nextendedKeyUsage=serverAuth", false),
-        ("basicConstraints=CA:TRUE\nkeyUsage=keyCertSign", false),
-        ("1.2.3.4=critical,ASN1:NULL", false),
-        ("basicConstraints=CA:TRUE\n1.2.3.4=critical,ASN1:NULL", false),
+        ("", None),
+        ("keyUsage=critical,digitalSignature", None),
+        ("keyUsage=critical,keyAgreement", None),
+        ("keyUsage=critical,digitalSignature,keyEncipherment", None),
+        ("keyUsage=critical,keyEncipherment", Some(KEY_USAGE)),
+        ("keyUsage=keyEncipherment,dataEncipherment", Some(KEY_USAGE)),
+        ("keyUsage=critical,keyCertSign", Some(KEY_USAGE)),
+        ("keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth", Some(PURPOSE)),
+        ("keyUsage=critical,DER:03020000", Some(KEY_USAGE)),
+        ("keyUsage=DER:0303", Some(KEY_USAGE)),
+        ("nsCertType=server", Some("nsCertType lacks client")),
+        ("nsCertType=sslCA", Some("nsCertType lacks client")),
+        ("nsCertType=DER:0500", Some("nsCertType lacks client")),
+        ("nsCertType=client", None),
+        ("nsCertType=client,server", None),
+        ("extendedKeyUsage=clientAuth", None),
+        ("extendedKeyUsage=serverAuth", Some(PURPOSE)),
+        ("extendedKeyUsage=anyExtendedKeyUsage", Some(PURPOSE)),
+        ("extendedKeyUsage=serverAuth,clientAuth", None),
+        ("basicConstraints=CA:TRUE", Some(AUTHORITY)),
+        ("basicConstraints=CA:TRUE\nextendedKeyUsage=clientAuth", Some(AUTHORITY)),
+        ("basicConstraints=CA:TRUE\nkeyUsage=digitalSignature,keyCertSign", Some(AUTHORITY)),
+        ("1.2.3.4=critical,ASN1:NULL", Some("critical extension")),
     ];
     let server = pki.server();
-    for (extensions, accepted) in cases {
+    for (extensions, lack) in cases {
         pki.version_3("client3", "/CN=three", "ca", &format!("subjectKeyIdentifier=hash\n{extensions}"));
         let outcome = outcome(&server, || pki.client("client3"));
-        assert_eq!(outcome.is_ok(), accepted, "{extensions:?}: {outcome:?}");
+        match lack {
+            None => assert_eq!(outcome, Ok(()), "{extensions:?}"),
+            Some(lack) => {
+                let reason = outcome.expect_err(extensions);
+                assert!(
+                    reason.starts_with("certificate 'CN=three' ") && reason.contains(lack),
+                    "{extensions:?}: {reason}"
+                );
+            }
+        }
+    }
+    // The same of a certificate that the file holds itself.
+    for (extension, lack) in [("", None), ("-addext keyUsage=keyCertSign", Some(KEY_USAGE))] {
+        pki.openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.crt -days 9 -subj /CN=self {extension}"
+        ));
+        pki.write("ca.crt", &pki.read("self.crt"));
+        let outcome = outcome(&pki.server(), || pki.client("self"));
+        assert_eq!(outcome.err().map(|reason| reason.contains(lack.unwrap_or("-"))), lack.map(|_| true));
+    }
+}
+
+#[test]
+fn whoever_may_not_sign_has_no_clients() {
+    let pki = Pki::of_user_guide();
+    let server = pki.server();
+    for (usage, good) in [("digitalSignature", false), ("cRLSign", false), ("keyCertSign", true)] {
+        pki.version_3("middle", "/CN=middle", "ca", &format!("basicConstraints=critical,CA:TRUE\nkeyUsage={usage}"));
+        pki.version_1_ec("client", "/CN=one", "middle");
+        pki.version_3("client3", "/CN=three", "middle", "extendedKeyUsage=clientAuth");
+        for client in ["client", "client3"] {
+            pki.write(&format!("{client}.crt"), &(pki.read(&format!("{client}.crt")) + &pki.read("middle.crt")));
+            let outcome = outcome(&server, || pki.client(client));
+            assert_eq!(outcome.is_ok(), good, "{usage}: {outcome:?}");
+            let named = |reason: String| reason.contains("'CN=middle' may not sign") && reason.contains("keyCertSign");
+            assert!(outcome.err().is_none_or(named), "{usage}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_of_a_server_is_warned_of() {
+    let pki = Pki::of_user_guide();
+    let cases = [
+        ("keyUsage=critical,digitalSignature", None),
+        ("keyUsage=critical,keyEncipherment", None),
+        ("keyUsage=critical,keyCertSign", Some("since its key usage lacks digitalSignature")),
+        ("extendedKeyUsage=serverAuth", None),
+        ("extendedKeyUsage=clientAuth", Some("since its extended key usage lacks serverAuth")),
+        ("nsCertType=client", Some("since its nsCertType lacks server")),
+    ];
+    for (extensions, lack) in cases {
+        pki.version_3("server", "/CN=localhost", "ca", extensions);
+        let (_, warnings) = pki.load(None).unwrap();
+        let found = warnings.iter().find(|warning| warning.contains("is not made for TLS servers"));
+        assert_eq!(found.map(|warning| warning.contains(lack.unwrap_or("-"))), lack.map(|_| true), "{extensions}");
+    }
+}
+
+#[test]
+fn files_as_openssl_and_windows_write_them_are_read() {
+    let pki = Pki::of_user_guide();
+    let marked = |name: &str| format!("\u{feff}{}", pki.read(name));
+    let (server, key, ca) = (marked("server.crt"), marked("server.key"), marked("ca.crt"));
+    for (name, text) in [("server.crt", &server), ("server.key", &key), ("ca.crt", &ca)] {
+        pki.write(name, text);
+    }
+    outcome(&pki.server(), || pki.client("client")).unwrap();
+    let old = |name: &str| pki.read(name).replace(" CERTIFICATE-", " X509 CERTIFICATE-");
+    for name in ["server.crt", "ca.crt"] {
+        pki.write(name, &old(name));
+    }
+    outcome(&pki.server(), || pki.client("client")).unwrap();
+    // what OpenSSL writes with -trustout, and what that says of clients
+    pki.openssl("x509 -in server.crt -trustout -setalias it -addtrust serverAuth -out trusted.crt");
+    pki.write("server.crt", &pki.read("trusted.crt"));
+    pki.openssl("x509 -in ca.crt -out plain.crt");
+    for (settings, good) in [
+        ("", true),
+        ("-setalias ours", true),
+        ("-addtrust clientAuth", true),
+        ("-addtrust anyExtendedKeyUsage", true),
+        ("-addreject serverAuth", true),
+        ("-addtrust serverAuth", false),
+        ("-addreject clientAuth", false),
+        ("-addreject anyExtendedKeyUsage", false),
+        ("-addtrust clientAuth -addreject clientAuth", false),
+    ] {
+        pki.openssl(&format!("x509 -in plain.crt -trustout {settings} -out ca.crt"));
+        let mut text = pki.read("ca.crt");
+        assert!(text.contains("BEGIN TRUSTED CERTIFICATE"), "{settings}");
+        pki.authority("other", "/CN=other");
+        text.push_str(&pki.read("other.crt"));
+        pki.write("ca.crt", &text);
+        let (server, warnings) = pki.load(None).unwrap();
+        assert_eq!(outcome(&server, || pki.client("client")).is_ok(), good, "{settings}");
+        let warned = warnings.iter().any(|warning| warning.contains("is not trusted for TLS clients"));
+        assert_eq!(warned, !good, "{settings}: {warnings:?}");
     }
 }
 
@@ -403,7 +517,7 @@ fn revoked_clients_are_refused_and_others_are_not() {
     let certificates = ["bad", "bad3", "middle"].map(|name| pki.certificates(name)[0].clone());
     let revoked: Vec<&CertificateDer<'_>> = certificates.iter().collect();
 
-    pki.write("list.crl", &revocation_list("listed", &key, &revoked, 4000));
+    pki.write("list.crl", &format!("\u{feff}{}", revocation_list("listed", &key, &revoked, 4000)));
     let (server, warnings) = pki.load(Some("list.crl")).unwrap();
     assert!(!warnings.iter().any(|warning| warning.contains("revocation")), "{warnings:?}");
     for client in ["good", "good3", "client"] {

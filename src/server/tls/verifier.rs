@@ -1,10 +1,14 @@
 //! Which client certificates are accepted.
 //!
-//! webpki decides first. It refuses two kinds of leaf by their form alone, which OpenSSL and hence
-//! the original accept and which are in use: X.509 version 1, made by pgBackRest's user guide, and
-//! certificates marked as authorities, made by `openssl req -x509`. For these, and only for these,
+//! webpki decides first. It refuses leaves of X.509 version 1 by their form alone, which OpenSSL and
+//! hence the original accept and which pgBackRest's user guide makes. For these, and only for these,
 //! the chain is walked here: every signature, every validity, every limit of an authority is
-//! checked, and nothing is accepted that OpenSSL would refuse.
+//! checked, and nothing is accepted that OpenSSL would refuse. What webpki leaves out is added to its
+//! verdict on all others: what a key may be used for, of the leaf as of those above it.
+//!
+//! The certificate of an authority is no client's: whoever signs clients does not log in with the same
+//! key. Only a self-signed one that `tls-server-ca-file` holds is, since `openssl req -x509` makes them
+//! so and small sites use one certificate for everything. OpenSSL takes more.
 //!
 //! A certificate is optional; what a client without one may do is not decided here.
 
@@ -24,7 +28,7 @@ use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
 use super::authorities::{Authorities, Authority};
-use super::certificate::{Certificate, SignatureFault, name_text};
+use super::certificate::{Certificate, Extensions, Side, SignatureFault, name_text};
 use super::describe::{note_refusal, time_text};
 use super::revocation::RevocationLists;
 use super::verified::{Chain, Period, Verified};
@@ -93,18 +97,19 @@ impl ClientVerifier {
     ) -> Result<Period, Fault> {
         let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if self.authorities.pinned.contains(&leaf.der) {
-            return check_leaf(leaf, now_seconds, now).map(|()| Period::of(leaf));
+            check_extensions(leaf)?;
+            check_use(leaf)?;
+            return check_validity(leaf, "certificate", now_seconds, now).map(|()| Period::of(leaf));
         }
         match self.verify_with_webpki(end_entity, leaf, intermediates, now, now_seconds) {
-            Err(Refused::Form) => {
-                check_leaf_form(leaf)?;
+            Err(Refused::Version) => {
                 let walk = Walk { verifier: self, presented, now: now_seconds, time: now };
                 let mut budget = MOST_SIGNATURES;
                 let authority = walk.find_issuer(leaf, leaf, &mut Vec::new(), &mut budget)?;
-                check_leaf(leaf, now_seconds, now).map(|()| authority)
+                check_validity(leaf, "certificate", now_seconds, now).map(|()| authority)
             }
             Err(Refused::Fault(fault)) => Err(fault),
-            Ok(authority) => Ok(authority),
+            Ok(authority) => check_use(leaf).map(|()| authority),
         }
     }
 
@@ -116,12 +121,9 @@ impl ClientVerifier {
         now: UnixTime,
         now_seconds: i64,
     ) -> Result<Period, Refused> {
-        let of_form = |error: &webpki::Error| {
-            matches!(error, webpki::Error::UnsupportedCertVersion | webpki::Error::CaUsedAsEndEntity)
-        };
         let cert = match EndEntityCert::try_from(end_entity) {
             Ok(cert) => cert,
-            Err(error) if of_form(&error) => return Err(Refused::Form),
+            Err(webpki::Error::UnsupportedCertVersion) => return Err(Refused::Version),
             Err(error) => return Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
         };
         // webpki calls this for every chain that it finds good, and looks for another one when it is refused.
@@ -144,7 +146,6 @@ impl ClientVerifier {
         match (verified, last.take()) {
             (Ok(_), Some(Ok(authority))) => Ok(authority),
             (Ok(_), _) => Err(Refused::Fault(Fault::unknown_issuer(leaf))),
-            (Err(error), _) if of_form(&error) => Err(Refused::Form),
             (Err(_), Some(Err(fault))) => Err(Refused::Fault(*fault)),
             (Err(error), _) => Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
         }
@@ -155,6 +156,12 @@ impl ClientVerifier {
     fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<Period, Box<Fault>> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let between: Vec<_> = path.intermediate_certificates().collect();
+        for certificate in &between {
+            let parsed = Certificate::parse(&certificate.der());
+            if parsed.is_none_or(|certificate| !certificate.extensions.may_sign()) {
+                return Err(Box::new(Fault::may_not_sign(&name_text(certificate.subject()), leaf)));
+            }
+        }
         let count = between.iter().filter(|cert| cert.subject() != cert.issuer()).count();
         let authority = self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
             Box::new(match authority {
@@ -269,8 +276,8 @@ fn note_wrong_key(cert: &CertificateDer<'_>) {
 
 /// How webpki's look at a chain ended.
 enum Refused {
-    /// The leaf has a form that webpki does not read.
-    Form,
+    /// The leaf has a version that webpki does not read.
+    Version,
     Fault(Fault),
 }
 
@@ -357,9 +364,11 @@ impl Walk<'_> {
         let counted = used.iter().filter_map(|index| self.presented.get(*index));
         let below = counted.filter(|intermediate| !intermediate.is_self_issued()).count();
         let permitted = most.is_none_or(|most| u32::try_from(below).is_ok_and(|below| below <= most))
-            && extensions.usage.is_none_or(|usage| usage.certificates)
-            && extensions.client_purpose != Some(false)
+            && extensions.purposes.is_none_or(|purposes| purposes.has(Side::Client))
             && !extensions.further_critical;
+        if !extensions.may_sign() {
+            return Err(Fault::may_not_sign(&issuer.subject_text(), certificate));
+        }
         if !permitted {
             return Err(Fault::other(format!(
                 "CA certificate '{}' may not sign '{}' by its own extensions",
@@ -394,32 +403,23 @@ impl Walk<'_> {
     }
 }
 
-/// What a leaf that webpki does not read must fulfil beside its chain.
-fn check_leaf_form(leaf: &Certificate) -> Result<(), Fault> {
-    let extensions = &leaf.extensions;
+/// What webpki asks of the extensions of a leaf, for one that it does not see.
+fn check_extensions(leaf: &Certificate) -> Result<(), Fault> {
+    let Extensions { malformed, further_critical, name_constraints, .. } = leaf.extensions;
     let subject = leaf.subject_text();
-    if extensions.malformed {
-        return Err(Fault::new(
-            CertificateError::BadEncoding,
-            format!("certificate '{subject}' has a malformed extension"),
-        ));
+    if malformed {
+        let text = format!("certificate '{subject}' has a malformed extension");
+        return Err(Fault::new(CertificateError::BadEncoding, text));
     }
-    if extensions.further_critical || extensions.name_constraints {
-        return Err(Fault::new(
-            CertificateError::UnhandledCriticalExtension,
-            format!("certificate '{subject}' has a critical extension that is not supported"),
-        ));
-    }
-    let usable = extensions.client_purpose != Some(false) && extensions.usage.is_none_or(|usage| usage.handshake);
-    if !usable {
-        return Err(Fault::purpose(&subject));
+    if further_critical || name_constraints {
+        return Err(Fault::critical_extension(&subject));
     }
     Ok(())
 }
 
-fn check_leaf(leaf: &Certificate, now: i64, time: UnixTime) -> Result<(), Fault> {
-    check_leaf_form(leaf)?;
-    check_validity(leaf, "certificate", now, time)
+/// That the extensions of a leaf let a TLS client use its key.
+fn check_use(leaf: &Certificate) -> Result<(), Fault> {
+    leaf.extensions.lacks(Side::Client).map_or(Ok(()), |lack| Err(Fault::purpose(&leaf.subject_text(), lack)))
 }
 
 fn check_validity(certificate: &Certificate, what: &str, now: i64, time: UnixTime) -> Result<(), Fault> {
@@ -514,11 +514,34 @@ impl Fault {
         )
     }
 
-    fn purpose(subject: &str) -> Self {
-        Self::new(
-            CertificateError::InvalidPurpose,
-            format!("certificate '{subject}' is not made for clients: its key usage or extended key usage forbids it"),
-        )
+    fn purpose(subject: &str, lack: &str) -> Self {
+        let text = format!("certificate '{subject}' is not made for TLS clients: its {lack}");
+        Self::new(CertificateError::InvalidPurpose, text)
+    }
+
+    /// The leaf is an authority's certificate.
+    fn authority(leaf: &Certificate) -> Self {
+        if leaf.is_self_issued() {
+            return Self::unknown_issuer(leaf);
+        }
+        let text = format!(
+            "certificate '{}' is a CA's own (basicConstraints=CA:TRUE) and not a client's: have the client's made with \
+             CA:FALSE",
+            leaf.subject_text()
+        );
+        Self::new(CertificateError::InvalidPurpose, text)
+    }
+
+    fn may_not_sign(issuer: &str, certificate: &Certificate) -> Self {
+        Self::other(format!(
+            "CA certificate '{issuer}' may not sign '{}': its key usage lacks keyCertSign",
+            certificate.subject_text()
+        ))
+    }
+
+    fn critical_extension(subject: &str) -> Self {
+        let text = format!("certificate '{subject}' has a critical extension that is not supported");
+        Self::new(CertificateError::UnhandledCriticalExtension, text)
     }
 
     /// What webpki found, as rustls would name it, with the certificate that it is about.
@@ -547,11 +570,13 @@ impl Fault {
             E::UnknownIssuer => Self::unknown_issuer(leaf),
             E::InvalidSignatureForPublicKey => Self::bad_signature(leaf),
             E::CertRevoked => Self::revoked(&subject, &leaf.serial),
-            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Self::purpose(&subject),
-            E::UnsupportedCriticalExtension => Self::new(
-                CertificateError::UnhandledCriticalExtension,
-                format!("certificate '{subject}' has a critical extension that is not supported"),
-            ),
+            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
+                // Any certificate of the chain can be meant.
+                let lack = leaf.extensions.lacks(Side::Client);
+                Self::purpose(&subject, lack.unwrap_or("CA's extended key usage lacks clientAuth"))
+            }
+            E::CaUsedAsEndEntity => Self::authority(leaf),
+            E::UnsupportedCriticalExtension => Self::critical_extension(&subject),
             E::BadDer | E::BadDerTime | E::TrailingData(_) | E::ExtensionValueInvalid | E::MalformedExtensions => {
                 Self::new(CertificateError::BadEncoding, format!("certificate '{subject}' is malformed"))
             }

@@ -211,6 +211,18 @@ impl Authority {
     }
 }
 
+/// A certificate with what it is trusted for, as `openssl x509 -trustout` writes it.
+pub(crate) fn trusted_for(certificate: &str, settings: &[&str]) -> String {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    fs::write(directory.path().join("plain.crt"), certificate).expect("the certificate can be written");
+    let mut arguments = vec!["x509", "-in", "plain.crt", "-trustout", "-out", "trusted.crt"];
+    arguments.extend(settings);
+    openssl(directory.path(), &arguments);
+    let text = read(directory.path(), "trusted.crt");
+    assert!(text.contains("BEGIN TRUSTED CERTIFICATE"), "{text}");
+    text
+}
+
 fn openssl(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("openssl").current_dir(directory).args(arguments).output().expect("openssl starts");
     let errors = String::from_utf8_lossy(&output.stderr);
