@@ -18,6 +18,7 @@ use super::files::{Files, Search};
 use super::server::{ServerSettings, Take};
 use super::settings::{self, Scope, Settings};
 use super::value;
+use crate::protocol::carried::carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
 use crate::protocol::release::Release;
@@ -486,7 +487,9 @@ pub(super) fn used_keys(settings: &Settings) -> Vec<u16> {
 
 /// A stanza that is safe as part of a file name.
 fn checked_stanza(stanza: String) -> Result<String> {
-    if stanza.contains('/') || stanza == "." || stanza == ".." || stanza.chars().any(char::is_control) {
+    // One that is no text the server's own files could not name.
+    let is_odd = |character: char| character.is_control() || carried(character).is_some();
+    if stanza.contains('/') || stanza == "." || stanza == ".." || stanza.chars().any(is_odd) {
         return Err(invalid_value(format!("{stanza:?} is not valid for 'stanza' option")));
     }
     Ok(stanza)

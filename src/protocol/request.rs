@@ -1,6 +1,6 @@
 //! Requests and their parameters, typed (specification, section 4).
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 
 use super::carried::Carried;
 use super::database::{self, DatabaseRequest};
@@ -225,7 +225,7 @@ impl Request {
         Ok(match command {
             NOOP => Self::Noop,
             EXIT => Self::Exit,
-            CONFIG => Self::Config(reader.read_array(|element| text(element))?.unwrap_or_default()),
+            CONFIG => Self::Config(reader.read_array(argument)?.unwrap_or_default()),
             FEATURE => Self::Feature,
             INFO => Self::Info { file: path(reader)?, level: reader.read_u32()?, follow: reader.read_bool()? },
             LIST => Self::List { path: path(reader)?, level: reader.read_u32()? },
@@ -265,6 +265,13 @@ impl Request {
 
 fn text(reader: &mut Reader<'_>) -> Result<String> {
     Ok(reader.read_str()?.unwrap_or_default().to_owned())
+}
+
+/// A word of the client's command line. Most are for others, such as the path of a cluster on the client's host, so one
+/// that is no text is not refused here.
+fn argument(reader: &mut Reader<'_>) -> Result<String> {
+    let word = reader.read_text()?.unwrap_or_default();
+    Ok(word.to_str().map_or_else(|_| Carried(word).to_string(), str::to_owned))
 }
 
 fn path(reader: &mut Reader<'_>) -> Result<BString> {

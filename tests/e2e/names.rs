@@ -6,17 +6,22 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bstr::ByteSlice as _;
 
 use crate::for_each_release;
 use crate::harness::pg_host::link;
 use crate::harness::postgres::Cluster;
 use crate::harness::server::Server;
-use crate::harness::{Bench, LIMIT, Output, STANZA, own};
+use crate::harness::{Bench, LIMIT, Output, STANZA, files, own};
 
 for_each_release! {
-    a_cluster_comes_back_whatever_its_files_are_called: always, always, always;
-    a_backup_of_the_original_server_is_read_through_ours: never "its backup opens no session", always, always;
-    a_cluster_is_read_whatever_its_files_are_called: always, always, always;
+    a_cluster_comes_back_whatever_its_files_are_called: full, always, full;
+    a_backup_of_the_original_server_is_read_through_ours: never "its backup opens no session", full, always;
+    a_cluster_is_read_whatever_its_files_are_called: always, full, full;
+    a_cluster_may_be_in_a_directory_whose_name_is_no_text: never "its backup opens no session", full, always;
+    what_the_original_does_not_cope_with_ends_alike: never "its backup opens no session", always, full;
     an_error_names_the_file_by_its_bytes: always, always, always;
 }
 
@@ -122,11 +127,18 @@ fn restore(bench: &Bench, cluster: &Cluster) {
 
 /// Runs a command of the client with a last argument that need not be text; returns what it printed.
 fn run_with(bench: &Bench, command: &str, arguments: &[&str], last: &[u8]) -> Output {
+    let mut run = client(bench, command);
+    run.arg("--log-level-console=off").args(arguments).arg(OsStr::from_bytes(last));
+    bench.workspace.spawn(command, run).output(LIMIT)
+}
+
+/// The client, to be given further arguments.
+fn client(bench: &Bench, command: &str) -> Command {
     bench.client.write_config();
     let mut run = bench.workspace.command(bench.client.program());
     run.arg(format!("--config={}", bench.client.config_file().display())).arg(format!("--stanza={STANZA}"));
-    run.arg("--log-level-console=off").arg(command).args(arguments).arg(OsStr::from_bytes(last));
-    bench.workspace.spawn(command, run).output(LIMIT)
+    run.arg(command);
+    run
 }
 
 const WAYS: [&[&str]; 3] =
@@ -216,22 +228,71 @@ fn a_cluster_is_read_whatever_its_files_are_called(release: &str) {
     assert!(!host.log().contains(['\x07', '\x1b', '\u{fffd}']), "{}", host.log());
 }
 
+/// The client says where its cluster is, in some releases also to the repository host, which has no use for it.
+fn a_cluster_may_be_in_a_directory_whose_name_is_no_text(release: &str) {
+    let mut bench = Bench::new(release);
+    let cluster = bench.create_cluster();
+    bench.server.start();
+    let place = bench.workspace.path().join(path(b"caf\xe9"));
+    fs::rename(&cluster.path, &place).expect("the cluster can be moved");
+    let at = [b"--pg1-path=", place.as_os_str().as_bytes()].concat();
+    let run = |command: &str, arguments: &[&str]| run_with(&bench, command, arguments, &at).ok();
+    run("stanza-create", &["--no-online"]);
+    run("backup", &["--no-online", "--type=full"]);
+    let version = fs::read(place.join("PG_VERSION")).expect("it is readable");
+    fs::remove_dir_all(&place).expect("it can be lost");
+    make(&place);
+    run("restore", &["--type=none"]);
+    assert_eq!(fs::read(place.join("PG_VERSION")).expect("it came back"), version);
+}
+
+/// A line feed in a name makes two lines of one in the manifest.
+fn what_the_original_does_not_cope_with_ends_alike(release: &str) {
+    let outcome = |is_original: bool| {
+        let mut bench = Bench::new(release);
+        bench.server.is_original = is_original;
+        let cluster = bench.create_cluster();
+        bench.server.start();
+        bench.client.ok(&["stanza-create", "--no-online"]);
+        put(&cluster.path.join(path(b"line\nfeed")), "content");
+        let place = format!("--pg1-path={}", bench.workspace.directory("restored/data").display());
+        let commands: [&[&str]; 3] = [
+            &["backup", "--no-online", "--type=full", "--compress-type=none"],
+            &["restore", "--type=none", &place],
+            &["verify", "--output=text"],
+        ];
+        let stored = |path: PathBuf| path.to_string_lossy().contains("line\nfeed");
+        let ends = commands.map(|arguments| {
+            let output = bench.client.run(arguments);
+            let errors = output.stdout.lines().filter_map(|line| line.split_once("ERROR: "));
+            // but for the path
+            let errors = errors.map(|(_, text)| text.split('/').next().unwrap_or_default().to_owned());
+            (output.code, errors.collect::<Vec<_>>())
+        });
+        (ends, files(&bench.server.repository()).into_iter().any(stored))
+    };
+    assert_eq!(outcome(false), outcome(true));
+}
+
+/// Not where the entry is a directory that is read: the original of 2.45 ends then without a word.
 fn an_error_names_the_file_by_its_bytes(release: &str) {
     let mut bench = Bench::new(release);
     bench.server.start();
-    let place = b"archive/demo/caf\xe9\x1b[2J";
-    let stays = bench.server.repository().join(path(place));
-    fs::create_dir_all(&stays).expect("the directory can be made");
-    own(&stays);
+    bench.workspace.directory("server/repository/archive/demo");
+    let file = bench.server.repository().join(path(b"archive/demo/caf\xe9\n\x1b[2J"));
+    put(&file, "no directory");
+    let below = [file.as_os_str().as_bytes(), b"/below"].concat();
+    let relative = below.strip_prefix(bench.server.repository().as_os_str().as_bytes()).expect("it is in there");
     let output = bench.workspace.path().join("printed");
-    bench.client.write_config();
-    let mut run = bench.workspace.command(bench.client.program());
-    run.arg(format!("--config={}", bench.client.config_file().display())).arg(format!("--stanza={STANZA}"));
-    run.arg("--log-level-console=error").arg("repo-get").arg(OsStr::from_bytes(place));
-    let file = fs::File::create(&output).expect("the file can be made");
-    let ended = bench.workspace.spawn_into("repo-get", &mut run, file).output(LIMIT);
-    assert_ne!(ended.code, 0, "{ended:?}");
+    let mut run = client(&bench, "repo-ls");
+    run.arg("--log-level-console=error").arg(OsStr::from_bytes(&relative[1..]));
+    let into = fs::File::create(&output).expect("the file can be made");
+    let ended = bench.workspace.spawn_into("repo-ls", &mut run, into).output(LIMIT);
+    assert_eq!(ended.code, 41, "{ended:?}");
     let printed = fs::read(&output).expect("the file is readable");
-    let wanted = [b"unable to read '", stays.as_os_str().as_bytes(), b"': [21] Is a directory"].concat();
-    assert!(printed.windows(wanted.len()).any(|text| text == wanted), "{}", String::from_utf8_lossy(&printed));
+    // a client indents what follows a line feed
+    let printed = bstr::join("\n", printed.lines().map(<[u8]>::trim_ascii_start));
+    let wanted = [b"unable to get info for path/file '", below.as_slice(), b"': [20] Not a directory"].concat();
+    assert!(printed.contains_str(&wanted), "{}", printed.as_bstr());
+    assert!(!bench.server.log().contains('\x1b'), "{}", bench.server.log());
 }

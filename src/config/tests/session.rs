@@ -247,7 +247,7 @@ fn lock_names_cannot_leave_the_lock_path_or_the_stanza() {
     let locks = |extra: &[&str]| run(&site(), extra, "backup:remote").unwrap().locks;
     assert_eq!(locks(&["--lock=demo-backup-2.lock", "--lock=demo-backup-2.lock"]), ["demo-backup-2.lock"]);
     assert_eq!(locks(&[]), ["demo-backup-1.lock"]);
-    for stanza in ["../x", "a/b", "..", "a\nb"] {
+    for stanza in ["../x", "a/b", "..", "a\nb", "a\u{10fee9}"] {
         let params = ["--process=0", "--remote-type=repo", "--repo=1", &format!("--stanza={stanza}"), "info:remote"];
         let error = parse_on(&site(), NEWEST, &params).unwrap_err();
         assert_error(&error, Code::OptionInvalidValue, &format!("{stanza:?} is not valid for 'stanza' option"));

@@ -281,6 +281,21 @@ mod tests {
         }
 
         #[test]
+        fn text_in_any_encoding_is_read_as_it_was_written(
+            texts in proptest::collection::vec(proptest::collection::vec(1..=u8::MAX, 0..40), 0..8),
+        ) {
+            let mut writer = Writer::new();
+            texts.iter().for_each(|text| _ = writer.text(text));
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes);
+            for text in &texts {
+                let is_text = std::str::from_utf8(text).is_ok();
+                prop_assert_eq!(reader.clone().read_str().is_ok(), is_text);
+                prop_assert_eq!(reader.read_text().unwrap(), Some(text.as_slice()));
+            }
+        }
+
+        #[test]
         fn what_is_written_is_read(values in proptest::collection::vec((any::<Option<u64>>(), any::<i64>(), ".{0,20}"), 0..20)) {
             let mut writer = Writer::new();
             for (number, time, text) in &values {

@@ -180,6 +180,17 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_a_file_by_its_bytes() {
+        use crate::protocol::carried::Carried;
+        for framing in [Framing::Classic, Framing::Session] {
+            let answer = error(framing, 0, &Error::new(Code::FileOpen, format!("'{}'", Carried(b"caf\xe9\n"))));
+            assert!(answer.as_slice().windows(7).any(|bytes| bytes == b"'caf\xe9\n'"));
+            let long = error(framing, 0, &Error::new(Code::FileOpen, Carried(&[0xe9; 7999]).to_string()));
+            assert!(long.len() > 7999, "a byte counts as one");
+        }
+    }
+
+    #[test]
     fn an_error_is_cut_to_what_a_client_can_hold() {
         for framing in [Framing::Classic, Framing::Session] {
             let answer = error(framing, 0, &Error::new(Code::Protocol, "ü".repeat(9000)));

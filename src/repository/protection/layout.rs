@@ -224,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_in_a_backup_may_have_a_name_that_is_no_text() {
+        let label = "20260102-030405F";
+        let path = [label.as_bytes(), b"/pg_data/caf\xe9"].concat();
+        assert_eq!(part(Area::Backup, &path), Part::Backup { label, rest: b"pg_data/caf\xe9" });
+        for path in
+            [&b"\xff"[..], b"\xff/backup.manifest", b"20260102-030405\xff/x", b"backup.history/\xff", b"latest\xff"]
+        {
+            assert_eq!(part(Area::Backup, path), Part::Other, "{path:?}");
+        }
+        for path in [&b"15-1\xff"[..], b"15-1/0000000100000000/\xff", b"15-1/\xff/000000010000000000000001"] {
+            assert_eq!(part(Area::Archive, path), Part::Other, "{path:?}");
+        }
+    }
+
+    #[test]
     fn what_clients_write_into_backups_is_known() {
         let (full, incremental) = ("20260102-030405F", "20260102-030405F_20260103-040506I");
         for (path, expected) in [

@@ -13,7 +13,9 @@ mod socket;
 mod system;
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use self::socket::{Progress, Socket, errno};
 use self::system::{Machine, is_same_directory, owner};
 use crate::disk::passwd;
 use crate::postgres::{Action, Address, Client, Event, Finished, First, Plan, Settings};
+use crate::protocol::carried::Carried;
 use crate::protocol::errno::describe_errno;
 use crate::session::{DatabaseAction, DatabaseOutcome};
 
@@ -483,20 +486,19 @@ impl Entry {
 fn verify(cluster: &Path, finished: Finished) -> Result<(), String> {
     let shown = cluster.display();
     match finished {
-        Finished::Answered { first: First::Rows(rows), further: None } => {
-            match rows.fields().next().flatten().map(String::from_utf8_lossy) {
-                Some(directory) if is_same_directory(cluster, Path::new(&*directory)) => Ok(()),
-                Some(directory) => Err(format!(
-                    "the server there is that of cluster '{directory}' and not of '{shown}'\n\
-                     HINT: check pg1-path, pg1-port and pg1-socket-path."
-                )),
-                None => Err(format!(
-                    "the server there does not say whether it is that of cluster '{shown}'\n\
+        Finished::Answered { first: First::Rows(rows), further: None } => match rows.fields().next().flatten() {
+            Some(directory) if is_same_directory(cluster, Path::new(OsStr::from_bytes(directory))) => Ok(()),
+            Some(directory) => Err(format!(
+                "the server there is that of cluster '{}' and not of '{shown}'\n\
+                     HINT: check pg1-path, pg1-port and pg1-socket-path.",
+                Carried(directory)
+            )),
+            None => Err(format!(
+                "the server there does not say whether it is that of cluster '{shown}'\n\
                      HINT: is the backup running as the postgres user?\n\
                      HINT: is the pg_read_all_settings role assigned for PostgreSQL >= 10?"
-                )),
-            }
-        }
+            )),
+        },
         Finished::Answered { further: Some(text), .. }
         | Finished::Answered { first: First::Error(text), .. }
         | Finished::NotSent(text) => Err(text.trim().to_owned()),
