@@ -31,6 +31,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Serving,
+    /// Nobody comes any more, and the end is that of the last session.
+    Retiring,
     /// Requests in flight finish until then.
     Draining(Instant),
     /// Clients take their last bytes until then.
@@ -70,7 +72,7 @@ impl Serving {
     pub(super) fn patience(&self) -> Option<Duration> {
         match self.phase {
             Phase::Draining(at) | Phase::Leaving(at) => Some(at.saturating_duration_since(self.event_loop.now())),
-            Phase::Serving => self.stop_watch.map(|_| STOP_INTERVAL),
+            Phase::Serving | Phase::Retiring => self.stop_watch.map(|_| STOP_INTERVAL),
         }
     }
 
@@ -90,6 +92,8 @@ impl Serving {
         let now = self.event_loop.now();
         match self.phase {
             Phase::Serving => false,
+            // This one's end is no server's: nothing but its sessions decides when that is.
+            Phase::Retiring => self.event_loop.connections() == 0,
             _ if self.event_loop.connections() == 0 => true,
             Phase::Draining(until) if now >= until => {
                 log::warn(format_args!(

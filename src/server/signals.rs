@@ -11,6 +11,9 @@
 //!   stanza whose locks are held here, or were until a moment ago, has a stop file, which that command
 //!   creates first, the sessions of such stanzas end and the server stays. Otherwise anybody's SIGTERM
 //!   shuts down.
+//!
+//! A worker shuts down as little of the server as it is: it ends after its sessions, whoever the signal comes from.
+//! Who means the server signals the supervisor too.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -11,8 +11,10 @@ use super::MESSAGE;
 use super::message::{Reply, Task, decode, encode_reply};
 use crate::disk::getent;
 use crate::disk::inline::{Inline, Options};
-use crate::process::link;
+use crate::process::{self, link};
 
+/// What it is called.
+const NAME: &str = "repohostd-disk";
 /// How long a helper that has nothing to do stays.
 const IDLE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// Bytes that are read at a time for the page cache.
@@ -22,6 +24,7 @@ const PIECE: usize = 128 * 1024;
 /// status.
 #[must_use]
 pub fn run() -> u8 {
+    process::call_itself(NAME);
     // A service manager and a terminal signal every process of the server. What the server still wants
     // to finish has to be done, and its end closes the socket.
     for signal in [SIGHUP, SIGINT, SIGTERM] {

@@ -448,6 +448,18 @@ impl Crew {
         self.drain(place);
     }
 
+    /// Has the worker in this place end after its sessions, as somebody wants it to.
+    pub fn relieve(&mut self, place: usize) {
+        let Some(worker) = self.workers.get_mut(place).filter(|worker| worker.stage != Stage::Leaving) else { return };
+        log::info(format_args!(
+            "{} got signal [SIGTERM]: it gets no more connections, and ends after the {} that it has",
+            worker.name(),
+            worker.connections
+        ));
+        worker.stage = Stage::Leaving;
+        worker.link.say(&ToWorker::Leave, vec![]);
+    }
+
     /// Has a worker let requests in flight finish, and end. It gets no more connections.
     fn drain(&mut self, place: usize) {
         if let Some(worker) = self.workers.get_mut(place) {

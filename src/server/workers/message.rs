@@ -43,6 +43,8 @@ pub enum ToWorker {
     Files(Vec<u8>),
     /// That was all of it.
     AllFiles,
+    /// There are no more connections for you: end after those that you have.
+    Leave,
     /// Let requests in flight finish, and end.
     Drain,
     /// Tell of your sessions.
@@ -79,8 +81,8 @@ pub enum ToSupervisor {
     Sessions(Vec<String>),
     /// Those were all.
     AllSessions,
-    /// Somebody wants the server to end.
-    Terminate,
+    /// Somebody wants it to end, after its sessions.
+    Leaving,
     /// It lives.
     Alive,
 }

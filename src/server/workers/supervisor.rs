@@ -62,14 +62,6 @@ impl<T> Asked<T> {
     }
 }
 
-/// The end has begun.
-struct Draining {
-    /// Until when workers may finish what they do.
-    until: Instant,
-    /// It was a worker that was told to end, and the supervisor may be told too.
-    forwarded: bool,
-}
-
 /// The supervisor.
 pub(in crate::server) struct Supervisor {
     arguments: Vec<String>,
@@ -92,8 +84,8 @@ pub(in crate::server) struct Supervisor {
     watchdog: Option<Instant>,
     /// The first worker has begun.
     ready: bool,
-    /// No more connections are accepted.
-    draining: Option<Draining>,
+    /// The end has begun: no more connections are accepted, and until then workers may finish what they do.
+    draining: Option<Instant>,
     reload: Option<Asked<String>>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
@@ -212,7 +204,7 @@ impl Supervisor {
             self.memory.due(),
             self.status.deadline(),
             self.watchdog,
-            self.draining.as_ref().map(|draining| draining.until),
+            self.draining,
             self.crew.away().filter(|_| self.draining.is_none()),
             reload,
             sessions,
@@ -236,7 +228,7 @@ impl Supervisor {
             self.notify.alive();
             self.arm_watchdog(now);
         }
-        let Some(Draining { until, .. }) = self.draining else {
+        let Some(until) = self.draining else {
             // One is always there, so that the next client does not wait for it.
             if !self.crew.is_able() {
                 self.start_worker(now);
@@ -260,12 +252,8 @@ impl Supervisor {
         for signal in self.signals.pending() {
             match signal {
                 Meaning::Interrupt => return Some(End::Interrupted(signal.signal())),
-                Meaning::Terminate { .. } => match &mut self.draining {
-                    None => self.terminate(now, false),
-                    // Somebody has signalled all processes, of which one was quicker.
-                    Some(draining) if draining.forwarded => draining.forwarded = false,
-                    Some(_) => return Some(End::Drained),
-                },
+                Meaning::Terminate { .. } if self.draining.is_some() => return Some(End::Drained),
+                Meaning::Terminate { .. } => self.terminate(now),
                 Meaning::Reload if self.draining.is_some() => {}
                 Meaning::Reload if self.reload.is_some() || !self.ready => self.reload_again = true,
                 Meaning::Reload => self.reload(now),
@@ -274,7 +262,7 @@ impl Supervisor {
         None
     }
 
-    fn terminate(&mut self, now: Instant, forwarded: bool) {
+    fn terminate(&mut self, now: Instant) {
         self.notify.stopping("finishing requests in flight");
         drop(self.acceptor.take(self.poll.registry()));
         let connections = self.connections.count();
@@ -282,8 +270,7 @@ impl Supervisor {
             "signal [SIGTERM]: no more connections, {connections} open ones finish their request"
         ));
         self.crew.drain_all();
-        let until = now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME;
-        self.draining = Some(Draining { until, forwarded });
+        self.draining = Some(now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME);
     }
 
     fn accept(&mut self, now: Instant) {
@@ -397,7 +384,7 @@ impl Supervisor {
                     asked.waiting.remove(&place);
                 }
             }
-            ToSupervisor::Terminate if self.draining.is_none() => self.terminate(now, true),
+            ToSupervisor::Leaving => self.crew.relieve(place),
             _ => {}
         }
     }

@@ -31,6 +31,8 @@ use crate::session::finished;
 /// that one process would allow should not fail because there are many workers.
 const LISTING_LEAST: usize = 128 << 20;
 const MEMORY_LEAST: usize = 256 << 20;
+/// What it is called.
+const NAME: &str = "repohostd-work";
 /// Numbers of connections in one report.
 const NUMBERS: usize = 1000;
 
@@ -38,6 +40,7 @@ const NUMBERS: usize = 1000;
 /// status.
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
+    process::call_itself(NAME);
     log::connect();
     let Some(begun) = begin() else {
         eprintln!("ERROR: this command is what repohostd starts for itself");
@@ -123,9 +126,8 @@ impl Worker {
                 return Code::Term.number();
             }
             for signal in turn.signals {
-                // The supervisor gets signals that are meant for the server, from whoever runs servers.
-                if signal == (Meaning::Terminate { certain: false }) && !self.serving.stop_sessions() {
-                    self.link.say(&ToSupervisor::Terminate, vec![]);
+                if let Meaning::Terminate { certain } = signal {
+                    self.terminate(certain);
                 }
             }
             let over = self.serving.is_done();
@@ -133,6 +135,20 @@ impl Worker {
             if over {
                 return 0;
             }
+        }
+    }
+
+    /// Somebody wants this process to end, or sessions that it has. Other signals are for the supervisor, which
+    /// gets them too from whoever signals every process of the server.
+    fn terminate(&mut self, certain: bool) {
+        if !certain && self.serving.stop_sessions() {
+            return;
+        }
+        match self.serving.phase {
+            // What the supervisor has given it until it hears of that is served, too.
+            Phase::Serving => self.link.say(&ToSupervisor::Leaving, vec![]),
+            Phase::Retiring => _ = self.serving.drain(),
+            Phase::Draining(_) | Phase::Leaving(_) => {}
         }
     }
 
@@ -172,7 +188,10 @@ impl Worker {
                 let error = self.reload(descriptor).err().map(|error| error.to_string());
                 self.link.say(&ToSupervisor::Reloaded(error), vec![]);
             }
-            ToWorker::Drain if self.serving.phase == Phase::Serving => _ = self.serving.drain(),
+            ToWorker::Leave if self.serving.phase == Phase::Serving => self.serving.phase = Phase::Retiring,
+            ToWorker::Drain if matches!(self.serving.phase, Phase::Serving | Phase::Retiring) => {
+                self.serving.drain();
+            }
             ToWorker::Files(part) => self.files.get_or_insert_default().extend(part),
             ToWorker::AllFiles => {
                 let told = self.files.take().unwrap_or_default();
@@ -183,7 +202,7 @@ impl Worker {
             }
             ToWorker::Sessions => self.tell_sessions(),
             ToWorker::Ping => self.link.say(&ToSupervisor::Alive, vec![]),
-            ToWorker::Drain | ToWorker::Begin { .. } => {}
+            ToWorker::Leave | ToWorker::Drain | ToWorker::Begin { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@ mod backoff;
 mod ending;
 mod hung;
 mod killed;
+mod names;
 mod races;
 mod reload;
 mod spread;
