@@ -1,5 +1,6 @@
-//! Processes that this program starts of itself: helpers of the disk, workers of the server.
+//! Processes that this program starts of itself: helpers of the disk, workers of the server; and what they share.
 
+pub mod budget;
 pub mod link;
 
 use std::ffi::OsStr;

@@ -3,7 +3,8 @@
 //! Since 2.54 a list is one message and has to be held whole until it is sent. Lists that would take
 //! too much together wait for each other; the oldest that is being built may use what is reserved for
 //! it, so that two of them never wait for one another. The ledger belongs to the thread, of which
-//! there is one.
+//! there is one; where other processes serve sessions of the same server, it is told who keeps their common
+//! count.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,8 +20,22 @@ struct Ledger {
     growing: BTreeSet<u64>,
 }
 
+/// Has this process hold so many bytes in all, of a maximum for all processes, for the oldest list that it builds or
+/// for another one. False if that has to wait for others. To hold less always succeeds.
+pub type Hold = Box<dyn FnMut(usize, usize, bool) -> bool>;
+
 thread_local! {
     static LEDGER: RefCell<Ledger> = RefCell::default();
+    static SHARED: RefCell<Option<Hold>> = const { RefCell::new(None) };
+}
+
+/// Has the bound be one that this process shares with others.
+pub fn share(hold: Hold) {
+    SHARED.replace(Some(hold));
+}
+
+fn hold(bytes: usize, maximum: usize, oldest: bool) -> bool {
+    SHARED.with_borrow_mut(|shared| shared.as_mut().is_none_or(|hold| hold(bytes, maximum, oldest)))
 }
 
 /// What one list takes, until it is sent.
@@ -44,9 +59,10 @@ impl Share {
                 *next
             });
             ledger.growing.insert(ticket);
-            let limit = if ledger.growing.first() == Some(&ticket) { maximum } else { maximum / 2 };
+            let oldest = ledger.growing.first() == Some(&ticket);
+            let limit = if oldest { maximum } else { maximum / 2 };
             let used = ledger.used - self.bytes + bytes;
-            if used > limit {
+            if used > limit || !hold(used, maximum, oldest) {
                 return false;
             }
             ledger.used = used;
@@ -66,7 +82,13 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.complete();
-        LEDGER.with_borrow_mut(|ledger| ledger.used -= self.bytes);
+        if self.bytes > 0 {
+            let used = LEDGER.with_borrow_mut(|ledger| {
+                ledger.used -= self.bytes;
+                ledger.used
+            });
+            hold(used, 0, false);
+        }
     }
 }
 
@@ -95,6 +117,11 @@ mod tests {
         drop(first);
         assert!(third.grow(500 * KIB, MAXIMUM));
         drop((second, third));
+
+        // as another process has all of it
+        share(Box::new(|bytes, _, _| bytes == 0));
+        assert!(!Share::default().grow(100 * KIB, MAXIMUM) && Share::default().grow(SMALL, MAXIMUM));
+        SHARED.take();
         LEDGER.with_borrow(|ledger| assert_eq!((ledger.used, ledger.growing.len()), (0, 0)));
     }
 }

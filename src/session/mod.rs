@@ -28,6 +28,7 @@ pub use buffers::release as release_buffers;
 pub use conversation::Session;
 pub use databases::{DatabaseAction, DatabaseOutcome};
 pub use ending::GRACE;
+pub use memory::share_memory;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
