@@ -123,9 +123,12 @@ fn render(value: &Value) -> String {
         member(value, "pid"),
         addresses.join(", "),
     );
-    let mut workers = Grid::new(&["WORKER", "PID", "CONNECTIONS", "TRANSFERS", "SILENT"]);
+    let mut workers = Grid::new(&["WORKER", "PID", "CONNECTIONS", "TRANSFERS", "SILENT", "LEAVING", "KEPT FOR"]);
     for worker in list(value, "workers") {
-        workers.add(["number", "pid", "connections", "transfers", "silent"].map(|name| member(worker, name)).into());
+        let names = ["number", "pid", "connections", "transfers", "silent"];
+        let leaving = if worker.get("leaving") == Some(&Value::Bool(true)) { "yes" } else { "-" };
+        let [kept_for] = ["kept-for"].map(|name| member(worker, name));
+        workers.add(names.map(|name| member(worker, name)).into_iter().chain([leaving.to_owned(), kept_for]).collect());
     }
     if workers.rows.len() > 1 {
         let _ = write!(text, "\nworkers: {}\n{}", workers.rows.len() - 1, workers.render());
@@ -219,8 +222,9 @@ mod tests {
         let value = json!({
             "version": 1, "server": "0.1.0", "pid": 7, "addresses": ["127.0.0.1:8432"], "release": null,
             "workers": [
-                { "number": 2, "pid": 4711, "connections": 6, "transfers": 1, "silent": null },
-                { "number": 3, "pid": 4712, "connections": 1, "transfers": 0, "silent": 7 },
+                { "number": 2, "pid": 4711, "connections": 6, "transfers": 1, "silent": null, "leaving": true },
+                { "number": 3, "pid": 4712, "connections": 1, "transfers": 0, "silent": 7, "leaving": false,
+                    "kept-for": "'db1'" },
             ],
             "sessions": [{ "peer": "192.0.2.1:5", "client": "db1", "stanza": "demo", "command": "backup", "process": 0,
                 "release": "2.60.0", "seconds": 4, "requests": 3, "denied": 5, "read": 1, "written": 2 }],
@@ -238,8 +242,8 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         for expected in [
             &["192.0.2.1:5", "db1", "demo", "backup", "0", "2.60.0", "4", "3", "5", "1", "2"][..],
-            &["2", "4711", "6", "1", "-"],
-            &["3", "4712", "1", "0", "7"],
+            &["2", "4711", "6", "1", "-", "yes", "-"],
+            &["3", "4712", "1", "0", "7", "-", "'db1'"],
             &["and", "2", "more"],
             &["clients:", "3"],
             &["db1", "192.0.2.1", "2.60.0", "2023-11-14", "2.55.1"],

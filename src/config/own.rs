@@ -19,7 +19,7 @@ use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 24] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -42,9 +42,12 @@ const KNOWN: [&str; 23] = [
     "sql",
     "state-path",
     "status-socket",
+    "worker-timeout",
     "workers",
 ];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
+/// Longer than after which a worker gets no more connections.
+const WORKER_TIMEOUT_MINIMUM: i64 = 6000;
 const AGE_MAXIMUM: i64 = 10 * 366 * 86_400_000;
 const VERSIONS_MAXIMUM: i64 = 10_000;
 const CONNECTION_MAXIMUM: i64 = 1_000_000;
@@ -117,6 +120,9 @@ pub struct OwnSettings {
     /// `memory-max=`: bytes that the open files of all clients may take together, in buffers and
     /// filters; from 1MiB. Default: 1GiB.
     pub memory_max: usize,
+    /// `worker-timeout=`: how long a worker may take to answer whether it lives, until it counts as lost; from 6s.
+    /// Default: 30s.
+    pub worker_timeout: Duration,
     /// `workers=`: processes that serve clients, 1 to 32, or `auto`; looked at when the server starts.
     /// Default: auto.
     pub workers: Workers,
@@ -149,6 +155,7 @@ impl Default for OwnSettings {
             io_uring: true,
             listing_memory_max: 512 << 20,
             memory_max: 1 << 30,
+            worker_timeout: Duration::from_secs(30),
             workers: Workers::default(),
         }
     }
@@ -232,6 +239,9 @@ impl OwnSettings {
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
             "memory-max" => self.memory_max = one.memory()?,
             "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
+            "worker-timeout" => {
+                self.worker_timeout = value::duration(one.time(WORKER_TIMEOUT_MINIMUM, TIMEOUT_MAXIMUM)?);
+            }
             "workers" => self.workers = one.workers()?,
             "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
             _ => {

@@ -98,7 +98,7 @@ impl Admission {
 }
 
 /// What counts as one address: an IPv6 host has as many as it likes in its own network.
-fn site(address: IpAddr) -> IpAddr {
+pub(super) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
         address @ IpAddr::V4(_) => address,

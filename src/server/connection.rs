@@ -206,6 +206,11 @@ impl Connection {
         self.stage != Stage::Gone && !self.record.is_opened()
     }
 
+    /// The name in the client's certificate; nothing where it has none.
+    pub(super) fn client_name(&self) -> &str {
+        self.record.client()
+    }
+
     /// Whether its session reads or writes files, and not only the small ones that every command has.
     pub(super) fn is_transferring(&self) -> bool {
         self.session.as_ref().is_some_and(|session| {

@@ -597,7 +597,7 @@ fn report(reports: &mut Reports, connection: &mut Connection, now: Instant) {
     }
     if !connection.told && !connection.is_unproven() {
         connection.told = true;
-        reports.proves(connection.number);
+        reports.proves(connection.number, connection.client_name());
     }
 }
 

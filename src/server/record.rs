@@ -67,6 +67,10 @@ impl Record {
         self.client = Some(name);
     }
 
+    pub(super) fn client(&self) -> &str {
+        self.client.as_deref().unwrap_or_default()
+    }
+
     pub(super) const fn set_release(&mut self, version: &'static str) {
         self.release = Some(version);
     }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 /// Files come one after the other: for so long after one a session still counts as a transfer.
 const LASTS: Duration = Duration::from_secs(1);
 
+/// So much of a name is told: more than certificates may have, and a bound for those that have more.
+const NAME: usize = 64;
+
 /// What has happened since the last look. Connections are told apart by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// Those that were authorized.
-    proven: Vec<u64>,
+    /// Those that were authorized, and the name in the certificate of each.
+    proven: Vec<(u64, String)>,
     /// Those that are over.
     closed: Vec<u64>,
     /// Sessions that transfer files, and when they were last seen doing so.
@@ -19,8 +22,8 @@ pub(super) struct Reports {
 /// What is to be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Connections that were authorized.
-    pub(super) proven: Vec<u64>,
+    /// Connections that were authorized, and the name in the certificate of each.
+    pub(super) proven: Vec<(u64, String)>,
     /// Those that are over.
     pub(super) closed: Vec<u64>,
     /// Sessions that transfer files.
@@ -28,9 +31,9 @@ pub(super) struct Report {
 }
 
 impl Reports {
-    /// Notes that a client was authorized.
-    pub(super) fn proves(&mut self, number: u64) {
-        self.proven.push(number);
+    /// Notes that a client with this name was authorized.
+    pub(super) fn proves(&mut self, number: u64, name: &str) {
+        self.proven.push((number, name.chars().take(NAME).collect()));
     }
 
     /// What there is to tell now, if anything, to somebody who knows of so many transfers.
@@ -93,11 +96,12 @@ mod tests {
         let (mut reports, begin) = (Reports::default(), Instant::now());
         assert_eq!(reports.take(0, begin), None);
         let report = |proven: &[u64], closed: &[u64], transfers| {
-            Some(Report { proven: proven.to_vec(), closed: closed.to_vec(), transfers })
+            let proven = proven.iter().map(|number| (*number, "client".to_owned())).collect();
+            Some(Report { proven, closed: closed.to_vec(), transfers })
         };
-        reports.proves(1);
+        reports.proves(1, "client");
         assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[1], &[], 0), None));
-        reports.proves(2);
+        reports.proves(2, "client");
         reports.closes(2);
         assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[2], &[2], 0), None));
         reports.transfers(3, begin);

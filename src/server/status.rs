@@ -154,6 +154,8 @@ fn worker_json(worker: &WorkerView) -> Value {
         "connections": worker.connections,
         "transfers": worker.transfers,
         "silent": worker.silent.map(|silent| silent.as_secs()),
+        "leaving": worker.leaving,
+        "kept-for": worker.kept_for,
     })
 }
 
@@ -366,14 +368,19 @@ mod tests {
                 connections: 3,
                 transfers: 4,
                 silent: Some(Duration::from_millis(5700)),
+                leaving: true,
+                slot: Some(0),
+                kept_for: Some("'db1'".to_owned()),
             }],
             sessions: Box::new(|each| (0..sessions).for_each(|_| each(&session_json(&session())))),
         };
         let mut text = Vec::new();
         client.set_nonblocking(true).unwrap();
+        // However long a busy machine takes to compose it.
+        let now = Instant::now();
         for _ in 0..100_000 {
             status.note();
-            status.advance(Instant::now(), registry, Some(&view));
+            status.advance(now, registry, Some(&view));
             let mut part = [0; 4096];
             match client.read(&mut part) {
                 Ok(0) => return String::from_utf8(text).unwrap(),
@@ -474,7 +481,8 @@ mod tests {
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value["workers"][0],
-            json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4, "silent": 5 })
+            json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4, "silent": 5, "leaving": true,
+                "kept-for": "'db1'" })
         );
     }
 

@@ -184,7 +184,7 @@ fn our_own_settings_arrive() {
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\n\
          state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
-         info-history=3\nio-uring=n\nhistory-path=/history\nworkers=3\n\
+         info-history=3\nio-uring=n\nhistory-path=/history\nworkers=3\nworker-timeout=7s\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
     );
@@ -211,10 +211,11 @@ fn our_own_settings_arrive() {
         io_uring: false,
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
+        worker_timeout: Duration::from_secs(7),
         workers: Workers::Number(3),
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        clients: vec![pin("db1.example", "2.45", 27), pin("db2.example", "2.45", 27)],
+        clients: vec![pin("db1.example", "2.45", 28), pin("db2.example", "2.45", 28)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -229,9 +230,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(31),
+            place: place(32),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 33)],
+        declared: vec![pin("2.61.0", "2.60.0", 34)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -248,7 +249,7 @@ fn a_typo_in_our_own_file_is_found() {
              allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, \
              drain-timeout, end-revoked-sessions, handshake-timeout, history-path, info-history, io-uring, \
              listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
-             status-socket, workers.",
+             status-socket, worker-timeout, workers.",
         ),
         (
             "[server]\nrelease=2.45",

@@ -9,7 +9,11 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::server::admission::{Admission, Bounds};
+use super::suspects::Guest;
+use crate::server::admission::{Admission, Bounds, site};
+
+/// The place of connections that no worker has yet.
+const NOWHERE: usize = usize::MAX;
 
 /// The ledger.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ struct Held {
     place: usize,
     peer: SocketAddr,
     standing: Standing,
+    /// The name in the certificate of a connection that is authorized.
+    name: Option<String>,
     generation: u32,
 }
 
@@ -69,22 +75,35 @@ impl Connections {
         (admitted, stranger)
     }
 
-    /// Enters a connection of `peer` that the worker in `place` gets. Returns its number.
-    pub(super) fn enter(&mut self, peer: SocketAddr, place: usize) -> u64 {
+    /// Enters a connection of `peer` that no worker has yet. Returns its number.
+    pub(super) fn enter(&mut self, peer: SocketAddr) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let number =
-            number(generation, self.held.insert(Held { place, peer, standing: Standing::Stranger, generation }));
+        let held = Held { place: NOWHERE, peer, standing: Standing::Stranger, name: None, generation };
+        let number = number(generation, self.held.insert(held));
         self.admission.enter(peer, number);
         number
     }
 
-    /// Notes that a connection was authorized.
-    pub(super) fn prove(&mut self, number: u64) {
+    /// Notes that the worker in `place` gets a connection.
+    pub(super) fn hand(&mut self, number: u64, place: usize) {
         if let Some(held) = find(&mut self.held, number) {
-            self.given_up -= usize::from(held.standing == Standing::GivenUp);
-            held.standing = Standing::Authorized;
+            held.place = place;
         }
+    }
+
+    /// Notes that a connection is to get another worker, since it was not read by the one that it had.
+    pub(super) fn hand_back(&mut self, number: u64) {
+        self.hand(number, NOWHERE);
+    }
+
+    /// Notes that a connection was authorized, of a client with this name. Returns whose it is.
+    pub(super) fn prove(&mut self, number: u64, name: String) -> Option<Guest> {
+        let held = find(&mut self.held, number)?;
+        self.given_up -= usize::from(held.standing == Standing::GivenUp);
+        held.standing = Standing::Authorized;
+        held.name = Some(name);
+        Some(held.guest())
     }
 
     /// Strikes a connection out that is over. Returns the place of its worker.
@@ -98,11 +117,22 @@ impl Connections {
         Some(place)
     }
 
+    /// Whose connections the worker in `place` has.
+    pub(super) fn guests(&self, place: usize) -> Vec<Guest> {
+        self.held.iter().filter(|(_, held)| held.place == place).map(|(_, held)| held.guest()).collect()
+    }
+
     /// Those that the worker in `place` has: their numbers, and whose they are.
     #[must_use]
     pub(super) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
         let there = self.held.iter().filter(|(_, held)| held.place == place);
         there.map(|(slot, held)| (number(held.generation, slot), held.peer)).collect()
+    }
+}
+
+impl Held {
+    fn guest(&self) -> Guest {
+        Guest { name: self.name.clone(), address: site(self.peer.ip()) }
     }
 }
 
@@ -130,12 +160,18 @@ mod tests {
         SocketAddr::from(([192, 0, 2, host], 1))
     }
 
+    fn enter(connections: &mut Connections, host: u8, place: usize) -> u64 {
+        let number = connections.enter(peer(host));
+        connections.hand(number, place);
+        number
+    }
+
     /// A ledger with as many connections as there may be, of one worker, and their numbers.
     fn full() -> (Connections, [u64; 3]) {
         let mut connections = Connections::new();
         let numbers = [1, 2, 3].map(|host| {
             assert_eq!(connections.admit(peer(host), BOUNDS, Instant::now()), (true, None));
-            connections.enter(peer(host), 7)
+            enter(&mut connections, host, 7)
         });
         (connections, numbers)
     }
@@ -144,11 +180,11 @@ mod tests {
     fn an_authorized_connection_is_never_given_up_when_the_limit_is_reached() {
         let (mut connections, [first, second, third]) = full();
         let now = Instant::now();
-        connections.prove(first);
+        connections.prove(first, "first".into());
         assert_eq!(connections.admit(peer(4), BOUNDS, now), (true, Some((second, 7))));
-        connections.enter(peer(4), 8);
-        connections.prove(third);
-        connections.prove(connections.of(8)[0].0);
+        enter(&mut connections, 4, 8);
+        connections.prove(third, "third".into());
+        connections.prove(connections.of(8)[0].0, "fourth".into());
         assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None), "all are authorized");
         assert_eq!(connections.leave(second), Some(7));
         assert_eq!(connections.count(), 3);
@@ -159,13 +195,13 @@ mod tests {
         let (mut connections, [first, ..]) = full();
         let now = Instant::now();
         assert_eq!(connections.admit(peer(4), BOUNDS, now), (true, Some((first, 7))));
-        connections.enter(peer(4), 8);
+        enter(&mut connections, 4, 8);
         assert_eq!(connections.count(), 3);
         // what its worker said crossed what it was told
-        connections.prove(first);
+        connections.prove(first, "first".into());
         assert_eq!((connections.count(), connections.of(7).len()), (4, 3));
         for (number, _) in connections.of(7).into_iter().chain(connections.of(8)) {
-            connections.prove(number);
+            connections.prove(number, "name".into());
         }
         assert_eq!(connections.admit(peer(5), BOUNDS, now), (false, None));
         assert_eq!(connections.leave(first), Some(7));
@@ -174,11 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn whose_a_connection_is_is_known_by_the_name_once_it_is_proven() {
+        let (mut connections, [first, ..]) = full();
+        let guest = |name: Option<&str>, host| Guest { name: name.map(str::to_owned), address: peer(host).ip() };
+        assert_eq!(connections.prove(first, "one".into()), Some(guest(Some("one"), 1)));
+        assert_eq!(connections.guests(7), [guest(Some("one"), 1), guest(None, 2), guest(None, 3)]);
+        assert_eq!(connections.guests(8), []);
+    }
+
+    #[test]
     fn a_lost_workers_connections_are_forgotten_with_those_that_were_given_up() {
         let (mut connections, _) = full();
         let now = Instant::now();
         assert!(connections.admit(peer(4), BOUNDS, now).1.is_some());
-        connections.enter(peer(4), 8);
+        enter(&mut connections, 4, 8);
         for (number, _) in connections.of(7) {
             assert_eq!(connections.leave(number), Some(7));
         }

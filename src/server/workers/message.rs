@@ -17,8 +17,6 @@ pub enum ToWorker {
     Begin {
         /// The worker's number, from 1 on.
         number: u32,
-        /// How many workers there are at most.
-        workers: usize,
         /// The mask of modes that the server was started with.
         umask: u32,
     },
@@ -62,8 +60,8 @@ pub enum ToSupervisor {
     Failed(String),
     /// What has become of connections.
     Report {
-        /// Those that were authorized.
-        proven: Vec<u64>,
+        /// Those that were authorized, and the name in the certificate of each.
+        proven: Vec<(u64, String)>,
         /// Those that are over.
         closed: Vec<u64>,
         /// Sessions that transfer files now.

@@ -14,10 +14,13 @@
 
 mod connections;
 pub mod crew;
+mod endings;
 pub mod link;
 pub mod message;
+mod pauses;
 mod pulse;
 pub mod supervisor;
+mod suspects;
 pub mod worker;
 
 /// The word that makes this program a worker.

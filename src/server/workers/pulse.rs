@@ -61,11 +61,11 @@ impl Pulse {
         self.asked.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// When it is to be asked, if it is `busy`, or becomes silent.
+    /// When it is to be asked, if it is `busy`, becomes silent, or has been silent for `longest`.
     #[must_use]
-    pub(super) fn deadline(&self, busy: bool) -> Option<Instant> {
+    pub(super) fn deadline(&self, busy: bool, longest: Duration) -> Option<Instant> {
         match self.asked {
-            Some(since) => Some(since + PATIENCE).filter(|_| !self.silent),
+            Some(since) => Some(since + if self.silent { longest } else { PATIENCE }),
             None => Some(self.answered + INTERVAL).filter(|_| busy),
         }
     }
@@ -75,17 +75,19 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    const LONGEST: Duration = Duration::from_secs(30);
+
     #[test]
     fn whoever_is_busy_is_asked_now_and_then_and_nobody_else() {
         let begin = Instant::now();
         let mut pulse = Pulse::begin(begin);
-        assert_eq!(pulse.deadline(false), Some(begin + PATIENCE), "it has to begin");
+        assert_eq!(pulse.deadline(false, LONGEST), Some(begin + PATIENCE), "it has to begin");
         assert!(!pulse.ask_again(begin + INTERVAL), "it will say so unasked");
         assert_eq!(pulse.answer(begin), None);
-        assert_eq!((pulse.deadline(false), pulse.deadline(true)), (None, Some(begin + INTERVAL)));
+        assert_eq!((pulse.deadline(false, LONGEST), pulse.deadline(true, LONGEST)), (None, Some(begin + INTERVAL)));
         assert!(!pulse.ask_again(begin + INTERVAL / 2));
         assert!(pulse.ask_again(begin + INTERVAL) && !pulse.ask_again(begin + INTERVAL), "it is asked once");
-        assert_eq!(pulse.deadline(false), Some(begin + INTERVAL + PATIENCE));
+        assert_eq!(pulse.deadline(false, LONGEST), Some(begin + INTERVAL + PATIENCE));
     }
 
     #[test]
@@ -97,7 +99,7 @@ mod tests {
         assert!(!pulse.falls_silent(begin + PATIENCE / 2) && !pulse.is_silent());
         assert!(!pulse.ask(begin + PATIENCE / 2), "that does not begin anew");
         assert!(pulse.falls_silent(begin + PATIENCE) && !pulse.falls_silent(begin + PATIENCE * 2), "that is news once");
-        assert_eq!((pulse.is_silent(), pulse.deadline(true)), (true, None), "there is nothing more to find out");
+        assert_eq!((pulse.is_silent(), pulse.deadline(true, LONGEST)), (true, Some(begin + LONGEST)));
         assert_eq!(pulse.answer(begin + PATIENCE * 3), Some(PATIENCE * 3));
         assert_eq!((pulse.is_silent(), pulse.answer(begin + PATIENCE * 3)), (false, None));
     }

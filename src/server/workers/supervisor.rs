@@ -1,7 +1,7 @@
 //! The supervisor: accepts connections and hands them to workers, and does for all of them what there has to
 //! be one of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,14 +12,16 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use super::connections::Connections;
-use super::crew::{Choice, Crew, News, WorkerView, start_process};
+use super::crew::{Choice, Crew, Departure, News, Waiting, WorkerView, start_process};
 use super::message::{ToSupervisor, ToWorker};
+use super::suspects::Suspects;
 use crate::config::Environment;
 use crate::config::snapshot::{Snapshot, record};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::server::accept::{ACCEPTS, Acceptor};
-use crate::server::admission::Bounds;
+use crate::server::admission::{Bounds, site};
+use crate::server::clock::Clock;
 use crate::server::front;
 use crate::server::notify::Notify;
 use crate::server::releases::learner::Learner;
@@ -43,6 +45,8 @@ const KNOWN_AT_ONCE: usize = 64;
 const OVERTIME: Duration = Duration::from_secs(3);
 /// What workers get to tell of their sessions, and to read the configuration again.
 const ANSWER: Duration = Duration::from_secs(4);
+/// How often it is looked whether there is a worker for connections that wait for one.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A question to all workers.
 struct Asked<T> {
@@ -76,6 +80,9 @@ pub(in crate::server) struct Supervisor {
     acceptor: Acceptor,
     crew: Crew,
     connections: Connections,
+    suspects: Suspects,
+    /// Connections that no worker can take yet.
+    waiting: VecDeque<Waiting>,
     learner: Learner,
     memory: Memory,
     status: Status,
@@ -134,6 +141,8 @@ impl Supervisor {
         signals.register(poll.registry(), SIGNAL).map_err(failed)?;
         let mut acceptor = Acceptor::new(LISTENERS);
         acceptor.listen(poll.registry(), listeners).map_err(failed)?;
+        let patience = configuration.server().own.worker_timeout;
+        let crew = Crew::new(workers, start_process(arguments), snapshot, patience).map_err(failed)?;
         let mut supervisor = Self {
             arguments: arguments.to_vec(),
             environment: environment.clone(),
@@ -144,8 +153,10 @@ impl Supervisor {
             poll,
             signals,
             acceptor,
-            crew: Crew::new(workers, start_process(arguments), snapshot).map_err(failed)?,
+            crew,
             connections: Connections::new(),
+            suspects: Suspects::default(),
+            waiting: VecDeque::new(),
             learner: Learner::default(),
             memory: Memory::new(None),
             status: Status::default(),
@@ -164,16 +175,19 @@ impl Supervisor {
 
     fn run(&mut self) -> Result<End> {
         let mut events = Events::with_capacity(EVENTS);
-        self.start_worker(Instant::now());
+        // A worker does not lose its life because this process was stopped.
+        let mut clock = Clock::new();
+        self.start_worker(clock.now());
         loop {
-            let now = Instant::now();
+            let now = clock.now();
             let wait = self.deadline(now).map(|at| at.saturating_duration_since(now));
             match self.poll.poll(&mut events, wait) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
                 Err(error) => return Err(system("unable to wait", &error)),
             }
-            let now = Instant::now();
+            clock.advance(wait);
+            let now = clock.now();
             let mut signalled = false;
             for event in &events {
                 match event.token() {
@@ -205,7 +219,9 @@ impl Supervisor {
             self.status.deadline(),
             self.watchdog,
             self.draining,
-            self.crew.away().filter(|_| self.draining.is_none()),
+            self.crew.away(now).filter(|_| self.draining.is_none()),
+            (!self.waiting.is_empty()).then(|| now + AGAIN),
+            self.suspects.deadline(),
             reload,
             sessions,
         ]
@@ -216,21 +232,27 @@ impl Supervisor {
 
     /// What is done in each turn; whether the end has come.
     fn turn(&mut self, now: Instant) -> bool {
+        while let Some(departure) = self.crew.give_up(now) {
+            if let Some(error) = self.forget(departure, now) {
+                log::error(&error);
+            }
+        }
+        self.suspects.tidy(now);
+        self.crew.mix(|slot| self.suspects.of(slot).is_some());
+        self.hand_out(now);
         self.accept(now);
         self.crew.tend(now);
         self.memory.keep(&mut self.learner, now);
         self.end_reload(now);
         self.answer(now);
-        if let Some(period) = self.notify.watchdog()
-            && self.watchdog.is_some_and(|at| at <= now)
-        {
-            self.crew.check(period, now);
+        if self.watchdog.is_some_and(|at| at <= now) {
+            self.crew.check(now);
             self.notify.alive();
             self.arm_watchdog(now);
         }
         let Some(until) = self.draining else {
-            // One is always there, so that the next client does not wait for it.
-            if !self.crew.is_able() {
+            // One is always there that answers, so that the next client does not wait for it.
+            if !self.crew.is_well() {
                 self.start_worker(now);
             }
             return false;
@@ -269,6 +291,9 @@ impl Supervisor {
         log::detail(format_args!(
             "signal [SIGTERM]: no more connections, {connections} open ones finish their request"
         ));
+        for Waiting { number, .. } in std::mem::take(&mut self.waiting) {
+            self.remove(number, now);
+        }
         self.crew.drain_all();
         self.draining = Some(now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME);
     }
@@ -278,7 +303,7 @@ impl Supervisor {
             return;
         }
         for _ in 0..ACCEPTS {
-            if let Some(until) = self.crew.away() {
+            if let Some(until) = self.crew.away(now) {
                 // Who comes meanwhile waits, and is not sent away.
                 return self.acceptor.pause_until(until);
             }
@@ -291,19 +316,34 @@ impl Supervisor {
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, now: Instant) {
         let (admitted, stranger) = self.connections.admit(peer, self.bounds, now);
         if let Some((number, place)) = stranger {
-            self.crew.say(place, &ToWorker::Evict(number), None);
+            let before = self.waiting.len();
+            self.waiting.retain(|waiting| waiting.number != number);
+            if self.waiting.len() < before || self.crew.evict(place, number) {
+                self.remove(number, now);
+            }
         }
-        if !admitted {
-            return;
+        if admitted {
+            let (number, socket) = (self.connections.enter(peer), std::net::TcpStream::from(socket).into());
+            self.waiting.push_back(Waiting { number, peer, socket });
+            self.hand_out(now);
         }
-        let Some(Choice { place, is_new }) = self.crew.choose(self.poll.registry(), now) else { return };
-        if is_new {
-            self.teach(place);
+    }
+
+    /// Gives connections to workers, as far as there are any for them.
+    fn hand_out(&mut self, now: Instant) {
+        for _ in 0..self.waiting.len() {
+            let Some(connection) = self.waiting.pop_front() else { return };
+            let slot = self.suspects.slot(site(connection.peer.ip()));
+            let Some(Choice { place, is_new }) = self.crew.choose(self.poll.registry(), slot, now) else {
+                self.waiting.push_back(connection);
+                continue;
+            };
+            if is_new {
+                self.teach(place);
+            }
+            self.connections.hand(connection.number, place);
+            self.crew.give(place, connection, now);
         }
-        let number = self.connections.enter(peer, place);
-        let descriptor = std::net::TcpStream::from(socket).into();
-        self.crew.say(place, &ToWorker::Connection { number, peer }, Some(descriptor));
-        self.crew.give(place, now);
     }
 
     fn remove(&mut self, number: u64, now: Instant) {
@@ -313,7 +353,7 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self, now: Instant) {
-        if let Some(place) = self.crew.start(self.poll.registry(), now) {
+        if let Some(place) = self.crew.start(self.poll.registry(), None, now) {
             self.teach(place);
         }
     }
@@ -331,15 +371,12 @@ impl Supervisor {
         while let Some(news) = self.crew.hear(place, now) {
             match news {
                 News::Said(place, message) => self.take(place, message, now),
-                News::Gone(worker, error) => {
-                    self.forget(place, &worker, now);
-                    match error {
-                        // Nobody has been served yet, and there is nothing to go on with.
-                        Some(error) if !self.ready => return Err(error),
-                        Some(error) => log::error(&error),
-                        None => {}
-                    }
-                }
+                News::Gone(departure) => match self.forget(departure, now) {
+                    // Nobody has been served yet, and there is nothing to go on with.
+                    Some(error) if !self.ready => return Err(error),
+                    Some(error) => log::error(&error),
+                    None => {}
+                },
             }
         }
         Ok(())
@@ -349,8 +386,10 @@ impl Supervisor {
         match message {
             ToSupervisor::Ready if !self.ready => self.begin_serving(now),
             ToSupervisor::Report { proven, closed, .. } => {
-                for number in proven {
-                    self.connections.prove(number);
+                for (number, name) in proven {
+                    if let Some(guest) = self.connections.prove(number, name) {
+                        self.suspects.meet(&guest);
+                    }
                 }
                 for number in closed {
                     self.remove(number, now);
@@ -389,18 +428,27 @@ impl Supervisor {
         }
     }
 
-    /// Forgets a worker that is gone.
-    fn forget(&mut self, place: usize, worker: &WorkerView, now: Instant) {
+    /// Forgets a worker that is gone. The error if it could not begin.
+    fn forget(&mut self, departure: Departure, now: Instant) -> Option<Error> {
+        let Departure { place, view: WorkerView { number: worker, pid, .. }, is_lost, waiting, error } = departure;
+        for connection in waiting {
+            // Somebody else can do what it was to do.
+            self.connections.hand_back(connection.number);
+            self.waiting.push_back(connection);
+        }
+        if is_lost {
+            self.suspects.lose(self.connections.guests(place), now);
+        }
         for (number, peer) in self.connections.of(place) {
             // Nobody else can tell of the end of its session.
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let WorkerView { number: worker, pid, .. } = worker;
             log::warn(format_args!("client at {peer}: lost with worker {worker}, process {pid}"));
             self.remove(number, now);
         }
         for asked in [&mut self.reload, &mut self.sessions].into_iter().flatten() {
             asked.waiting.remove(&place);
         }
+        error
     }
 
     fn begin_serving(&mut self, now: Instant) {
@@ -472,6 +520,7 @@ impl Supervisor {
         self.bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
         self.learner.adopt(service.policy.table());
         self.configuration = configuration;
+        self.crew.set_patience(self.configuration.server().own.worker_timeout);
         log::apply(&self.configuration.log);
         log::info(format_args!("{}", self.configuration.begin));
         self.configuration.log_warnings();
@@ -504,7 +553,10 @@ impl Supervisor {
             return;
         }
         let policy = Rc::clone(self.configuration.authority.policy());
-        let (addresses, workers) = (self.acceptor.addresses(), self.crew.view(now));
+        let (addresses, mut workers) = (self.acceptor.addresses(), self.crew.view(now));
+        for worker in &mut workers {
+            worker.kept_for = worker.slot.and_then(|slot| self.suspects.of(slot));
+        }
         let asked = self.sessions.take_if(|asked| asked.is_answered(now));
         let sessions = asked.map(|asked| asked.answers);
         let view = sessions.as_ref().map(|sessions| View {

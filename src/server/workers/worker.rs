@@ -2,6 +2,7 @@
 //!
 //! Its configuration is what the supervisor read, whatever the files say now.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use crate::config::snapshot::Snapshot;
 use crate::disk::exclusion::Exclusion;
 use crate::observe::log;
 use crate::process;
+use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
+use crate::repository::listing_memory;
 use crate::server::connection::Service;
 use crate::server::held::Held;
 use crate::server::limits;
@@ -25,16 +28,12 @@ use crate::server::reports::Report;
 use crate::server::serving::{Phase, Serving, system};
 use crate::server::signals::{Meaning, Signals};
 use crate::server::umask;
-use crate::session::finished;
+use crate::session::{self, finished};
 
-/// What each worker may take of the memory bounds at the least, if they are not less: a list or a filter
-/// that one process would allow should not fail because there are many workers.
-const LISTING_LEAST: usize = 128 << 20;
-const MEMORY_LEAST: usize = 256 << 20;
 /// What it is called.
 const NAME: &str = "repohostd-work";
-/// Numbers of connections in one report.
-const NUMBERS: usize = 1000;
+/// Connections of each kind in one report, so that the names of their clients have room in a message.
+const CONNECTIONS: usize = 200;
 
 /// What the process is that a supervisor starts with the socket as its standard input. Returns its exit
 /// status.
@@ -54,7 +53,6 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
 struct Begun {
     link: Link,
     number: u32,
-    workers: usize,
     names: OwnedFd,
     snapshot: Snapshot,
 }
@@ -65,7 +63,7 @@ fn begin() -> Option<Begun> {
     let mut buffer = vec![0; LONGEST];
     let mut descriptors = Vec::new();
     let message = process::link::receive(socket.as_fd(), &mut buffer, &mut descriptors).ok()??;
-    let ToWorker::Begin { number, workers, umask } = postcard::from_bytes(message).ok()? else { return None };
+    let ToWorker::Begin { number, umask } = postcard::from_bytes(message).ok()? else { return None };
     umask::inherit(umask);
     umask::clear();
     // So that what this process starts cannot read from it.
@@ -74,14 +72,13 @@ fn begin() -> Option<Begun> {
     rustix::io::ioctl_fionbio(&socket, true).ok()?;
     let mut descriptors = descriptors.into_iter();
     let (names, snapshot) = (descriptors.next()?, recall(descriptors.next()?).ok()?);
-    Some(Begun { link: Link::new(socket), number, workers, names, snapshot })
+    Some(Begun { link: Link::new(socket), number, names, snapshot })
 }
 
 /// The worker.
 struct Worker {
     arguments: Vec<String>,
     environment: Environment,
-    workers: usize,
     serving: Serving,
     link: Link,
     /// Transfers as they were reported last.
@@ -92,13 +89,13 @@ struct Worker {
 
 impl Worker {
     fn start(begun: Begun, arguments: &[String], environment: &Environment) -> std::result::Result<Self, u8> {
-        let Begun { mut link, workers, names, snapshot, .. } = begun;
-        let loaded = snapshot.replay(|| load(arguments, environment, workers));
+        let Begun { mut link, names, snapshot, .. } = begun;
+        let loaded = snapshot.replay(|| load(arguments, environment));
         match loaded.and_then(|loaded| prepare(&link, loaded, &names)) {
             Ok(serving) => {
                 link.say(&ToSupervisor::Ready, vec![]);
                 let (arguments, environment) = (arguments.to_vec(), environment.clone());
-                Ok(Self { arguments, environment, workers, serving, link, transfers: 0, files: None })
+                Ok(Self { arguments, environment, serving, link, transfers: 0, files: None })
             }
             Err(error) => {
                 link.say(&ToSupervisor::Failed(error.to_string()), vec![]);
@@ -210,7 +207,7 @@ impl Worker {
         // The kernel closes it where no more files can be opened.
         let snapshot = snapshot.ok_or_else(|| Errno::MFILE.into()).and_then(recall);
         let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
-        let load = || load(&self.arguments, &self.environment, self.workers);
+        let load = || load(&self.arguments, &self.environment);
         let (configuration, service) = snapshot.replay(load)?;
         self.serving.replace(configuration, service);
         self.serving.end_revoked();
@@ -235,7 +232,6 @@ impl Worker {
         let Some(Report { mut proven, mut closed, transfers }) = report else { return };
         self.transfers = transfers;
         loop {
-            let last = |numbers: &mut Vec<u64>| numbers.split_off(numbers.len().saturating_sub(NUMBERS));
             let report = ToSupervisor::Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
             self.link.say(&report, vec![]);
             if proven.is_empty() && closed.is_empty() {
@@ -263,6 +259,7 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let exclusion = Exclusion::join(names.as_fd());
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
+    share_bounds(names).map_err(|error| system("unable to share memory with other workers", &error))?;
     finished::collect_news();
     log::apply(&configuration.log);
     let mut serving = Serving::new(configuration, service, Some(exclusion))?;
@@ -271,31 +268,26 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     Ok(serving)
 }
 
+/// Has all workers together take as much memory as the configuration says.
+fn share_bounds(names: &OwnedFd) -> io::Result<()> {
+    let [mut files, mut lists] =
+        [Budget::join(names.as_fd(), Bound::Files)?, Budget::join(names.as_fd(), Bound::Lists)?];
+    session::share_memory(Box::new(move |bytes, maximum| files.hold(bytes, maximum)));
+    let hold = move |bytes, maximum, oldest| lists.hold_more_than_half(bytes, maximum, oldest);
+    listing_memory::share(Box::new(hold));
+    Ok(())
+}
+
 /// The configuration and what it comes to. The supervisor has told of its warnings.
-fn load(arguments: &[String], environment: &Environment, workers: usize) -> Result<(Configuration, Service)> {
+fn load(arguments: &[String], environment: &Environment) -> Result<(Configuration, Service)> {
     let mut configuration = Configuration::load(arguments, environment)?;
-    let mut service = configuration.service(limits::raise_descriptors())?;
+    let service = configuration.service(limits::raise_descriptors())?;
     configuration.warnings.clear();
     configuration.authority.with_held(Held::follow);
-    service.limits.listing = share(service.limits.listing, workers, LISTING_LEAST);
-    service.limits.memory = share(service.limits.memory, workers, MEMORY_LEAST);
     Ok((configuration, service))
 }
 
-/// What one of several workers may take of `all`.
-fn share(all: usize, workers: usize, least: usize) -> usize {
-    (all / workers.max(1)).max(least.min(all))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workers_share_of_memory_is_enough_for_one_client() {
-        const MIB: usize = 1 << 20;
-        for (all, workers, expected) in [(1024, 2, 512), (1024, 8, 256), (100, 8, 100), (1024, 1, 1024)] {
-            assert_eq!(share(all * MIB, workers, MEMORY_LEAST), expected * MIB);
-        }
-    }
+/// Takes off as many as go into one report.
+fn last<T>(all: &mut Vec<T>) -> Vec<T> {
+    all.split_off(all.len().saturating_sub(CONNECTIONS))
 }

@@ -1,17 +1,18 @@
 //! A worker that hangs keeps its connections, and gets no more of them until it answers.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::{Reader, SOON, pid, status, with_workers};
+use super::{Reader, Readers, SOON, is_there, pid, status, who_serves, with_workers};
 use crate::for_each_release;
 use crate::harness::{Bench, Process, wait_until};
 
 for_each_release! {
     a_worker_that_hangs_gets_no_connections_until_it_answers: full, always, always;
+    a_worker_that_hangs_for_long_is_replaced_and_ended: always, full, always;
     a_server_without_clients_sleeps: full, full, always;
 }
 
@@ -24,6 +25,7 @@ fn with_two_workers(release: &str) -> (Bench, Reader) {
     let mut bench = with_workers(release, 2);
     // who was given to a worker that hangs waits until it goes on
     bench.client.config.set("global", "io-timeout", "600");
+    bench.server.own_config.set("global", "worker-timeout", "10m");
     bench.with_cluster().stop();
     let reader = Reader::start(&bench, "got");
     bench.client.ok(&["repo-ls"]);
@@ -91,6 +93,38 @@ fn a_worker_that_hangs_gets_no_connections_until_it_answers(release: &str) {
     let told = [" has not answered for ", " answers after "].map(|text| log.matches(&format!("{name}{text}")).count());
     assert_eq!(told, [1, 1], "{log}");
     drop(reader);
+}
+
+fn a_worker_that_hangs_for_long_is_replaced_and_ended(release: &str) {
+    let mut bench = with_workers(release, 2);
+    bench.server.own_config.set("global", "worker-timeout", "10s");
+    bench.with_cluster().stop();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", bench.server.id())).expect("readable").count();
+    bench.client.ok(&["info"]);
+    let before = descriptors();
+    let readers = Readers::start(&bench);
+    let hung = who_serves(&bench.server, "repo-get");
+    assert_eq!(hung.len(), 2);
+    for worker in &hung {
+        kill_process(*worker, Signal::STOP).expect("a worker can be stopped");
+    }
+    // who comes now waits until nobody is believed to answer, and not for the end of those
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(15) {
+        bench.client.ok(&["info"]);
+    }
+    for worker in &hung {
+        let process = worker.as_raw_nonzero();
+        bench.server.wait_for_log(&format!(", process {process}, has not answered for 10 s, counts as lost"));
+        // nothing else ends a process that stands still
+        let end =
+            |line: &str| line.contains(&format!(", process {process}, is lost with ")) && line.ends_with("(SIGKILL)");
+        wait_until("its end in the log", SOON, || bench.server.log().lines().any(end));
+    }
+    assert_eq!(readers.finish(), 0, "who hangs for long has lost its clients");
+    assert!(!hung.iter().any(|worker| is_there(*worker)));
+    wait_until("descriptors to be closed", SOON, || descriptors() <= before + 2);
+    assert_eq!(bench.server.terminate(), 0);
 }
 
 fn a_server_without_clients_sleeps(release: &str) {

@@ -1,86 +1,31 @@
 //! Workers are killed while clients work.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::host::Host;
 use super::{Readers, SOON, lost, sessions, who_serves, with_workers, workers};
 use crate::archiving::archived_segments;
 use crate::for_each_release;
 use crate::harness::client::Client;
 use crate::harness::postgres::Cluster;
-use crate::harness::relay::Relay;
-use crate::harness::{Bench, Output, Process, STANZA, temporary_files, wait_until, wait_until_unlocked};
+use crate::harness::{Bench, STANZA, temporary_files, wait_until, wait_until_unlocked};
 
 /// How long workers are killed.
 const KILLING: Duration = Duration::from_secs(20);
 
+/// How long one is killed every four seconds, and what a push may take then.
+const HARASSING: Duration = Duration::from_secs(40);
+const HANGS: Duration = Duration::from_secs(8);
+
 for_each_release! {
     workers_that_are_killed_at_random_take_only_their_sessions_with_them: always, full, always;
+    a_worker_that_is_killed_every_four_seconds_makes_no_push_hang: full, full, always;
     the_session_beside_a_lost_worker_goes_on: full, always, full;
-}
-
-/// A client whose connections are told from those of others, since they come from an address of its own. It runs
-/// a command after the other.
-struct Host {
-    client: Client,
-    stanza: String,
-    relay: Relay,
-    /// What it runs, and how many connections there were before.
-    running: Option<(Process, usize)>,
-    done: usize,
-    /// The connections of each command that failed, and what it said.
-    failures: Vec<(Vec<SocketAddr>, String)>,
-}
-
-impl Host {
-    fn new(bench: &Bench, number: u8, stanza: &str, mut client: Client) -> Self {
-        let relay = Relay::from(Ipv4Addr::new(127, 0, 1, number), bench.server.port);
-        client.config.set("global", "repo1-host-port", &relay.port.to_string());
-        Self { client, stanza: stanza.to_owned(), relay, running: None, done: 0, failures: Vec::new() }
-    }
-
-    /// With a stanza of its own, so that several can push at a time.
-    fn with_stanza(bench: &Bench, number: u8) -> Self {
-        let stanza = format!("stanza{number}");
-        let mut client = Client::new(&bench.server, &stanza);
-        client.config.set(&stanza, "pg1-path", bench.client.config.value(STANZA, "pg1-path"));
-        let host = Self::new(bench, number, &stanza, client);
-        host.run(&["--no-online", "stanza-create"]).ok();
-        host
-    }
-
-    fn start(&self, arguments: &[&str]) -> Process {
-        self.client.start_exactly(&[&["--stanza", &self.stanza], arguments].concat())
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.start(arguments).output(SOON)
-    }
-
-    /// Runs the next command once the one before is over.
-    fn advance(&mut self, next: impl FnOnce(&Self) -> Process) {
-        if self.running.as_mut().is_none_or(|(process, _)| process.ended().is_some()) {
-            self.take();
-            let before = self.relay.peers().len();
-            self.running = Some((next(self), before));
-        }
-    }
-
-    /// Takes note of how the last command ends.
-    fn take(&mut self) {
-        let Some((process, before)) = self.running.take() else { return };
-        let output = process.output(SOON);
-        if output.code == 0 {
-            self.done += 1;
-        } else {
-            let peers = self.relay.peers().split_off(before);
-            self.failures.push((peers, format!("exit code {} of {}:\n{}", output.code, output.command, output.text())));
-        }
-    }
 }
 
 /// What is known of the workers that were killed.
@@ -202,6 +147,37 @@ fn workers_that_are_killed_at_random_take_only_their_sessions_with_them(release:
     copy.start();
     assert_eq!(copy.rows(), rows);
     copy.stop();
+    assert_eq!(bench.server.terminate(), 0);
+}
+
+fn a_worker_that_is_killed_every_four_seconds_makes_no_push_hang(release: &str) {
+    let mut bench = with_workers(release, 2);
+    let mut cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    cluster.stop();
+    let mut pushers: Vec<Host> = (1..=4).map(|number| Host::with_stanza(&bench, number)).collect();
+    let (begun, mut last, mut kills) = (Instant::now(), Instant::now(), 0);
+    while begun.elapsed() < HARASSING {
+        for pusher in &mut pushers {
+            pusher.advance(|host| host.start(&["archive-push", &segment]));
+        }
+        if last.elapsed() > Duration::from_secs(4) {
+            // whoever has a client, as if that one had done it
+            let sessions = sessions(&bench.server);
+            let worker = sessions.first().map(|session| session.worker).or_else(|| workers(&bench).first().copied());
+            // it may have ended meanwhile
+            kills += usize::from(worker.is_some_and(|worker| kill_process(worker, Signal::KILL).is_ok()));
+            last = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    pushers.iter_mut().for_each(Host::take);
+    let times = pushers.iter().flat_map(|pusher| &pusher.times).map(|(_, time)| *time);
+    let slowest = times.clone().max().expect("something was pushed");
+    eprintln!("{kills} workers killed, {} pushes, the slowest took {slowest:?}", times.count());
+    assert!(kills >= 7, "{kills} workers were killed");
+    assert!(slowest <= HANGS, "a push took {slowest:?}:\n{}", bench.server.log());
+    assert!(pushers.iter().all(|pusher| pusher.done > 0));
     assert_eq!(bench.server.terminate(), 0);
 }
 

@@ -2,12 +2,16 @@
 
 mod backoff;
 mod ending;
+mod host;
 mod hung;
 mod killed;
+mod memory;
 mod names;
 mod races;
 mod reload;
+mod soak;
 mod spread;
+mod suspects;
 
 use std::fs;
 use std::net::SocketAddr;
