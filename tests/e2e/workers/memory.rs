@@ -14,6 +14,8 @@ for_each_release! {
 
 /// Clients that read a file at a time.
 const READERS: usize = 6;
+/// So many have room at a time.
+const FIT: usize = 2;
 
 fn memory_max_holds_for_all_workers_together(release: &str) {
     let mut bench = with_workers(release, 4);
@@ -25,34 +27,26 @@ fn memory_max_holds_for_all_workers_together(release: &str) {
     let large = "server/repository/archive/demo/large";
     bench.workspace.file(large, 0o640, &"0123456789abcdef".repeat(8 << 20));
     let mut standing: Vec<Process> = Vec::new();
-    let (mut served, mut refused) = (0, 0);
     for number in 0..READERS {
         let got = bench.workspace.path().join(format!("got-{number}"));
         let file = File::create(&got).expect("the file can be made");
-        let arguments = ["repo-get", "--log-level-console=off", "--log-level-stderr=error", "archive/demo/large"];
-        let mut process = bench.client.start_into(file, &arguments);
-        let mut ended = false;
-        wait_until("a part of a file or a refusal", SOON, || {
-            ended = process.ended().is_some();
-            ended || fs::metadata(&got).is_ok_and(|metadata| metadata.len() > 0)
+        let mut process = bench.client.start_into(file, &["repo-get", "--log-level-console=off", "archive/demo/large"]);
+        wait_until("a part of a file, or a refusal", SOON, || {
+            process.ended().is_some() || fs::metadata(&got).is_ok_and(|metadata| metadata.len() > 0)
         });
-        if ended {
-            let output = process.output(SOON);
-            assert_ne!(output.code, 0);
-            refused += 1;
-        } else {
-            process.signal(Signal::STOP);
-            standing.push(process);
-            served += 1;
-        }
+        process.signal(Signal::STOP);
+        standing.push(process);
     }
-    assert!(served >= 2 && refused >= 2, "{served} were served, and {refused} were refused");
-    bench.server.wait_for_log("open files of all clients would take more than 41943040 bytes of memory");
+    // what is too much is known when a buffer has been filled, and the client may have had that
+    let refusal = "open files of all clients would take more than 41943040 bytes of memory";
+    wait_until("refusals", SOON, || bench.server.log().matches(refusal).count() >= READERS - FIT);
     // what one gives back another one may have, in whatever worker
-    for process in standing {
+    let goes_on = |process: Process| {
         process.signal(Signal::CONT);
-        process.output(SOON).ok();
-    }
+        process.output(SOON).code == 0
+    };
+    let served = standing.into_iter().map(goes_on).filter(|whole| *whole).count();
+    assert!((1..=FIT).contains(&served), "{served} were served:\n{}", bench.server.log());
     bench.client.ok(&["repo-get", "--log-level-console=off", "archive/demo/large"]);
     assert_eq!(bench.server.terminate(), 0);
 }
