@@ -26,6 +26,7 @@ mod pins;
 mod query;
 mod repositories;
 mod role;
+mod same_place;
 mod server;
 mod session;
 mod settings;

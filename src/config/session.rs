@@ -15,6 +15,7 @@ use super::cluster::{self, Cluster};
 use super::command::Command;
 use super::definitions::{Definition, Matching};
 use super::files::{Files, Search};
+use super::same_place::is_same;
 use super::server::{ServerSettings, Take};
 use super::settings::{self, Scope, Settings};
 use super::value;
@@ -128,8 +129,8 @@ impl SessionSettings {
 /// Reads the parameters of a `config` request: options, and `<command>:remote` as the last one.
 ///
 /// `files` and `environment` are the server's; `release` is the one that was announced.
-/// Touches the disk only when the client asks for a configuration file that `allow-client-config`
-/// lists.
+/// Touches the disk only when the client asks for another configuration file or repository than the administrator's:
+/// looks for links on the way there, and reads a file that `allow-client-config` lists.
 ///
 /// # Errors
 ///
@@ -288,11 +289,15 @@ impl Parts<'_> {
             return Ok(wanted);
         }
         let ours = self.configured.text(REPOSITORY_PATH, key)?.unwrap_or_default();
-        if wanted == ours || is_listed(&self.server.own.allow_client_repository, &wanted) {
+        if is_listed(&self.server.own.allow_client_repository, &wanted) {
             return Ok(wanted);
         }
+        // Under its own name, so that nobody can point the other one elsewhere meanwhile.
+        if wanted == ours || is_same(&wanted, &ours) {
+            return Ok(ours);
+        }
         let option = format!("repo{key}-path");
-        let refusal = Refusal { host: "repository", option: &option, wanted: &wanted, ours: &ours };
+        let refusal = Refusal { host: "repository", option: &option, wanted: Some(&wanted), ours: Some(&ours) };
         Err(refusal.error(self.server, &self.files.main_or_default(), "allow-client-repository"))
     }
 
@@ -420,7 +425,8 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
     let directory = search.config_path.clone().or_else(|| main.parent().map(Path::to_owned)).unwrap_or_default();
     let include = files.include_directory().unwrap_or_default();
     let ours = [("config", &main), ("config-path", &directory), ("config-include-path", &include)];
-    let refusal = |option: &str, wanted: &str, ours: &str| {
+    let refusal = |option: &str, wanted: Option<&str>, ours: &str| {
+        let ours = Some(ours).filter(|ours| !ours.is_empty());
         let host = if is_pg(client) { "PostgreSQL" } else { "repository" };
         Refusal { host, option, wanted, ours }.error(server, &main, "allow-client-config")
     };
@@ -431,11 +437,11 @@ fn client_files(files: &Files, server: &ServerSettings, client: &Settings) -> Re
         let shown = ours.to_string_lossy();
         let text = setting.texts.first().map_or("", String::as_str);
         if setting.negated {
-            return Err(refusal(option, "", &shown));
+            return Err(refusal(option, None, &shown));
         }
-        if without_slash(text) != without_slash(&shown) {
+        if without_slash(text) != without_slash(&shown) && !is_same(text, &shown) {
             if !is_listed(&server.own.allow_client_config, text) {
-                return Err(refusal(option, text, &shown));
+                return Err(refusal(option, Some(text), &shown));
             }
             differs = true;
         }
@@ -454,20 +460,35 @@ struct Refusal<'a> {
     /// What kind of host this is for the client.
     host: &'a str,
     option: &'a str,
-    wanted: &'a str,
-    ours: &'a str,
+    /// None for one that wants to have none.
+    wanted: Option<&'a str>,
+    /// None where there is none.
+    ours: Option<&'a str>,
 }
 
 impl Refusal<'_> {
     /// The error that names the server's file, and what makes the value acceptable.
     fn error(&self, server: &ServerSettings, file: &Path, remedy: &str) -> Error {
         let Self { host, option, wanted, ours } = self;
+        let (uses, instead) = match ours {
+            Some(ours) => {
+                (format!("'{ours}'"), format!(", or set it to the value in '{}' of the {host} host", file.display()))
+            }
+            None => ("none".to_owned(), String::new()),
+        };
+        let (shown, further) = match wanted {
+            Some(wanted) => (
+                (*wanted).to_owned(),
+                format!(
+                    "\nHINT: to accept it from clients, add '{remedy}={wanted}' to '{}' of the {host} host and reload.",
+                    server.own_file.display()
+                ),
+            ),
+            None => (format!("--no-{option}"), String::new()),
+        };
         invalid_value(format!(
-            "'{wanted}' is not allowed for '{option}' option because the {host} host uses '{ours}'\n\
-             HINT: remove the option from the client, or set it to the value in '{}' of the {host} host.\n\
-             HINT: to accept it from clients, add '{remedy}={wanted}' to '{}' of the {host} host and reload.",
-            file.display(),
-            server.own_file.display()
+            "'{shown}' is not allowed for '{option}' option because the {host} host uses {uses}\n\
+             HINT: remove the option from the client{instead}.{further}"
         ))
     }
 }

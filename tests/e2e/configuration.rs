@@ -2,6 +2,7 @@
 //! there, in every process, unless they cannot be used.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::for_each_release;
 use crate::harness::postgres::Cluster;
-use crate::harness::{Bench, STANZA, wait_until};
+use crate::harness::{Bench, STANZA, as_root, own, wait_until};
 
 for_each_release! {
     a_stanza_counts_from_the_moment_on_in_which_it_is_there: full, full, always;
@@ -19,6 +20,7 @@ for_each_release! {
     files_that_cannot_be_used_change_nothing: always, full, full;
     half_a_file_is_no_configuration: full, full, always;
     a_mistake_in_one_stanza_keeps_nobody_else_from_a_start: always, always, always;
+    another_name_of_the_same_place_is_no_other_place: always, always, always;
 }
 
 /// Has the server have so many workers, and read files of a directory.
@@ -235,4 +237,40 @@ fn a_mistake_in_one_stanza_keeps_nobody_else_from_a_start(release: &str) {
     assert!(checked.contains(said), "{checked}");
     bench.server.file("conf.d/other.conf", 0o640, "[other]\n");
     assert!(!refused(&bench).contains(said), "{}", refused(&bench));
+}
+
+fn another_name_of_the_same_place_is_no_other_place(release: &str) {
+    let mut bench = Bench::new(release);
+    let links = bench.workspace.directory("links");
+    let link = |name: &str, target: PathBuf| {
+        let link = links.join(name);
+        symlink(target, &link).expect("a link can be made");
+        link
+    };
+    let repository = link("repository", bench.server.repository());
+    let config = link("pgbackrest.conf", bench.server.path("pgbackrest.conf"));
+    bench.client.config.set("global", "repo1-path", &repository.display().to_string());
+    bench.client.config.set("global", "repo1-host-config", &config.display().to_string());
+    let cluster = bench.with_cluster();
+    bench.client.ok(&["check"]);
+    bench.ok(&["backup", "--type=full"]);
+    drop(cluster);
+    let restored = Cluster::at(&bench.workspace, "restored");
+    bench.client.ok(&["restore", &format!("--pg1-path={}", restored.path.display())]);
+    assert!(bench.server.repository().join("backup/demo/backup.info").exists());
+
+    // what somebody else made may be made to lead elsewhere
+    for (option, foreign) in [("repo1-path", &repository), ("repo1-host-config", &config)] {
+        let path = foreign.display().to_string();
+        assert!(as_root("chown", &["-h", "nobody", &path]).expect("there is chown").success());
+        let text = bench.client.run(&["info", "--log-level-console=warn"]).text();
+        let what = if option == "repo1-path" { "repo1-path" } else { "config" };
+        assert!(text.contains(&format!("'{path}' is not allowed for '{what}' option because")), "{text}");
+        fs::remove_file(foreign).expect("the link can be removed");
+        let target =
+            if option == "repo1-path" { bench.server.repository() } else { bench.server.path("pgbackrest.conf") };
+        symlink(target, foreign).expect("a link can be made");
+    }
+    own(&links);
+    bench.client.ok(&["info"]);
 }

@@ -336,7 +336,21 @@ fn a_clients_configuration_file_is_used_only_when_the_administrator_agrees() {
         let error = fails(&site, &[extra], "info:remote");
         assert_eq!(error.code, Code::OptionInvalidValue);
         assert!(error.message.contains(&format!("is not allowed for '{option}' option because")), "{error}");
-        assert!(error.message.contains("allow-client-config="), "{error}");
+        assert_eq!(error.message.contains("allow-client-config="), extra != "--no-config", "{error}");
+        assert!(!error.message.contains("''"), "{error}");
+    }
+    // A server that is told its file has no directory of included ones.
+    let params = ["--process=0", "--remote-type=repo", "--config-include-path=/x", "info:remote"];
+    let alone = parse_with(&site, &["--config=$/pgbackrest.conf"], &[], NEWEST, &params).unwrap_err();
+    let expected = "'/x' is not allowed for 'config-include-path' option because the repository host uses none\n\
+                    HINT: remove the option from the client.\nHINT: to accept it from clients, add ";
+    assert!(alone.message.starts_with(expected), "{alone}");
+    // Another name of the same file or directory is no other one.
+    std::os::unix::fs::symlink(site.path("pgbackrest.conf"), site.path("link.conf")).unwrap();
+    std::os::unix::fs::symlink(".", site.path("link")).unwrap();
+    for extra in ["--config=$/link.conf", "--config-path=$/link", "--config-include-path=$/link/conf.d"] {
+        let session = run(&site, &[extra], "info:remote").unwrap();
+        assert_eq!(session.repository().unwrap().path, Path::new("/repo"), "{extra}");
     }
     site.write("repohostd.conf", &site.filled("[global]\nallow-client-config=$/other/pgbackrest.conf,$/other\n"));
     for extra in ["--config=$/other/pgbackrest.conf", "--config-path=$/other"] {
