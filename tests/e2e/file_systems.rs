@@ -25,6 +25,7 @@ for_each_release! {
     backups_live_without_hard_links: full, always, full;
     backups_live_where_each_name_has_new_inode_numbers: always, full, full;
     backups_live_where_each_look_sees_new_inode_numbers: full, full, always;
+    a_whole_host_lives_where_inode_numbers_change: full, full, always;
     check_says_where_names_can_be_taken_twice: never "our own command", never "our own command", always;
 }
 
@@ -124,6 +125,25 @@ fn backups_live(release: &'static str, traits: Traits) {
         assert!(fs::read_dir(versions).unwrap().count() > 0, "no version was kept");
     }
     assert_eq!(bench.server.terminate(), 0);
+}
+
+/// Configuration, locks, status socket and all.
+fn a_whole_host_lives_where_inode_numbers_change(release: &str) {
+    for inodes in [Inodes::NewAtEachLookup, Inodes::NewAtEachLook] {
+        let mut bench = Bench::new(release);
+        // mounted before anything is started from there
+        let _disk = FuseDisk::mount(&bench.server.path(""), Traits { inodes, ..Traits::default() });
+        let mut cluster = bench.with_cluster();
+        for number in 0..4 {
+            let segment = cluster.copy_segment(&format!("0000000100000001000000A{number}"));
+            bench.client.ok(&["archive-push", &segment.display().to_string()]);
+        }
+        cluster.stop();
+        wait_until_unlocked(&bench.server.path("lock"));
+        bench.server.reload();
+        bench.client.ok(&["info"]);
+        assert_eq!(bench.server.terminate(), 0);
+    }
 }
 
 fn check_says_where_names_can_be_taken_twice(release: &str) {
