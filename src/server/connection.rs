@@ -347,6 +347,14 @@ impl Connection {
         }
     }
 
+    /// The client, whose session is open, lost the right to it.
+    pub(super) fn revoke(&mut self, now: Instant, error: Error, at_once: bool) {
+        match &mut self.session {
+            Some(session) => session.handle_revoke(now, error, at_once),
+            None => self.leave(now),
+        }
+    }
+
     /// The connection has to make room for another one.
     pub(super) fn evict(&mut self, now: Instant) {
         self.record.refuse(Level::Detail, "it was silent while others waited for its place", "");

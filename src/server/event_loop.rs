@@ -303,6 +303,7 @@ impl EventLoop {
             match ending {
                 Ending::Drain => connection.drain(now, error),
                 Ending::Abort => connection.abort(now, error),
+                Ending::Revoke { at_once } => connection.revoke(now, error, at_once),
             }
             enqueue(&mut self.queue, connection);
             count += 1;
@@ -565,6 +566,11 @@ pub enum Ending {
     Drain,
     /// The client is told at once; nothing is waited for but the disk.
     Abort,
+    /// The client stays, and is told with the answer to whatever it asks for.
+    Revoke {
+        /// Whether the request in flight and the file in transfer do not finish.
+        at_once: bool,
+    },
 }
 
 /// What a caller sees of a client.

@@ -171,9 +171,9 @@ impl Serving {
         };
         // who may have stolen a key gets no more of what is in transfer
         let error = || Error::access("access denied\nHINT: the client's certificate is no longer accepted.");
-        self.event_loop.end(Ending::Abort, |client| stranger(client).then(error));
+        self.event_loop.end(Ending::Revoke { at_once: true }, |client| stranger(client).then(error));
         let error = || Error::access("access denied\nHINT: the server's configuration no longer grants it.");
-        self.event_loop.end(Ending::Drain, |client| revoked(client).then(error));
+        self.event_loop.end(Ending::Revoke { at_once: false }, |client| revoked(client).then(error));
     }
 }
 

@@ -23,6 +23,7 @@ use super::authorizing::Waiting;
 use super::databases::{Databases, Pending};
 use super::memory::{SMALL, Share};
 use super::output::Output;
+use super::revoked::Revoked;
 use super::upload::Upload;
 use super::{Authority, Counters, Event, Limits, Peer, Refusal, State, buffers};
 
@@ -126,9 +127,9 @@ pub struct Session {
     /// The write whose data is the only thing that may come now, where data has messages of its own.
     pub(super) upload: Option<Upload>,
     /// Whether the active request wants another slice of work.
-    work: bool,
+    pub(super) work: bool,
     /// Whether the active request goes on once the part of its answer that was sent last has gone.
-    parked: bool,
+    pub(super) parked: bool,
     /// Whether the active request waits for what other sessions hold, and tries again at the deadline.
     pub(super) waiting: bool,
     memory: Share,
@@ -141,6 +142,7 @@ pub struct Session {
     next_operation: u64,
     pub(super) outstanding: usize,
     pub(super) draining: Option<Error>,
+    pub(super) revoked: Option<Revoked>,
     pub(super) disconnected: bool,
     pub(super) cleaned_up: bool,
     pub(super) deadline: Instant,
@@ -193,6 +195,7 @@ impl Session {
             next_operation: 0,
             outstanding: 0,
             draining: None,
+            revoked: None,
             disconnected: false,
             cleaned_up: false,
             deadline: now + limits.first_request,
@@ -258,7 +261,7 @@ impl Session {
         self.weigh();
         let taken = input.len() - rest.len();
         if taken > 0 && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
-            self.deadline = now + self.limits.idle;
+            self.postpone(now);
         }
         taken
     }
@@ -292,7 +295,7 @@ impl Session {
             return self.settle(others);
         }
         let Some(completion) = others else { return self.weigh() };
-        self.deadline = now + self.limits.idle;
+        self.postpone(now);
         let Some((envelope, active)) = self.active.take() else { return };
         match active {
             Active::Task(mut task) => {
@@ -349,7 +352,7 @@ impl Session {
             self.prepare();
             return self.weigh();
         }
-        self.deadline = now + self.limits.idle;
+        self.postpone(now);
         let Some((envelope, active)) = self.active.take() else { return };
         match active {
             Active::Task(mut task) => {
@@ -384,7 +387,7 @@ impl Session {
         self.weigh();
         self.unpark();
         if !self.waiting && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
-            self.deadline = now + self.limits.idle;
+            self.postpone(now);
         }
     }
 
@@ -554,6 +557,7 @@ impl Session {
 
     /// After a request the session may end because the server does.
     pub(super) fn finish_request(&mut self) {
+        self.go_on_revoking();
         if self.is_at_rest()
             && let Some(error) = self.draining.take()
         {
@@ -600,6 +604,9 @@ impl Session {
                 if self.upload.is_some() && !self.takes_data_request(envelope, &request) {
                     return;
                 }
+                if let Some(error) = self.find_revoked(&request) {
+                    return self.answer_error(envelope, error);
+                }
                 if let Request::Database(request) = request {
                     return self.begin_database(envelope, request);
                 }
@@ -633,7 +640,7 @@ impl Session {
     }
 
     fn take_step(&mut self, envelope: Envelope, step: Result<Step>, active: Active) {
-        match step {
+        match self.unless_revoked(envelope, step) {
             Ok(Step::Disk(operation)) => {
                 self.submit(operation);
                 self.active = Some((envelope, active));
@@ -665,7 +672,7 @@ impl Session {
     }
 
     /// Tells the client of an error: now or, where its block is answered, after that.
-    fn fail_step(&mut self, envelope: Envelope, error: Error) {
+    pub(super) fn fail_step(&mut self, envelope: Envelope, error: Error) {
         match (&mut self.block, self.release.framing) {
             (Some(block), Framing::Session) => *block = Block::Refused(envelope, error),
             _ => self.answer_error(envelope, error),
@@ -687,6 +694,10 @@ impl Session {
         if self.upload.is_some_and(|upload| upload != Upload::Writing) {
             self.block = Some(Block::Swallowed);
             return;
+        }
+        if let Some(error) = self.revocation() {
+            self.block = Some(Block::To(envelope));
+            return self.fail_step(envelope, error);
         }
         let target =
             self.with_stream(envelope.session, |stream| Ok(matches!(stream, Stream::Write(write) if write.is_ready())));

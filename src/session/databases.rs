@@ -112,7 +112,7 @@ impl Session {
         let is_waited_for = |active: &Active| matches!(active, Active::Database(_, waited) if *waited == id);
         let active = self.active.take_if(|(_, active)| is_waited_for(active));
         let Some((envelope, Active::Database(pending, _))) = active else { return };
-        self.deadline = now + self.limits.idle;
+        self.postpone(now);
         match self.conclude(id, pending, outcome) {
             Ok(answer) => self.answer(envelope, answer),
             Err(error) => self.answer_error(envelope, error),

@@ -26,7 +26,7 @@ impl Session {
         self.close();
     }
 
-    /// The server shuts down, or the client lost its grant: the request in flight and the file that is
+    /// The server shuts down: the request in flight and the file that is
     /// being transferred are finished, then the client is told `error` and the session closes. A client
     /// that has just connected is still answered, if it asks within [`GRACE`].
     pub fn handle_drain(&mut self, now: Instant, error: Error) {
@@ -93,6 +93,13 @@ impl Session {
         self.cleaned_up = true;
         self.active = None;
         self.waiting = false;
+        self.drop_streams();
+        self.weigh();
+        self.unlock();
+    }
+
+    /// Closes all files, and removes those that are not whole.
+    pub(super) fn drop_streams(&mut self) {
         let numbers: Vec<u64> = self.streams.iter().map(|(number, _)| *number).collect();
         for number in numbers {
             let discard = self.with_stream(number, |stream| {
@@ -106,7 +113,9 @@ impl Session {
             }
             self.drop_stream(number);
         }
-        self.weigh();
+    }
+
+    pub(super) fn unlock(&mut self) {
         for lock in std::mem::take(&mut self.locks) {
             self.submit(Operation::Unlock { lock });
         }

@@ -12,6 +12,7 @@ mod locking;
 mod memory;
 mod output;
 mod requests;
+mod revoked;
 #[cfg(test)]
 mod tests;
 mod upload;

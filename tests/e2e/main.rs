@@ -35,6 +35,7 @@ mod quickstart;
 mod recovery;
 mod releases;
 mod retention;
+mod revoked;
 mod roles_archiver;
 mod roles_backup;
 mod roles_hostile;

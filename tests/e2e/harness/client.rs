@@ -133,6 +133,15 @@ impl Client {
         self.workspace.spawn_into("into", command.args(arguments), file)
     }
 
+    /// Starts a command for the stanza that reads from a file of the caller's.
+    pub(crate) fn start_reading(&self, file: File, arguments: &[&str]) -> Process {
+        self.write_config();
+        let mut command = self.workspace.command(self.program());
+        command.arg(format!("--config={}", self.config_file().display())).arg(format!("--stanza={STANZA}"));
+        command.args(arguments).stdin(file);
+        self.workspace.spawn("reading", command)
+    }
+
     /// Runs a command for the stanza to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.start(arguments).output(LIMIT)

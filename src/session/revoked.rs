@@ -1,0 +1,119 @@
+//! A client that lost the right to its session hears of it as the answer to what it asks for.
+//!
+//! An error that nobody asked for, and the end of the connection behind it, would not reach its user: a
+//! client that has a file open answers every error by giving the file up, waits for the answer to that,
+//! and where there is none reports its own confusion instead ("client state is 'response' but expected
+//! 'idle'"), or crashes. So the connection stays; what the session had is given back at once, the request
+//! in flight and every later one fail, and to give up what is no longer there succeeds.
+
+use std::time::Instant;
+
+use crate::protocol::database::DatabaseRequest;
+use crate::protocol::error::{Error, Result};
+use crate::protocol::framing::{Envelope, name};
+use crate::protocol::request::Request;
+use crate::repository::Step;
+
+use super::conversation::{Active, Block, Phase, Session};
+use super::{Event, Limits};
+
+/// What a client is told that lost the right to its session.
+#[derive(Debug)]
+pub(super) struct Revoked {
+    error: Error,
+    /// How long the client has to hear it.
+    until: Instant,
+    /// Files in transfer were finished, or may not be: no request is done any more.
+    effective: bool,
+}
+
+impl Session {
+    /// The client lost the right to the session: whatever it asks for is answered with `error`, at once or
+    /// after the request in flight and the file in transfer. It gets [`Limits::idle`] to hear of it.
+    pub fn handle_revoke(&mut self, now: Instant, error: Error, at_once: bool) {
+        if self.phase != Phase::Ready {
+            // It waits for an answer and has nothing open.
+            return self.handle_abort(now, error);
+        }
+        let Limits { idle, .. } = self.limits;
+        let revoked = self.revoked.get_or_insert_with(|| Revoked { error, until: now + idle, effective: false });
+        if !revoked.effective && (at_once || self.is_at_rest()) {
+            self.enforce();
+        }
+        self.weigh();
+    }
+
+    /// What every request is answered with, once that is so.
+    pub(super) fn revocation(&self) -> Option<Error> {
+        self.revoked.as_ref().filter(|revoked| revoked.effective).map(|revoked| revoked.error.clone())
+    }
+
+    /// What the client is told instead of what came of its request, unless that was to give something up.
+    pub(super) fn unless_revoked(&self, envelope: Envelope, step: Result<Step>) -> Result<Step> {
+        self.revocation().filter(|_| envelope.kind != name::CANCEL).map_or(step, Err)
+    }
+
+    /// Why a request of a session at rest, apart from that, is not done, if it is not.
+    pub(super) fn find_revoked(&mut self, request: &Request) -> Option<Error> {
+        let ends = matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
+        if self.revoked.as_ref().is_some_and(|revoked| !revoked.effective) && !ends {
+            self.enforce();
+        }
+        let gives_up = matches!(request, Request::Cancel | Request::Database(DatabaseRequest::Cancel(_)));
+        self.revocation().filter(|_| !gives_up)
+    }
+
+    /// A request was answered: what was allowed to finish may have.
+    pub(super) fn go_on_revoking(&mut self) {
+        match &self.revoked {
+            Some(revoked) if revoked.effective => self.give_back(),
+            Some(_) if self.is_at_rest() => self.enforce(),
+            _ => {}
+        }
+    }
+
+    /// The client, or what is done for it, goes on: it is waited for as long again.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        let deadline = now + self.limits.idle;
+        self.deadline = self.revoked.as_ref().map_or(deadline, |revoked| deadline.min(revoked.until));
+    }
+
+    fn enforce(&mut self) {
+        let Some(revoked) = &mut self.revoked else { return };
+        revoked.effective = true;
+        let error = revoked.error.clone();
+        self.events.push_back(Event::Refused(error.clone().into()));
+        let block = match &self.block {
+            Some(Block::To(envelope)) => Some(*envelope),
+            _ => None,
+        };
+        match self.active.take() {
+            Some((envelope, Active::Database(..))) => {
+                self.databases.close();
+                self.answer_error(envelope, error);
+            }
+            // It waits for its turn and not for the disk, whose completion would bring the end.
+            Some((envelope, Active::Task(_) | Active::Stream)) if self.work || self.parked || self.waiting => {
+                (self.work, self.parked, self.waiting) = (false, false, false);
+                self.fail_step(envelope, error);
+            }
+            None => {
+                if let Some(envelope) = block {
+                    self.fail_step(envelope, error);
+                }
+            }
+            active => self.active = active,
+        }
+        self.give_back();
+    }
+
+    /// Gives back what the session holds, unless something is under way with it.
+    fn give_back(&mut self) {
+        if self.active.is_some() || self.block.is_some() {
+            return;
+        }
+        self.databases.close();
+        self.drop_streams();
+        self.unlock();
+    }
+}
