@@ -30,7 +30,7 @@ use rustls::ServerConnection;
 use super::authority::Authorities;
 use super::event_loop::ClientView;
 use super::greeting::Greeting;
-use super::hello::{FIRST_BYTES, PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
+use super::hello::{FIRST_BYTES, Hellos, PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
 use super::last_words::LastWords;
 use super::record::Record;
 use super::releases::policy::Policy;
@@ -131,6 +131,7 @@ pub(super) struct Connection {
     unread_at: usize,
     first: [u8; FIRST_BYTES],
     first_length: usize,
+    hellos: Hellos,
     swallowed: usize,
     /// For the loop: its number, whether others know that it is authorized, whether it is in the queue, and which
     /// deadline is set.
@@ -185,6 +186,7 @@ impl Connection {
             unread_at: 0,
             first: [0; FIRST_BYTES],
             first_length: 0,
+            hellos: Hellos::default(),
             swallowed: 0,
             number: 0,
             told: false,
@@ -555,14 +557,23 @@ impl Connection {
         }
     }
 
-    /// Decrypts `input` and hands it to the session as far as that takes it. Returns how many bytes
-    /// are left.
-    fn feed(&mut self, cx: &mut Context<'_>, mut input: &[u8]) -> usize {
+    /// Takes what came from the socket. Returns how many bytes are left.
+    fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> usize {
         if self.first_length < FIRST_BYTES {
             let count = input.len().min(FIRST_BYTES - self.first_length);
             self.first[self.first_length..][..count].copy_from_slice(&input[..count]);
             self.first_length += count;
         }
+        if self.stage == Stage::Handshake && !self.hellos.are_over() {
+            let bytes = self.hellos.take(input);
+            return self.decrypt(cx, &bytes).min(input.len());
+        }
+        self.decrypt(cx, input)
+    }
+
+    /// Decrypts `input` and hands it to the session as far as that takes it. Returns how many bytes
+    /// are left.
+    fn decrypt(&mut self, cx: &mut Context<'_>, mut input: &[u8]) -> usize {
         let mut stuck = false;
         while !input.is_empty() {
             match self.stage {

@@ -21,6 +21,7 @@ for_each_release! {
     a_certificate_for_something_else_is_refused_and_the_log_says_what_it_lacks: always, always, always;
     a_server_certificate_that_clients_refuse_is_warned_of: full, always, full;
     files_as_windows_and_openssl_write_them_are_read: always, always, always;
+    a_server_name_that_is_no_dns_name_is_ignored: always, always, always;
 }
 
 /// The name that `tls-server-auth` lets in.
@@ -336,6 +337,47 @@ fn files_as_windows_and_openssl_write_them_are_read(release: &str) {
         } else {
             bench.server.wait_for_log("is not trusted for TLS clients");
             is_refused(&bench, &["not in tls-server-ca-file"]);
+        }
+    }
+}
+
+fn a_server_name_that_is_no_dns_name_is_ignored(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.config.set("global", "tls-server-address", "127.0.0.1,::1");
+    // an address with a zone, which is what a client asks for that has it for a host
+    let zoned = "::1%1";
+    bench.server.write_identity(&Certificates::shared().authority.issue(zoned));
+    bench.server.start();
+    bench.client.config.set("global", "repo1-host", zoned);
+    bench.client.ok(&["repo-ls"]);
+
+    let long = format!("{}.example", "a".repeat(64));
+    let names = ["host-", "h\u{f6}st", "fe80::1%lo", &long, "two words", "localhost"];
+    // the last of these groups is asked for by a second hello
+    for options in [&["-tls1_2"][..], &["-tls1_3"], &["-tls1_3", "-groups", "P-521:P-256"]] {
+        for name in names {
+            let mut command = bench.workspace.command("openssl");
+            command.args([
+                "s_client",
+                "-quiet",
+                "-no_ign_eof",
+                "-cert",
+                "client/client.crt",
+                "-key",
+                "client/client.key",
+            ]);
+            command.args(["-servername", name, "-connect", &format!("127.0.0.1:{}", bench.server.port)]).args(options);
+            // it hangs up when its input ends
+            let (reader, _writer) = io::pipe().expect("a pipe can be made");
+            let client = bench.workspace.spawn("s_client", {
+                command.stdin(OwnedFd::from(reader));
+                command
+            });
+            wait_until(&format!("a greeting for '{name}' with {options:?}"), SOON, || {
+                let printed = client.printed();
+                assert!(!printed.contains("alert"), "{name:?} with {options:?}: {printed}");
+                printed.contains(&format!("\"version\":\"{release}\""))
+            });
         }
     }
 }

@@ -18,6 +18,7 @@ mod files;
 mod identity;
 mod pem;
 mod revocation;
+mod server_name;
 mod verified;
 mod verifier;
 
@@ -40,6 +41,7 @@ use crate::protocol::error::{Code, Error, Result};
 
 pub use describe::describe_handshake_error;
 pub use identity::{Identity, identity};
+pub(in crate::server) use server_name::hide;
 
 use authorities::Authorities;
 use revocation::RevocationLists;
@@ -134,7 +136,7 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
 fn provider(files: &TlsFiles<'_>, warnings: &mut Vec<String>) -> Result<CryptoProvider> {
     let default = aws_lc_rs::default_provider();
     Ok(CryptoProvider {
-        cipher_suites: ciphers::select(&default.cipher_suites, files.cipher_12, files.cipher_13, warnings)?,
+        cipher_suites: ciphers::select(server_name::suites(), files.cipher_12, files.cipher_13, warnings)?,
         // OpenSSL sends its first key share for X25519, since 3.5 one more for X25519MLKEM768. With
         // these two in front no client pays a HelloRetryRequest; the hybrid comes first because
         // what is recorded today should stay secret. The original's own group is P-256.

@@ -31,6 +31,7 @@ use super::authorities::{Authorities, Authority};
 use super::certificate::{Certificate, Extensions, Side, SignatureFault, name_text};
 use super::describe::{note_refusal, time_text};
 use super::revocation::RevocationLists;
+use super::server_name::restore;
 use super::verified::{Chain, Period, Verified};
 
 /// The most intermediates in a chain that is walked here; webpki has the same limit.
@@ -244,9 +245,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        let message = restore(message);
         let verified = match Self::raw_key(cert) {
-            Some(key) => self.verify_tls12_raw(message, &key, dss),
-            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
+            Some(key) => self.verify_tls12_raw(&message, &key, dss),
+            None => verify_tls12_signature(&message, cert, dss, &self.algorithms),
         };
         verified.inspect_err(|_| note_wrong_key(cert))
     }
