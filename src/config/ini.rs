@@ -75,6 +75,13 @@ impl Ini {
         Ok(())
     }
 
+    /// Has a key of a section have one value in place of those that files gave it.
+    pub(super) fn replace(&mut self, section: &str, key: &str, value: Value) {
+        let entries = self.sections.entry(section.to_owned()).or_default();
+        entries.retain(|entry| entry.key != key);
+        entries.push(Entry { key: key.to_owned(), values: vec![value] });
+    }
+
     /// The keys of a section; none when there is no such section.
     pub(super) fn section(&self, name: &str) -> &[Entry] {
         self.sections.get(name).map_or(&[], Vec::as_slice)
@@ -86,8 +93,11 @@ impl Ini {
     }
 }
 
-/// Where a value stands, for messages: `FILE:LINE`.
+/// Where a value stands, for messages: `FILE:LINE`; what is in no file, the environment, has no line.
 pub(super) fn place(file: &Path, line: u32) -> String {
+    if line == 0 {
+        return file.display().to_string();
+    }
     format!("{}:{line}", PathBuf::from(file).display())
 }
 

@@ -52,7 +52,7 @@ pub use session::{CipherType, Repository, RepositoryKind, SessionSettings, Stora
 pub use workers::Workers;
 
 /// The process's environment, captured by the caller so that tests can pass their own; only
-/// variables called `PGBACKREST_…` count.
+/// variables called `PGBACKREST_…` and `REPOHOSTD_…` count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment(pub BTreeMap<String, String>);
 
@@ -62,7 +62,8 @@ impl Environment {
     pub fn capture() -> Self {
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-        Self(variables.filter(|(name, _)| name.starts_with("PGBACKREST_")).collect())
+        let ours = |name: &str| name.starts_with("PGBACKREST_") || name.starts_with(own::ENVIRONMENT_PREFIX);
+        Self(variables.filter(|(name, _)| ours(name)).collect())
     }
 }
 

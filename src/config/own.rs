@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Environment;
 use super::files::Files;
-use super::ini::{Value, place};
+use super::ini::{Ini, Value, place};
 use super::pins::{self, ListenerPin, Pin};
 use super::role::{NamedRights, Protection, Role};
 use super::value;
@@ -18,6 +19,10 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
 const SECTION: &str = "global";
+/// How variables begin that say what else `[global]` says, as `PGBACKREST_` does for pgBackRest's options.
+pub(super) const ENVIRONMENT_PREFIX: &str = "REPOHOSTD_";
+/// Variables of the tests, which are nobody's options.
+const TESTS_PREFIX: &str = "REPOHOSTD_TEST_";
 /// Known options, in alphabetical order.
 const KNOWN: [&str; 24] = [
     "allow-client-config",
@@ -74,6 +79,8 @@ pub struct OwnSettings {
     /// `history-path=`: where earlier versions of info files are kept. Default: `history` in the
     /// state directory, if there is one.
     pub history_path: Option<PathBuf>,
+    /// `[server-name:NAME] release=`: the releases of those who ask for the server of a name (SNI).
+    pub server_names: Vec<Pin>,
     /// `[listener:ADDRESS] release=`: the releases of those who connect to an address.
     pub listeners: Vec<ListenerPin>,
     /// `[release:VERSION] like=`: releases that are spoken like known ones.
@@ -138,6 +145,7 @@ impl Default for OwnSettings {
             rights: vec![],
             protection: Protection::default(),
             history_path: None,
+            server_names: vec![],
             listeners: vec![],
             declared: vec![],
             state_path: None,
@@ -184,7 +192,7 @@ impl OwnSettings {
                     Code::Config,
                     format!(
                         "unknown section '[{section}]' in '{}'{line}\nHINT: sections are [{SECTION}], \
-                         [client:NAME], [listener:ADDRESS] and [release:VERSION].",
+                         [client:NAME], [server-name:NAME], [listener:ADDRESS] and [release:VERSION].",
                         shown.display()
                     ),
                 ));
@@ -194,6 +202,40 @@ impl OwnSettings {
             }
         }
         Ok(result)
+    }
+
+    /// Has what the environment says of options stand in place of what `[global]` says. Names that mean nothing are
+    /// warned of, as those of pgBackRest's own variables are.
+    ///
+    /// # Errors
+    ///
+    /// 32 for an empty value.
+    pub(super) fn add_environment(
+        own_ini: &mut Ini,
+        environment: &Environment,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        for (variable, text) in &environment.0 {
+            let Some(key) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            if variable.starts_with(TESTS_PREFIX) {
+                continue;
+            }
+            let key = key.to_ascii_lowercase().replace('_', "-");
+            if !KNOWN.contains(&key.as_str()) {
+                warnings.push(format!(
+                    "environment contains invalid option '{key}' ({variable})\nHINT: known options are {}.",
+                    KNOWN.join(", ")
+                ));
+                continue;
+            }
+            if text.is_empty() {
+                let message = format!("environment variable '{variable}' must have a value");
+                return Err(Error::new(Code::OptionInvalidValue, message));
+            }
+            let place = PathBuf::from(format!("environment variable {variable}"));
+            own_ini.replace(SECTION, &key, Value { text: text.clone(), file: place.into(), line: 0 });
+        }
+        Ok(())
     }
 
     /// The release whose grammar holds for the server's own settings: the one for everybody, or the

@@ -11,13 +11,14 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
 const CLIENT: &str = "client";
+const SERVER_NAME: &str = "server-name";
 const LISTENER: &str = "listener";
 const RELEASE: &str = "release";
 
 /// A release that is written down for a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// A client's name, or the release that is declared.
+    /// A client's or a server's name, or the release that is declared.
     pub subject: String,
     /// Its release, or the one that it is like.
     pub release: String,
@@ -41,6 +42,7 @@ pub struct ListenerPin {
 /// What a section is about.
 enum About<'a> {
     Clients(Vec<&'a str>),
+    ServerNames(Vec<&'a str>),
     Listener(Option<IpAddr>, Option<u16>),
     Release(&'a str),
 }
@@ -53,11 +55,13 @@ enum About<'a> {
 /// two releases; 32 for a bad value.
 pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entry]) -> Result<bool> {
     let Some((kind, name)) = section.split_once(':') else { return Ok(false) };
+    let names = || {
+        let names: Vec<_> = name.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        (!names.is_empty()).then_some(names)
+    };
     let about = match kind {
-        CLIENT => {
-            let names: Vec<_> = name.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
-            (!names.is_empty()).then_some(About::Clients(names))
-        }
+        CLIENT => names().map(About::Clients),
+        SERVER_NAME => names().map(About::ServerNames),
         LISTENER => listener(name).map(|(address, port)| About::Listener(address, port)),
         RELEASE => Release::is_name(name).then_some(About::Release(name)),
         _ => return Ok(false),
@@ -67,6 +71,7 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
     let Some(about) = about else {
         let wanted = match kind {
             CLIENT => "names of certificates, separated by commas",
+            SERVER_NAME => "names that clients have as repo1-host, separated by commas",
             LISTENER => "an address in numbers, which may be followed by a colon and a port",
             _ => "a release, such as 2.61.0",
         };
@@ -74,7 +79,7 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
     };
     let known: &[&str] = match about {
         About::Clients(_) => &["release", "role", "stanza"],
-        About::Listener(..) => &["release"],
+        About::ServerNames(_) | About::Listener(..) => &["release"],
         About::Release(_) => &["like"],
     };
     let (mut given, mut role, mut stanzas) = (None, None, None);
@@ -107,13 +112,20 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
                 }
             }
         }
+        (About::ServerNames(names), Some((release, place))) => {
+            for name in names {
+                // TLS carries it in small letters and without a last dot (RFC 6066, section 3).
+                let subject = name.trim_end_matches('.').to_ascii_lowercase();
+                add(&mut own.server_names, Pin { subject, release: release.clone(), place: place.clone() })?;
+            }
+        }
         (About::Listener(address, port), Some((release, place))) => {
             own.listeners.push(ListenerPin { address, port, release, place });
         }
         (About::Release(version), Some((release, place))) => {
             add(&mut own.declared, Pin { subject: version.to_owned(), release, place })?;
         }
-        (About::Listener(..) | About::Release(_), None) => {}
+        (About::ServerNames(_) | About::Listener(..) | About::Release(_), None) => {}
     }
     Ok(true)
 }

@@ -218,7 +218,8 @@ impl Sources {
         let takes = |definition: &Definition| definition.known_to(COMMAND);
         let scope = Scope { command: COMMAND, stanza: None, takes: &takes };
         settings::add_environment(&mut settings, environment, &scope, &mut warnings)?;
-        let files = load(&settings)?;
+        let mut files = load(&settings)?;
+        OwnSettings::add_environment(&mut files.own_ini, environment, &mut warnings)?;
         settings::add_files(&mut settings, &files.ini, &scope, &mut warnings)?;
         for name in given {
             if !definitions::definition(name).is_some_and(takes) {

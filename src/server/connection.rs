@@ -95,8 +95,33 @@ enum Taken {
     All,
     /// Not all, or it wants no more for now.
     Enough,
-    /// All of it, and nothing will follow: the reason.
-    Ended(&'static str),
+    /// All of it, and nothing will follow.
+    Ended(Departure),
+}
+
+/// How a client ended its connection.
+///
+/// pgBackRest that refuses a greeting closes its socket, having read all that was sent, and says no
+/// `close_notify`, in every release. Monitors that look whether there is TLS behave otherwise: `openssl s_client`,
+/// curl and Prometheus' blackbox exporter say `close_notify`, `HAProxy` resets the connection
+/// (tests/README.md, "What was tried").
+enum Departure {
+    /// With `close_notify`.
+    Announced,
+    /// Without a word, having read everything.
+    Silent,
+    /// The connection broke, or was reset because of what the client had not read: the reason.
+    Broken(String),
+}
+
+impl Departure {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Announced => "the client closed the connection",
+            Self::Silent => "the client vanished: end of the connection without close_notify",
+            Self::Broken(reason) => reason,
+        }
+    }
 }
 
 /// One client's connection.
@@ -505,7 +530,7 @@ impl Connection {
     fn receive(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
         if self.ending && self.session.as_ref().is_some_and(Session::awaits_database) {
             // Its answer may be hours away, and is for nobody.
-            return self.hang_up(cx, "the client closed the connection while its statement was under way");
+            return self.lose(cx, "the client closed the connection while its statement was under way");
         }
         if !self.unread.is_empty() {
             self.take_unread(cx);
@@ -515,7 +540,7 @@ impl Connection {
                 match self.deliver(cx) {
                     Taken::Enough if self.stage == Stage::Open => return,
                     Taken::All | Taken::Enough => {}
-                    Taken::Ended(reason) => return self.hang_up(cx, reason),
+                    Taken::Ended(departure) => return self.hang_up(cx, &departure),
                 }
             }
             // Delivering may have ended the session.
@@ -539,7 +564,7 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.hang_up(cx, &error.to_string()),
+                Err(error) => self.hang_up(cx, &Departure::Broken(error.to_string())),
             }
             *cx.buffer = buffer;
         }
@@ -583,7 +608,7 @@ impl Connection {
                     // It may have ended the session, and then the rest is nobody's.
                     Taken::Enough if self.stage == Stage::Open => return input.len(),
                     Taken::Enough => continue,
-                    Taken::Ended(reason) => self.hang_up(cx, reason),
+                    Taken::Ended(departure) => self.hang_up(cx, &departure),
                 },
                 Stage::Closing | Stage::Lingering => {
                     self.listen(cx, input);
@@ -621,10 +646,10 @@ impl Connection {
         loop {
             let Some(session) = &mut self.session else { return Taken::Enough };
             let chunk = match self.tls.reader().into_first_chunk() {
-                Ok([]) => return Taken::Ended("the client closed the connection"),
+                Ok([]) => return Taken::Ended(Departure::Announced),
                 Ok(chunk) => chunk,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Taken::Ended("the client vanished: end of the connection without close_notify");
+                    return Taken::Ended(Departure::Silent);
                 }
                 Err(_) if session.wants_input() => return Taken::All,
                 Err(_) => return Taken::Enough,
@@ -661,8 +686,8 @@ impl Connection {
                 self.leave(cx.now);
             }
             Stage::Open => {
-                if let Taken::Ended(reason) = self.deliver(cx) {
-                    self.hang_up(cx, reason);
+                if let Taken::Ended(departure) = self.deliver(cx) {
+                    self.hang_up(cx, &departure);
                 }
             }
             Stage::Closing => self.judge_late(cx),
@@ -689,7 +714,8 @@ impl Connection {
         self.names.clone_from(&names);
         let service = cx.service;
         let local = || self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
-        let greeting = Greeting::choose(names.as_deref(), (self.peer(), local), service, cx.learner);
+        let wanted = self.tls.server_name();
+        let greeting = Greeting::choose((names.as_deref(), wanted), (self.peer(), local), service, cx.learner);
         let release = greeting.release();
         let authority = Rc::clone(&service.authority).speaking(release);
         self.record.set_release(release.version);
@@ -740,8 +766,8 @@ impl Connection {
     }
 
     /// Looks at what comes after the session's last word, as long as it is not known whether the
-    /// client accepted its greeting: some releases are answered, and the session with them is over,
-    /// before they have sent anything.
+    /// client accepted its greeting: some releases are told that they may not speak before they have sent
+    /// anything.
     fn listen(&mut self, cx: &mut Context<'_>, mut input: &[u8]) {
         let Some(greeting) = self.greeting.as_mut().filter(|greeting| greeting.is_open()) else { return };
         while !input.is_empty() {
@@ -752,7 +778,7 @@ impl Connection {
                 return self.settle(cx);
             }
             if state.peer_has_closed() {
-                return self.judge_late(cx);
+                return greeting.give_up();
             }
             if !matches!(read, Ok(count) if count > 0) {
                 return;
@@ -760,7 +786,7 @@ impl Connection {
         }
     }
 
-    /// The client ended the connection; what that means if it has not said anything.
+    /// The client ended the connection silently; what that means if it has not said anything.
     fn judge_silence(&mut self, cx: &mut Context<'_>) -> Option<String> {
         // Without the whole greeting the client knows nothing that it could refuse.
         let greeted = self.session.as_ref().is_some_and(|session| session.poll_output().is_empty());
@@ -778,9 +804,12 @@ impl Connection {
     }
 
     /// The client closed the connection or broke it off.
-    fn hang_up(&mut self, cx: &mut Context<'_>, reason: &str) {
-        let refused = self.judge_silence(cx);
-        self.lose(cx, refused.as_deref().unwrap_or(reason));
+    fn hang_up(&mut self, cx: &mut Context<'_>, departure: &Departure) {
+        let refused = match departure {
+            Departure::Silent => self.judge_silence(cx),
+            Departure::Announced | Departure::Broken(_) => None,
+        };
+        self.lose(cx, refused.as_deref().unwrap_or_else(|| departure.reason()));
     }
 
     const fn give_up_greeting(&mut self) {

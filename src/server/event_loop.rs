@@ -94,7 +94,6 @@ pub(super) struct Rates {
     pub(super) handshake: Rate,
     /// Of each one with a certificate.
     pub(super) clients: Quotas,
-    pub(super) alternation: Rate,
 }
 
 /// What a turn brought that is not a client's.
@@ -135,11 +134,7 @@ impl EventLoop {
             ended: Vec::new(),
             buffer: vec![0; READ_BYTES],
             spare: Vec::with_capacity(SPARE_BUFFERS),
-            rates: Rates {
-                handshake: Rate::new(LOG_RATE.0, LOG_RATE.1),
-                clients: Quotas::default(),
-                alternation: Rate::new(3, Duration::from_secs(600)),
-            },
+            rates: Rates { handshake: Rate::new(LOG_RATE.0, LOG_RATE.1), clients: Quotas::default() },
             learner: Learner::default(),
             status: Status::default(),
             reports: None,

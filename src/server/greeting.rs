@@ -1,16 +1,16 @@
 //! One connection's greeting: which release it names, and what the client made of it.
 //!
-//! A client that sends anything has accepted the release; one that ends the connection before has
-//! refused it. What is ended by the server says nothing about the client.
+//! A client that sends anything has accepted the release; one that reads it and leaves without a word has
+//! refused it. Who says goodbye or breaks off before has refused nothing: a monitor does that, and no
+//! pgBackRest. What is ended by the server says nothing about the client either.
 
 use std::net::SocketAddr;
 
 use super::connection::Service;
 use super::releases::learner::{Learner, Offer};
-use super::releases::{Key, seconds};
+use super::releases::{Key, milliseconds, seconds};
 use super::turn::Context;
 use crate::observe::log;
-use crate::observe::rate::more;
 use crate::protocol::release::Release;
 
 /// The greeting of one connection.
@@ -27,17 +27,18 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    /// Chooses the release for a client that proved to have `names` and connects from `peer` to
-    /// `local`.
+    /// Chooses the release for a client that proved to have `names`, asked for the server of the name `wanted` and
+    /// connects from `peer` to `local`.
     pub(super) fn choose(
-        names: Option<&[String]>,
+        (names, wanted): (Option<&[String]>, Option<&str>),
         (peer, local): (SocketAddr, impl FnOnce() -> Option<SocketAddr>),
         service: &Service,
-        learner: &Learner,
+        learner: &mut Learner,
     ) -> Self {
         let key = Key::new(peer.ip(), names);
-        let pinned = service.policy.pinned(names, local);
-        let offer = if pinned.is_none() { learner.offer(&key, service.policy.table()) } else { None };
+        let pinned = service.policy.pinned(names, wanted, local);
+        let now = milliseconds();
+        let offer = if pinned.is_none() { learner.offer(&key, service.policy.table(), now) } else { None };
         let release = pinned.or(offer.map(|offer| offer.release)).unwrap_or_else(Release::newest);
         Self { key, release, offer, heard: false, settled: false }
     }
@@ -62,7 +63,7 @@ impl Greeting {
         self.settled |= !self.heard;
     }
 
-    /// The session has answered so many requests; some releases answer before there is one.
+    /// The session has answered so many requests.
     pub(super) fn answered(&mut self, requests: u64, cx: &mut Context<'_>) {
         if !self.heard || self.settled || requests == 0 {
             return;
@@ -70,22 +71,22 @@ impl Greeting {
         self.settled = true;
         let Some(releases) = cx.learner.confirm(&self.key, self.release, seconds()) else { return };
         let Some(client) = self.key.client.as_deref().filter(|_| self.offer.is_some()) else { return };
-        if let Some(held_back) = cx.rates.alternation.pass(cx.now) {
-            let releases: Vec<_> = releases.iter().map(|release| release.version).collect();
-            log::warn(format_args!(
-                "client '{client}' at {} alternates between releases {}, and each change costs it failed \
-                 attempts{}\nHINT: hosts of several releases that connect from one address need certificates of \
-                 their own; then write down each one's release in repohostd.conf:\nHINT: [client:{client}]\nHINT: \
-                 release={}",
-                self.key.address,
-                releases.join(", "),
-                more(held_back),
-                self.release.version
-            ));
-        }
+        let releases: Vec<_> = releases.iter().map(|release| release.version).collect();
+        log::warn(format_args!(
+            "clients '{client}' at {} have releases {} between them, which take turns, so that each fails now and \
+             then\nHINT: this ends with a certificate for each of them and its release in repohostd.conf: \
+             [client:NAME] release={};\nHINT: or with a server name for each release, which its clients have as \
+             repo1-host: [server-name:NAME] release={};\nHINT: or with an address or a port for each: \
+             [listener:ADDRESS:PORT] release={}.",
+            self.key.address,
+            releases.join(", "),
+            self.release.version,
+            self.release.version,
+            self.release.version
+        ));
     }
 
-    /// The client has ended the connection. Returns what that means if it had not sent anything.
+    /// The client has left silently. Returns what that means if it had not sent anything.
     pub(super) fn hung_up(&mut self, cx: &mut Context<'_>) -> Option<String> {
         if !self.is_open() {
             return None;

@@ -37,13 +37,28 @@ fn greet(event_loop: &mut EventLoop, address: std::net::SocketAddr, config: &Arc
     (client, version)
 }
 
-/// Has clients leave, with `close_notify` or without, and waits until the server has noticed.
-fn leave(event_loop: &mut EventLoop, mut clients: Vec<Client>, politely: bool) {
+/// How clients leave.
+#[derive(Clone, Copy, PartialEq)]
+enum Leaving {
+    /// As pgBackRest does that refuses a greeting: it has read everything and closes.
+    Silently,
+    /// As most monitors do: with `close_notify`.
+    Politely,
+    /// As `HAProxy` does: with a reset.
+    ByReset,
+}
+
+/// Has clients leave, and waits until the server has noticed.
+fn leave(event_loop: &mut EventLoop, mut clients: Vec<Client>, how: Leaving) {
     let before = event_loop.connections() - clients.len();
     for client in &mut clients {
-        if politely {
-            client.tls.send_close_notify();
-            client.step();
+        match how {
+            Leaving::Silently => {}
+            Leaving::Politely => {
+                client.tls.send_close_notify();
+                client.step();
+            }
+            Leaving::ByReset => client.reset_when_dropped(),
         }
     }
     drop(clients);
@@ -54,12 +69,28 @@ fn leave(event_loop: &mut EventLoop, mut clients: Vec<Client>, politely: bool) {
 fn a_client_that_hangs_up_is_greeted_with_another_release_next_time() {
     let pki = Pki::of_user_guide();
     for config in [known(&pki), anonymous()] {
-        for politely in [true, false] {
-            let (mut event_loop, address) = learning(&pki, &["2.55.1", "2.60.0"]);
-            let (client, first) = greet(&mut event_loop, address, &config);
-            assert_eq!(first, "2.55.1");
-            leave(&mut event_loop, vec![client], politely);
-            assert_eq!(greet(&mut event_loop, address, &config).1, "2.60.0");
+        let (mut event_loop, address) = learning(&pki, &["2.55.1", "2.60.0"]);
+        let (client, first) = greet(&mut event_loop, address, &config);
+        assert_eq!(first, "2.55.1");
+        leave(&mut event_loop, vec![client], Leaving::Silently);
+        assert_eq!(greet(&mut event_loop, address, &config).1, "2.60.0");
+    }
+}
+
+/// The greeting of a release that speaks first included.
+#[test]
+fn a_monitor_that_looks_whether_there_is_tls_has_refused_nothing() {
+    let pki = Pki::of_user_guide();
+    for config in [known(&pki), anonymous()] {
+        for how in [Leaving::Politely, Leaving::ByReset] {
+            for first in ["2.55.1", "2.45"] {
+                let (mut event_loop, address) = learning(&pki, &[first, "2.60.0"]);
+                for _ in 0..3 {
+                    let (client, version) = greet(&mut event_loop, address, &config);
+                    assert_eq!(version, first);
+                    leave(&mut event_loop, vec![client], how);
+                }
+            }
         }
     }
 }
@@ -69,7 +100,7 @@ fn eight_clients_that_hang_up_together_count_once() {
     let pki = Pki::of_user_guide();
     let (mut event_loop, address) = learning(&pki, &["2.55.1", "2.60.0"]);
     let clients: Vec<_> = (0..8).map(|_| greet(&mut event_loop, address, &known(&pki)).0).collect();
-    leave(&mut event_loop, clients, true);
+    leave(&mut event_loop, clients, Leaving::Silently);
     assert_eq!(greet(&mut event_loop, address, &known(&pki)).1, "2.60.0");
 }
 
@@ -78,7 +109,7 @@ fn a_ping_that_is_answered_teaches_for_clients_with_a_certificate() {
     let pki = Pki::of_user_guide();
     let (mut event_loop, address) = learning(&pki, &["2.55.1", "2.60.0"]);
     let (client, _) = greet(&mut event_loop, address, &anonymous());
-    leave(&mut event_loop, vec![client], true);
+    leave(&mut event_loop, vec![client], Leaving::Silently);
     let (client, version) = greet(&mut event_loop, address, &anonymous());
     assert_eq!(version, "2.60.0");
     let mut clients = [client];
@@ -115,22 +146,25 @@ fn who_is_sent_away_by_the_server_has_refused_nothing() {
     assert_eq!(greet(&mut event_loop, address, &known(&pki)).1, "2.55.1");
 }
 
-/// Releases up to 2.53.1 are answered before they have asked, and the session is over then. Those
-/// who accept the greeting still send their `noop`.
+/// Servers up to 2.53.1 answer a ping before it has asked. Whoever refuses the greeting would leave that answer
+/// unread and reset the connection, as a monitor does.
 #[test]
-fn a_ping_of_an_old_release_is_told_from_a_refusal_by_what_comes_late() {
+fn a_ping_of_an_old_release_is_answered_when_it_has_asked() {
     let pki = Pki::of_user_guide();
     let old = Release::find("2.45").unwrap();
     assert_eq!(old.framing, Framing::Classic);
     for accepts in [true, false] {
         let (mut event_loop, address) = learning(&pki, &["2.45", "2.60.0"]);
-        let (mut client, version) = greet(&mut event_loop, address, &anonymous());
+        let (client, version) = greet(&mut event_loop, address, &anonymous());
         assert_eq!(version, "2.45");
+        assert!(client.received.ends_with(b"\n"), "nothing follows the greeting");
+        let mut clients = [client];
         if accepts {
-            client.send(&[0x88, 0x02, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0x00]);
-            client.step();
+            clients[0].send(&[0x88, 0x02, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0x00]);
+            until(&mut event_loop, &mut clients, |clients, _| clients[0].closed.is_some());
+            assert!(clients[0].received.ends_with(&[0x84, 0x00]));
         }
-        leave(&mut event_loop, vec![client], true);
+        leave(&mut event_loop, Vec::from(clients), Leaving::Silently);
         let next = if accepts { "2.45" } else { "2.60.0" };
         assert_eq!(greet(&mut event_loop, address, &anonymous()).1, next);
     }

@@ -124,6 +124,11 @@ impl Client {
         }
     }
 
+    /// Has the end of the connection be a reset.
+    fn reset_when_dropped(&self) {
+        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     fn end(&mut self, how: Closed) {
         self.closed.get_or_insert(how);
     }

@@ -208,20 +208,15 @@ impl Session {
         session
     }
 
-    /// Says what a client is told before it has spoken: that it may not speak, or the answer to its
-    /// ping.
+    /// Says what a client is told before it has spoken: that it may not speak.
+    ///
+    /// The original answers a ping as early. That would hide whether the client takes its greeting: one that
+    /// refuses it leaves with the answer unread, which looks like a monitor that hangs up.
     fn speak_first(&mut self) {
-        match &self.names {
-            None => {
-                self.counters.requests += 1;
-                self.output.push(response::null(Framing::Classic, Envelope::CLASSIC, false));
-                self.close();
-            }
-            Some(names) => {
-                if let Err(refusal) = self.authority.admit(names) {
-                    self.refuse(Envelope::CLASSIC, refusal);
-                }
-            }
+        if let Some(names) = &self.names
+            && let Err(refusal) = self.authority.admit(names)
+        {
+            self.refuse(Envelope::CLASSIC, refusal);
         }
     }
 

@@ -252,10 +252,13 @@ fn a_client_that_does_not_read_is_sent_no_more_than_its_backlog() {
 }
 
 #[test]
-fn a_classic_client_without_a_certificate_is_answered_before_it_asks() {
+fn a_classic_client_without_a_certificate_is_answered_when_it_asks() {
     let mut talk = Talk::begin("2.45", Path::new("/nowhere"), None);
-    assert_eq!(talk.session.state(), State::Closing);
+    assert_eq!(talk.session.state(), State::Open);
+    let noop = [0x88, 0x02, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0x00];
+    assert_eq!(talk.say(&noop), noop.len());
     assert_eq!(talk.listen(), END);
+    assert_eq!(talk.session.state(), State::Closing);
     assert_eq!(talk.session.counters().requests, 1);
 }
 

@@ -24,6 +24,7 @@ mod lifecycle;
 mod listening;
 mod locks;
 mod min_age;
+mod monitors;
 mod names;
 mod pg_backup;
 mod pg_host;

@@ -59,6 +59,49 @@ fn an_address_of_the_server_is_for_the_release_that_is_written_down_for_it() {
     server.wait_for_log("the client hung up at the greeting of release 2.45, which is written down for it");
 }
 
+#[test]
+fn a_name_of_the_server_is_for_the_release_that_is_written_down_for_it() {
+    let workspace = Workspace::new();
+    let mut server = Server::new(&workspace, "2.60.0");
+    server.learns = true;
+    for (name, release) in [("LocalHost", "2.45"), ("repository.example", "2.60.0")] {
+        server.own_config.set(&format!("server-name:{name}"), "release", release);
+    }
+    server.start();
+    let mut client = Client::new(&server, "host");
+    for (release, works) in [("2.45", true), ("2.55.1", false), ("2.60.0", false), ("2.45", true)] {
+        release.clone_into(&mut client.release);
+        let port = format!("--tls-server-port={}", server.port);
+        for output in [client.run(&["repo-ls"]), client.run_exactly(&["server-ping", "localhost", &port])] {
+            assert_eq!(output.code == 0, works, "{release}: {}", output.text());
+            assert!(works || output.text().contains(MISMATCH), "{}", output.text());
+        }
+    }
+    server.wait_for_log("the client hung up at the greeting of release 2.45, which is written down for it");
+}
+
+/// A container has neither the command line nor the files to itself.
+#[test]
+fn the_environment_says_what_repohostd_conf_may_say() {
+    let workspace = Workspace::new();
+    let mut server = Server::new(&workspace, "2.55.1");
+    server.learns = true;
+    server.own_config.set("global", "release", "2.45");
+    server.environment.push(("REPOHOSTD_RELEASE".to_owned(), "2.55.1".to_owned()));
+    server.environment.push(("REPOHOSTD_RELAESE".to_owned(), "2.60.0".to_owned()));
+    server.start();
+    let client = Client::new(&server, "host");
+    let port = format!("--tls-server-port={}", server.port);
+    // a probe that may not fail once
+    client.run_exactly(&["server-ping", "localhost", &port]).ok();
+    client.ok(&["repo-ls"]);
+    assert!(server.log().contains("WARN: environment contains invalid option 'relaese'"), "{}", server.log());
+    let check = server.own_command(&["check"]);
+    let line =
+        check.text().lines().find(|line| line.contains("environment variable REPOHOSTD_RELEASE")).map(str::to_owned);
+    assert!(line.is_some_and(|line| line.contains("2.55.1")), "{}", check.text());
+}
+
 /// No later release exists, so a copy of the real 2.60.0 calls itself 2.61.0.
 #[test]
 fn a_release_that_is_declared_to_be_like_another_is_served_and_warned_of() {

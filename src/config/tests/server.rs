@@ -186,7 +186,8 @@ fn our_own_settings_arrive() {
          state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
          info-history=3\nio-uring=n\nhistory-path=/history\nworkers=3\nworker-timeout=7s\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
-         [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n",
+         [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n\
+         [server-name:Old.Repo.example., older]\nrelease=2.45\n",
     );
     let own = site.load(&[], &[]).unwrap().1.server.own;
     let place = |line| site.filled(&format!("$/repohostd.conf:{line}"));
@@ -215,6 +216,7 @@ fn our_own_settings_arrive() {
         workers: Workers::Number(3),
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
+        server_names: vec![pin("old.repo.example", "2.45", 36), pin("older", "2.45", 36)],
         clients: vec![pin("db1.example", "2.45", 28), pin("db2.example", "2.45", 28)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
@@ -240,6 +242,36 @@ fn our_own_settings_arrive() {
 }
 
 #[test]
+fn the_environment_comes_before_our_own_file_and_after_the_command_line() {
+    let site = Site::new(MINIMAL);
+    site.write("repohostd.conf", "[global]\nrelease=2.45\nworkers=3\nreleases=2.45\nreleases=2.55.1\nmin-age=1d\n");
+    let variables = [
+        ("REPOHOSTD_RELEASE", "2.58.0"),
+        ("REPOHOSTD_RELEASES", "2.60.0,2.58.0"),
+        ("REPOHOSTD_WORKERS", "1"),
+        ("REPOHOSTD_TEST_PEERS", "/peers"),
+        ("REPOHOSTD_RELAESE", "2.58.0"),
+    ];
+    let loaded = site.load(&[], &variables).unwrap().1;
+    let own = loaded.server.own;
+    assert_eq!((own.release.as_deref(), own.workers), (Some("2.58.0"), Workers::Number(1)));
+    assert_eq!(own.releases, strings(&["2.60.0", "2.58.0"]), "a list takes the place of the file's");
+    assert_eq!(own.protection.min_age, Duration::from_secs(86_400), "what is not in the environment stays");
+    let warnings: Vec<_> = loaded.warnings.iter().filter(|text| text.starts_with("environment")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("environment contains invalid option 'relaese' (REPOHOSTD_RELAESE)\nHINT: known"));
+    let loaded = site.load(&["--release=2.60.0"], &variables).unwrap().1;
+    assert_eq!(loaded.server.own.release.as_deref(), Some("2.60.0"));
+    for (value, text) in [
+        ("", "environment variable 'REPOHOSTD_WORKERS' must have a value"),
+        ("99", "'99' is out of range for 'workers' option\nHINT: see 'environment variable REPOHOSTD_WORKERS'."),
+    ] {
+        let error = site.load(&[], &[("REPOHOSTD_WORKERS", value)]).unwrap_err();
+        assert_error(&error, Code::OptionInvalidValue, text);
+    }
+}
+
+#[test]
 fn a_typo_in_our_own_file_is_found() {
     for (text, code, expected) in [
         (
@@ -255,7 +287,7 @@ fn a_typo_in_our_own_file_is_found() {
             "[server]\nrelease=2.45",
             Code::Config,
             "unknown section '[server]' in '$/repohostd.conf', above line 2\nHINT: sections are [global], \
-             [client:NAME], [listener:ADDRESS] and [release:VERSION].",
+             [client:NAME], [server-name:NAME], [listener:ADDRESS] and [release:VERSION].",
         ),
         (
             "[global]\nworkers=0",

@@ -4,9 +4,12 @@
 //! one that sends a request has confirmed it. Of each [`Key`] the releases that worked are kept,
 //! since hosts of several releases may share address and certificate. What is tried next:
 //!
-//! 1. the releases that work for this client these days, the last one first;
+//! 1. the releases that work for this client these days;
 //! 2. one candidate, and then those of 1 again: a client may hang up for other reasons than its
 //!    release, and must not be away from the right one for long.
+//!
+//! Several releases of one key take [`Turns`]. One that has worked stays in spite of some refusals if refusals of it
+//! have been wrong before: somebody silent beside the client must not keep it from its release.
 //!
 //! Candidates are the releases seen on this server, the last one first, and then those of the
 //! [`Table`]. For a client that worked before, newer releases come before older ones, and first of
@@ -17,6 +20,7 @@ use std::collections::BTreeMap;
 
 use super::Key;
 use super::lesson::{Lesson, What};
+use super::turns::{Moment, Turns};
 use crate::protocol::release::Release;
 
 /// Clients with a certificate that are remembered.
@@ -32,8 +36,13 @@ const DATE_MATTERS: u64 = 24 * 3600;
 /// Wrong hints in a row after which no more are taken: whoever shares a client's address must not be
 /// able to keep it from its release.
 const HINTS_BELIEVED: u32 = 2;
-/// Returns to an earlier release that are still taken for somebody's try.
-const RETURNS_UNSUSPECTED: u32 = 2;
+/// Returns to an earlier release after which clients of several releases are behind one key, and not somebody's try.
+const RETURNS_SUSPECTED: u32 = 2;
+/// Refusals in a row, for each release that takes turns, that those who fail in between each other may cause.
+const REFUSALS_OF_KNOWN: u32 = 8;
+/// Refusals in a row that a release stays in spite of, at most, of a client that shows a certificate and of a ping.
+/// Each time that refusals were wrong doubles them.
+const PATIENCE_MAXIMUM: (u32, u32) = (4, 16);
 
 /// The releases that can be announced.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +70,7 @@ pub struct Offer {
     /// What the client is greeted with.
     pub release: &'static Release,
     turn: u64,
+    moment: Moment,
 }
 
 /// A release that worked, and when it did last, in seconds since the epoch.
@@ -97,10 +107,20 @@ struct Entry {
     refused: Vec<&'static Release>,
     /// Candidates that were refused since the last success.
     missed: Vec<&'static Release>,
+    /// Whose turn it is among several releases in use.
+    turns: Turns,
+    /// Refusals in a row that what is in use stays in spite of, less one.
+    patience: u32,
+    /// Refusals of it since the last success.
+    doubts: u32,
+    /// Refusals of those that take turns since the last success.
+    streak: u32,
     /// Numbers the choices, so that a refusal counts only while its choice stands.
     turn: u64,
     /// How often an earlier release came back.
     returns: u32,
+    /// That clients of several releases have shown themselves has been told.
+    told: bool,
     /// When something happened last, in seconds since the epoch.
     active: u64,
 }
@@ -113,11 +133,45 @@ impl Entry {
         self.hint.into_iter().chain(worked.map(|worked| worked.release))
     }
 
+    /// The release in use was refused; whether it stays in spite of that.
+    fn bears(&mut self, refused: &Release) -> bool {
+        let stays = self.hint.is_none()
+            && !self.is_shared()
+            && self.current().any(|current| same(current, refused))
+            && self.doubts < self.patience;
+        self.doubts += u32::from(stays);
+        stays
+    }
+
+    /// A release worked, so that refusals of it before were somebody else's or something else.
+    fn learn_patience(&mut self, worked: &Release, maximum: u32) {
+        let last = self.worked.first().is_some_and(|last| same(last.release, worked));
+        if !last || self.is_shared() {
+            self.patience = 0;
+        } else if self.refused.iter().chain(&self.missed).next().is_some() {
+            self.patience = (self.patience * 2).clamp(1, maximum);
+        }
+    }
+
     /// Forgets what was refused.
     fn settle(&mut self) {
         self.hint = None;
         self.refused.clear();
         self.missed.clear();
+        self.doubts = 0;
+        self.streak = 0;
+    }
+
+    /// Whether clients of several releases are behind it, as far as is known.
+    fn is_shared(&self) -> bool {
+        self.hint.is_none() && self.returns > 0 && self.current().nth(1).is_some()
+    }
+
+    /// Whether so many refusals followed each other that somebody may be there whose release is none of those in use.
+    /// Those in use have their turns between two guesses.
+    fn has_stranger(&self) -> bool {
+        let known = u32::try_from(self.current().count()).unwrap_or(u32::MAX);
+        self.streak > known.saturating_mul(REFUSALS_OF_KNOWN) && self.streak.is_multiple_of(known.saturating_add(1))
     }
 }
 
@@ -156,7 +210,12 @@ impl Learner {
             What::Confirmed => _ = self.confirm(&lesson.key, release, lesson.at),
             // If it is what a client would be greeted with here, too.
             What::Refused => {
-                if let Some(offer) = self.offer(&lesson.key, table).filter(|offer| same(offer.release, release)) {
+                let arrived = lesson.moment.arrived;
+                if let Some(entry) = self.entries.get_mut(&lesson.key).filter(|entry| entry.is_shared()) {
+                    entry.turns.catch_up(release, lesson.moment);
+                }
+                let offer = self.offer(&lesson.key, table, arrived);
+                if let Some(offer) = offer.filter(|offer| same(offer.release, release)) {
                     self.refuse(&lesson.key, offer, table, lesson.at);
                 }
             }
@@ -164,28 +223,45 @@ impl Learner {
         self.lessons = own;
     }
 
-    fn note(&mut self, key: &Key, release: &Release, what: What, at: u64) {
+    fn note(&mut self, key: &Key, release: &Release, what: What, (at, moment): (u64, Moment)) {
         if let Some(lessons) = &mut self.lessons {
-            lessons.push(Lesson { key: key.clone(), release: release.version.to_owned(), what, at });
+            lessons.push(Lesson { key: key.clone(), release: release.version.to_owned(), what, at, moment });
         }
     }
 
-    /// What to greet a client with. `None` only when no release is known at all.
+    /// What to greet a client with that has come at `arrived`, in milliseconds since the epoch. `None` only when no
+    /// release is known at all.
     #[must_use]
-    pub fn offer(&self, key: &Key, table: &Table) -> Option<Offer> {
+    pub fn offer(&mut self, key: &Key, table: &Table, arrived: u64) -> Option<Offer> {
+        let mut since = 0;
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared()) {
+            let current: Vec<_> = entry.current().collect();
+            since = entry.turns.go_on(&current, arrived);
+        }
         let entry = self.entries.get(key);
         let release = self.choose(key, entry, table)?;
-        Some(Offer { release, turn: entry.map_or(0, |entry| entry.turn) })
+        Some(Offer { release, turn: entry.map_or(0, |entry| entry.turn), moment: Moment { arrived, since } })
     }
 
     /// The client hung up at the greeting. Returns what it is greeted with next, if that is because
     /// of this refusal.
     pub fn refuse(&mut self, key: &Key, offer: Offer, table: &Table, now: u64) -> Option<&'static Release> {
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared()) {
+            // What others who share the key did meanwhile does not make this refusal untrue.
+            entry.turns.spend(offer.release, offer.moment);
+        }
         if self.entries.get(key).map_or(0, |entry| entry.turn) != offer.turn {
             return None;
         }
-        self.note(key, offer.release, What::Refused, now);
+        self.note(key, offer.release, What::Refused, (now, offer.moment));
         let turn = self.next_turn();
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.bears(offer.release)
+        {
+            entry.turn = turn;
+            entry.active = now;
+            return None;
+        }
         let candidates = self.candidates(key, self.entries.get(key), table);
         let entry = self.entry(key);
         entry.turn = turn;
@@ -194,7 +270,13 @@ impl Learner {
             entry.hint = None;
             entry.misled = entry.misled.saturating_add(1);
         }
-        if entry.current().any(|release| same(release, offer.release)) {
+        let current = entry.current().any(|release| same(release, offer.release));
+        if entry.is_shared() {
+            entry.streak = entry.streak.saturating_add(1);
+            if !current {
+                entry.missed.push(offer.release);
+            }
+        } else if current {
             entry.refused.push(offer.release);
             // With no other candidate it can only be one of these after all.
             let all = entry.current().all(|release| entry.refused.iter().any(|refused| same(refused, release)));
@@ -213,12 +295,13 @@ impl Learner {
         (!same(next, offer.release)).then_some(next)
     }
 
-    /// The client sent a request. Returns the releases in use when they keep alternating and that is
-    /// worth a warning.
+    /// The client sent a request. Returns the releases in use, once, when clients of several have shown themselves.
     pub fn confirm(&mut self, key: &Key, release: &'static Release, now: u64) -> Option<Vec<&'static Release>> {
         let turn = self.next_turn();
         let entry = self.entry(key);
         let was_current = entry.current().any(|current| same(current, release));
+        let maximum = if key.client.is_some() { PATIENCE_MAXIMUM.0 } else { PATIENCE_MAXIMUM.1 };
+        entry.learn_patience(release, maximum);
         let place = entry.worked.iter().position(|worked| same(worked.release, release));
         let changed = match place {
             Some(0) if now < entry.worked[0].at + DATE_MATTERS => Change::None,
@@ -226,7 +309,8 @@ impl Learner {
             None => Change::News,
         };
         // What was refused before it worked is no longer what stands against it.
-        let settles = !(entry.refused.is_empty() && entry.missed.is_empty() && entry.hint.is_none());
+        let settles = !(entry.refused.is_empty() && entry.missed.is_empty() && entry.hint.is_none())
+            || entry.doubts + entry.streak > 0;
         if place != Some(0) || settles {
             entry.turn = turn;
         }
@@ -245,7 +329,7 @@ impl Learner {
         let mut alternating = None;
         if was_current && place.is_some_and(|place| place > 0) {
             entry.returns = entry.returns.saturating_add(1);
-            if entry.returns >= RETURNS_UNSUSPECTED && entry.returns.is_power_of_two() {
+            if entry.returns >= RETURNS_SUSPECTED && !std::mem::replace(&mut entry.told, true) {
                 alternating = Some(entry.current().collect());
             }
         }
@@ -254,7 +338,7 @@ impl Learner {
             self.tell_kin(key, release);
         }
         if changed != Change::None || settles {
-            self.note(key, release, What::Confirmed, now);
+            self.note(key, release, What::Confirmed, (now, Moment::default()));
         }
         self.change = self.change.max(changed);
         self.see(release);
@@ -298,6 +382,7 @@ impl Learner {
             turn += 1;
             entry.turn = turn;
             entry.settle();
+            entry.turns = Turns::default();
             entry.worked.retain_mut(|worked| find(worked.release).inspect(|known| worked.release = known).is_some());
             !entry.worked.is_empty()
         });
@@ -308,7 +393,12 @@ impl Learner {
         let refused = |release: &&'static Release| {
             entry.is_some_and(|entry| entry.refused.iter().any(|refused| same(refused, release)))
         };
-        if let Some(current) = entry.and_then(|entry| entry.current().find(|release| !refused(release))) {
+        let current = |entry: &Entry| match entry.is_shared() {
+            true if entry.has_stranger() => None,
+            true => entry.turns.present(),
+            false => entry.current().find(|release| !refused(release)),
+        };
+        if let Some(current) = entry.and_then(current) {
             return Some(current);
         }
         let candidates = self.candidates(key, entry, table);
@@ -410,7 +500,7 @@ impl Learner {
 }
 
 /// Whether a client could not tell them apart.
-fn same(one: &Release, other: &Release) -> bool {
+pub(super) fn same(one: &Release, other: &Release) -> bool {
     one.version == other.version
 }
 

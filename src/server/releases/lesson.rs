@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Key;
 use super::learner::{Table, Worked};
+use super::turns::Moment;
 
 /// Something that was learned of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub struct Lesson {
     pub what: What,
     /// When, in seconds since the epoch.
     pub at: u64,
+    /// Where releases take turns: which turn it was.
+    pub moment: Moment,
 }
 
 /// What a client made of a greeting.
@@ -69,16 +72,16 @@ mod tests {
         one.collect_lessons();
         other.collect_lessons();
         let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("db1".into()) };
-        let first = one.offer(&key, &table).unwrap();
+        let first = one.offer(&key, &table, 0).unwrap();
         one.refuse(&key, first, &table, 1);
-        let second = one.offer(&key, &table).unwrap();
+        let second = one.offer(&key, &table, 0).unwrap();
         one.confirm(&key, second.release, 2);
         assert_ne!(first.release.version, second.release.version);
 
         let lessons = one.take_lessons();
         assert_eq!(lessons.iter().map(|lesson| lesson.what).collect::<Vec<_>>(), [What::Refused, What::Confirmed]);
         other.hear(&lessons[0], &table);
-        assert_eq!(other.offer(&key, &table).unwrap().release.version, second.release.version);
+        assert_eq!(other.offer(&key, &table, 0).unwrap().release.version, second.release.version);
         other.hear(&lessons[1], &table);
         assert_eq!(other.worked().collect::<Vec<_>>(), one.worked().collect::<Vec<_>>());
         assert!(other.take_lessons().is_empty(), "what was heard is not told again");
@@ -88,7 +91,7 @@ mod tests {
         let known: Vec<_> = one.worked().map(|(key, worked)| Known::new(key, worked)).collect();
         let mut third = Learner::default();
         third.restore(known.into_iter().map(|known| known.into_entry(&table)));
-        assert_eq!(third.offer(&key, &table).unwrap().release.version, second.release.version);
+        assert_eq!(third.offer(&key, &table, 0).unwrap().release.version, second.release.version);
     }
 
     #[test]
@@ -97,9 +100,15 @@ mod tests {
         let key = Key { address: "192.0.2.1".parse().unwrap(), client: None };
         let release = Release::find("2.45").unwrap();
         learner.confirm(&key, release, 1);
-        let version = learner.offer(&key, &table).unwrap().release.version;
-        let lesson = Lesson { key: key.clone(), release: "2.60.0".to_owned(), what: What::Refused, at: 2 };
+        let version = learner.offer(&key, &table, 0).unwrap().release.version;
+        let lesson = Lesson {
+            key: key.clone(),
+            release: "2.60.0".to_owned(),
+            what: What::Refused,
+            at: 2,
+            moment: Moment::default(),
+        };
         learner.hear(&lesson, &table);
-        assert_eq!(learner.offer(&key, &table).unwrap().release.version, version);
+        assert_eq!(learner.offer(&key, &table, 0).unwrap().release.version, version);
     }
 }

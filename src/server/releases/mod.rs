@@ -3,12 +3,13 @@
 //! A client accepts its own release only and says nothing before it has read the greeting
 //! (specification of the protocol, section 1.2), so the server has to know or to guess it:
 //! [`policy`] is what the administrator wrote down, [`learner`] what clients taught, [`memory`]
-//! keeps that across restarts. Only [`memory`] touches a file; nothing here knows a socket.
+//! keeps that across restarts, and [`turns`] is how several of them share one client's name and address. Only [`memory`] touches a file; nothing here knows a socket.
 
 pub mod learner;
 pub mod lesson;
 pub mod memory;
 pub mod policy;
+mod turns;
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,6 +37,12 @@ impl Key {
         let name = names.and_then(<[String]>::first).filter(|name| name.len() <= NAME_MAXIMUM);
         Self { address: address.to_canonical(), client: name.map(|name| name.as_str().into()) }
     }
+}
+
+/// Milliseconds since the epoch; what takes turns is timed by them.
+pub(super) fn milliseconds() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Seconds since the epoch; what is learned is dated by them.

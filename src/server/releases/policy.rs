@@ -18,6 +18,7 @@ pub struct Policy {
     table: Table,
     general: Option<&'static Release>,
     clients: HashMap<String, &'static Release>,
+    server_names: HashMap<String, &'static Release>,
     listeners: Vec<(Option<IpAddr>, Option<u16>, &'static Release)>,
     /// Declared releases with the one that each is like.
     declared: Vec<(&'static Release, &'static Release)>,
@@ -63,20 +64,25 @@ impl Policy {
         for Pin { subject, release, place } in &own.clients {
             clients.insert(subject.clone(), known(release, "release", Some(place))?);
         }
+        let mut server_names = HashMap::new();
+        for Pin { subject, release, place } in &own.server_names {
+            server_names.insert(subject.clone(), known(release, "release", Some(place))?);
+        }
         let mut listeners = Vec::new();
         for pin in &own.listeners {
             let release = known(&pin.release, "release", Some(&pin.place))?;
             listeners.push((pin.address.map(|address| address.to_canonical()), pin.port, release));
         }
-        Ok(Self { table, general, clients, listeners, declared })
+        Ok(Self { table, general, clients, server_names, listeners, declared })
     }
 
     /// A policy that greets everybody with one release.
     #[must_use]
     pub fn pinned_to(release: &'static Release) -> Self {
         let table = Table { by_age: vec![release], likely: vec![release] };
-        let (clients, listeners, declared) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { table, general: Some(release), clients, listeners, declared }
+        let (clients, server_names) = (HashMap::new(), HashMap::new());
+        let (listeners, declared) = (Vec::new(), Vec::new());
+        Self { table, general: Some(release), clients, server_names, listeners, declared }
     }
 
     /// The releases that can be announced.
@@ -91,15 +97,20 @@ impl Policy {
         self.general
     }
 
-    /// The release written down for a client that proved to have `names` and came to the address
-    /// `local`.
+    /// The release written down for a client that proved to have `names`, asked for the server of the name `wanted` and
+    /// came to the address `local`.
     #[must_use]
     pub fn pinned(
         &self,
         names: Option<&[String]>,
+        wanted: Option<&str>,
         local: impl FnOnce() -> Option<SocketAddr>,
     ) -> Option<&'static Release> {
         let by_name = names.into_iter().flatten().find_map(|name| self.clients.get(name).copied());
+        let by_server_name = || {
+            let wanted = wanted.filter(|_| !self.server_names.is_empty())?;
+            self.server_names.get(&wanted.to_ascii_lowercase()).copied()
+        };
         let listener = || {
             let local = if self.listeners.is_empty() { None } else { local() }?;
             let matches = |(address, port, _): &&(Option<IpAddr>, Option<u16>, &'static Release)| {
@@ -108,7 +119,7 @@ impl Policy {
             };
             self.listeners.iter().find(matches).map(|(_, _, release)| *release)
         };
-        by_name.or_else(listener).or(self.general)
+        by_name.or_else(by_server_name).or_else(listener).or(self.general)
     }
 
     /// What an administrator should know about it.
@@ -194,12 +205,13 @@ mod tests {
         let own = OwnSettings {
             release: Some("2.55.1".to_owned()),
             clients: vec![pin("old.example", "2.55.1"), pin("new.example", "2.60.0")],
+            server_names: vec![pin("old.repo.example", "2.45")],
             listeners: vec![listener(Some("192.0.2.1"), None), listener(None, Some(8433))],
             ..OwnSettings::default()
         };
         let policy = Policy::new(&own).unwrap();
         let at = |client: &[&str], local: &str| {
-            policy.pinned(Some(&names(client)), || Some(local.parse().unwrap())).unwrap().version
+            policy.pinned(Some(&names(client)), None, || Some(local.parse().unwrap())).unwrap().version
         };
         assert_eq!(at(&["old.example"], "192.0.2.1:8432"), "2.55.1");
         assert_eq!(at(&["other", "new.example"], "192.0.2.2:8432"), "2.60.0", "alternative names count");
@@ -207,9 +219,16 @@ mod tests {
         assert_eq!(at(&["other"], "[::ffff:192.0.2.1]:8432"), "2.60.0", "a socket for both families");
         assert_eq!(at(&["other"], "[::1]:8433"), "2.60.0");
         assert_eq!(at(&["other"], "192.0.2.2:8432"), "2.55.1");
-        assert_eq!(policy.pinned(None, || None).unwrap().version, "2.55.1");
+        let asked = |client: &str, wanted: &str| {
+            let local = || Some("192.0.2.1:8432".parse().unwrap());
+            policy.pinned(Some(&names(&[client])), Some(wanted), local).unwrap().version
+        };
+        assert_eq!(asked("other", "Old.repo.example"), "2.45", "names of servers have no case");
+        assert_eq!(asked("new.example", "old.repo.example"), "2.60.0", "who a client is counts first");
+        assert_eq!(asked("other", "repo.example"), "2.60.0", "the listener's");
+        assert_eq!(policy.pinned(None, None, || None).unwrap().version, "2.55.1");
         let unpinned = Policy::new(&OwnSettings::default()).unwrap();
-        assert!(unpinned.pinned(Some(&names(&["other"])), || None).is_none());
+        assert!(unpinned.pinned(Some(&names(&["other"])), Some("old.repo.example"), || None).is_none());
     }
 
     #[test]

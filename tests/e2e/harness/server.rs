@@ -258,6 +258,7 @@ impl Server {
     pub(crate) fn own_command(&self, arguments: &[&str]) -> Output {
         let mut command = self.workspace.command(self.binary());
         command.args(arguments).arg(format!("--config={}", self.path("pgbackrest.conf").display()));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.workspace.run(&format!("own-{}", arguments[0]), command)
     }
 

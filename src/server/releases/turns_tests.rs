@@ -1,0 +1,171 @@
+//! Hosts of several releases behind one key, at the pace of PostgreSQL's archiver.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::super::Key;
+use super::super::learner::{Learner, Offer, Table};
+use super::super::policy::intern;
+use super::*;
+use crate::protocol::release::RELEASES;
+
+/// When the tests begin, in milliseconds since the epoch.
+const BEGIN: u64 = 1_700_000_000_000;
+
+/// Small numbers that a seed decides.
+struct Random(u64);
+
+impl Random {
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        low + (self.0 >> 33) % (high - low)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// Its connection is greeted.
+    Connect,
+    /// It has read the greeting.
+    Answer,
+}
+
+struct Host {
+    release: &'static Release,
+    /// Tries in a row.
+    tries: usize,
+    /// Of them, since it waited for a minute.
+    burst: usize,
+    offer: Option<Offer>,
+}
+
+/// What became of pushes.
+#[derive(Default)]
+struct Tally {
+    pushes: usize,
+    tries: usize,
+    worst: usize,
+    /// Pushes that took more than two tries for each release.
+    slow: usize,
+}
+
+/// Runs `number` hosts of `kinds` releases for some hours. Each has a segment to archive every `pause` on average.
+fn archive(kinds: usize, number: usize, pause: u64, seed: u64) -> Tally {
+    let mut random = Random(seed);
+    let all: Vec<&'static Release> = (0..8).map(|name| intern(&format!("9.{name}"), &RELEASES[0])).collect();
+    let table = Table { by_age: all.clone(), likely: all.clone() };
+    let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("fleet".into()) };
+    let mut learner = Learner::default();
+    // They have shown themselves before.
+    for release in all[..kinds].iter().chain(&all[..kinds]) {
+        learner.confirm(&key, release, BEGIN / 1000);
+    }
+    let host = |place: usize| Host { release: all[place % kinds], tries: 0, burst: 0, offer: None };
+    let mut hosts: Vec<Host> = (0..number).map(host).collect();
+    let mut queue: BinaryHeap<Reverse<(u64, usize, Step)>> = BinaryHeap::new();
+    for place in 0..number {
+        queue.push(Reverse((BEGIN + random.between(0, pause), place, Step::Connect)));
+    }
+    let mut tally = Tally::default();
+    while let Some(Reverse((now, place, step))) = queue.pop() {
+        if now > BEGIN + 4 * 3600 * 1000 {
+            break;
+        }
+        let host = &mut hosts[place];
+        if step == Step::Connect {
+            host.offer = learner.offer(&key, &table, now);
+            queue.push(Reverse((now + random.between(2, 30), place, Step::Answer)));
+            continue;
+        }
+        let offer = host.offer.take().unwrap();
+        host.tries += 1;
+        // A command takes this long until it connects.
+        let start = random.between(10, 110);
+        let wait = if same(offer.release, host.release) {
+            learner.confirm(&key, offer.release, now / 1000);
+            tally.pushes += 1;
+            tally.tries += host.tries;
+            host.tries = 0;
+            host.burst = 0;
+            random.between(100, 2 * pause)
+        } else {
+            learner.refuse(&key, offer, &table, now / 1000);
+            tally.worst = tally.worst.max(host.tries);
+            tally.slow += usize::from(host.tries == 2 * kinds);
+            host.burst = (host.burst + 1) % 3;
+            if host.burst == 0 { 60_000 } else { 1000 }
+        };
+        queue.push(Reverse((now + wait + start, place, Step::Connect)));
+    }
+    tally
+}
+
+#[test]
+fn nobody_starves_at_the_archivers_pace() {
+    for kinds in 2..=4 {
+        for hosts in [kinds, 2 * kinds] {
+            let mut all = Tally::default();
+            for pause in [5_000, 30_000, 120_000] {
+                for seed in 0..8 {
+                    let tally = archive(kinds, hosts, pause, seed);
+                    all.pushes += tally.pushes;
+                    all.tries += tally.tries;
+                    all.worst = all.worst.max(tally.worst + 1);
+                    all.slow += tally.slow;
+                }
+            }
+            let Tally { pushes, tries, worst, slow } = all;
+            println!("{kinds} releases, {hosts} hosts: {pushes} pushes, {tries} tries, {worst} at most, {slow} slow");
+            assert!(pushes > 20_000 && tries < 3 * pushes, "{tries} tries of {pushes} pushes");
+            // More than two tries for each release: with two releases nobody, with more one of some thousands, when
+            // several go from one turn over the next one again and again.
+            assert!(slow <= if kinds == 3 { pushes / 4000 } else { 0 }, "{slow} slow ones of {pushes}");
+            assert!(worst <= 4 * kinds, "{worst} tries of {kinds} releases");
+        }
+    }
+}
+
+#[test]
+fn a_release_keeps_its_turn_for_a_second_whoever_refuses_it() {
+    let (one, two) = (&RELEASES[0], &RELEASES[1]);
+    let current = [one, two];
+    let mut turns = Turns::default();
+    let since = turns.go_on(&current, BEGIN);
+    assert!(same(turns.present().unwrap(), one));
+    turns.spend(one, Moment { arrived: BEGIN, since });
+    let since = turns.go_on(&current, BEGIN + 300);
+    assert!(same(turns.present().unwrap(), two), "the first turn had its time");
+    for passed in [310, 320, 1299] {
+        turns.spend(two, Moment { arrived: BEGIN + passed, since });
+        turns.go_on(&current, BEGIN + passed);
+        assert!(same(turns.present().unwrap(), two), "after {passed} ms");
+    }
+    turns.go_on(&current, BEGIN + 1300);
+    assert!(same(turns.present().unwrap(), one));
+    // Without a refusal it stays.
+    turns.go_on(&current, BEGIN + 900_000);
+    assert!(same(turns.present().unwrap(), one));
+    // A refusal of an earlier turn does not count.
+    turns.spend(one, Moment { arrived: BEGIN, since: BEGIN });
+    turns.go_on(&current, BEGIN + 900_000);
+    assert!(same(turns.present().unwrap(), one));
+}
+
+#[test]
+fn processes_that_hear_of_each_other_agree_whose_turn_it_is() {
+    let current = [&RELEASES[0], &RELEASES[1], &RELEASES[2]];
+    let (mut here, mut there) = (Turns::default(), Turns::default());
+    here.go_on(&current, BEGIN);
+    there.go_on(&current, BEGIN);
+    let mut now = BEGIN;
+    for round in 0..9 {
+        now += 1000;
+        let since = here.go_on(&current, now);
+        let refused = here.present().unwrap();
+        here.spend(refused, Moment { arrived: now, since });
+        there.catch_up(refused, Moment { arrived: now, since });
+        there.go_on(&current, now);
+        there.spend(refused, Moment { arrived: now, since });
+        assert!(same(there.present().unwrap(), refused), "round {round}");
+    }
+}
