@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use argh::FromArgs;
 
+use super::reach::Judge;
 use super::{file_systems, rights, systemd_drop_in};
 use crate::config::{self, Environment, Fault, Search};
 use crate::observe::line::counted;
@@ -90,7 +91,12 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
         let _ = writeln!(text, "{name}={value}  ({source})");
     }
     super::say(&text);
-    let (warnings, faults) = usable(arguments, environment, systemd_drop_in::other_user(arguments, environment)?)?;
+    let user = systemd_drop_in::other_user(arguments, environment)?;
+    let (mut warnings, faults) = usable(arguments, environment, user)?;
+    let (files, loaded) = config::load_server(arguments, environment)?;
+    let judge = Judge::of(systemd_drop_in::serving_user(user));
+    warnings.extend(judge.repositories(&config::repositories(&files, environment)));
+    warnings.extend(judge.files(&loaded.server));
     // A server starts with it, but takes it over neither at a reload nor for the next session.
     match faults.into_iter().next() {
         Some(fault) => Err(fault.error),

@@ -11,6 +11,7 @@ pub mod history;
 pub mod learn;
 pub mod ping;
 pub mod quickstart;
+mod reach;
 mod rights;
 pub mod serve;
 pub mod status;

@@ -19,6 +19,12 @@ use crate::config::{self, Described, Environment, Search};
 use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
 
+/// Where drop-ins of the unit are.
+const DROP_INS: [&str; 3] = [
+    "/usr/lib/systemd/system/repohostd.service.d",
+    "/run/systemd/system/repohostd.service.d",
+    "/etc/systemd/system/repohostd.service.d",
+];
 /// `User=` of the shipped unit.
 const USER: &str = "repohostd";
 /// `ReadWritePaths=`, `StateDirectory=` and `RuntimeDirectory=` of the shipped unit.
@@ -92,6 +98,22 @@ pub(super) fn other_user(arguments: &[String], environment: &Environment) -> Res
         owner(path)
     });
     Ok(user)
+}
+
+/// The user whom the service runs as, for root: whoever the drop-ins say, otherwise the `owner` of what is served, for
+/// whom a drop-in can be had, otherwise the shipped unit's own.
+pub(super) fn serving_user(owner: Option<u32>) -> Option<u32> {
+    if !rustix::process::getuid().is_root() {
+        return None;
+    }
+    let files = DROP_INS.iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten());
+    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+    files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
+    let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
+    let said =
+        texts.filter_map(|text| text.lines().rev().find_map(|line| line.strip_prefix("User=").map(str::to_owned)));
+    let number = |name: &str| passwd::number(name).or_else(|| name.parse().ok());
+    said.last().and_then(|name| number(name.trim())).or(owner).or_else(|| number(USER))
 }
 
 /// What the unit needs on this host.

@@ -21,6 +21,10 @@ pub struct KnownRepository {
     pub key: u16,
     /// `repoN-path`.
     pub path: PathBuf,
+    /// `repoN-type`.
+    pub kind: String,
+    /// `repoN-host`: it is on that one.
+    pub host: Option<String>,
     /// `repoN-cipher-pass`, if it is in the files.
     pub cipher_pass: Option<Secret>,
 }
@@ -73,7 +77,9 @@ fn add(result: &mut Vec<KnownRepository>, settings: &Settings) {
         let Ok(Some(path)) = settings.text("repo-path", key) else { continue };
         let cipher_pass = settings.text("repo-cipher-pass", key).ok().flatten();
         let cipher_pass = cipher_pass.map(|text| Secret(text.into_bytes()));
-        let found = KnownRepository { key, path: PathBuf::from(path), cipher_pass };
+        let kind = settings.text("repo-type", key).ok().flatten().unwrap_or_else(|| "posix".to_owned());
+        let host = settings.text("repo-host", key).ok().flatten();
+        let found = KnownRepository { key, path: PathBuf::from(path), kind, host, cipher_pass };
         if !result.contains(&found) {
             result.push(found);
         }

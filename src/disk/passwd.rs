@@ -53,6 +53,13 @@ pub fn user_in(text: &[u8], uid: u32) -> Option<User> {
     Some(User { name: entry.name.to_owned(), home: entry.home.map(str::to_owned) })
 }
 
+/// The number of the first user in `/etc/passwd` with this name.
+#[must_use]
+pub fn number(name: &str) -> Option<u32> {
+    let text = fs::read(PASSWD).ok()?;
+    entries(&text).find(|entry| entry.name == name).map(|entry| entry.number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -317,7 +317,9 @@ mod tests {
         std::os::unix::fs::symlink(path("repo"), path("link")).unwrap();
         let check = |own: OwnSettings| {
             let own = OwnSettings { allow_client_repository: vec!["/other/repo".to_owned()], ..own };
-            check_history(&own, &[KnownRepository { key: 1, path: path("repo"), cipher_pass: None }])
+            let repository =
+                KnownRepository { key: 1, path: path("repo"), kind: "posix".to_owned(), host: None, cipher_pass: None };
+            check_history(&own, &[repository])
         };
         let history = |path: PathBuf| OwnSettings { history_path: Some(path), ..OwnSettings::default() };
         for own in [

@@ -21,6 +21,7 @@ for_each_release! {
     half_a_file_is_no_configuration: full, full, always;
     a_mistake_in_one_stanza_keeps_nobody_else_from_a_start: always, always, always;
     another_name_of_the_same_place_is_no_other_place: always, always, always;
+    check_warns_of_what_the_service_cannot_use: never "it is the server's alone", never "it is the server's alone", always;
 }
 
 /// Has the server have so many workers, and read files of a directory.
@@ -273,4 +274,55 @@ fn another_name_of_the_same_place_is_no_other_place(release: &str) {
     }
     own(&links);
     bench.client.ok(&["info"]);
+}
+
+/// What `check` says to root.
+fn checked_by_root(bench: &Bench) -> String {
+    let binary = bench.server.binary();
+    let mut command = if rustix::process::geteuid().is_root() {
+        std::process::Command::new(binary)
+    } else {
+        let mut command = std::process::Command::new("sudo");
+        command.arg("-n").arg(binary);
+        command
+    };
+    command.arg("check").arg(format!("--config={}", bench.server.path("pgbackrest.conf").display()));
+    let output = command.output().expect("it can be run");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn check_warns_of_what_the_service_cannot_use(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.write_config();
+    let root = |program: &str, arguments: &[&str]| {
+        assert!(as_root(program, arguments).expect("it can be run").success(), "{program} {arguments:?}");
+    };
+    for text in [checked_by_root(&bench), bench.server.own_command(&["check"]).text()] {
+        assert!(text.contains("configuration is good, 0 warnings"), "{text}");
+    }
+    let (key, repository) = (bench.server.path("server.key"), bench.server.repository());
+    let (key, repository) = (key.display().to_string(), repository.display().to_string());
+    root("chown", &["root", &key]);
+    let text = checked_by_root(&bench);
+    assert!(text.contains(&format!("key file '{key}' cannot be read by user '")), "{text}");
+    assert!(text.contains(&format!("LoadCredential=server.key:{key}")), "{text}");
+    own(&bench.server.path("server.key"));
+
+    bench.server.config.set("global", "repo2-type", "s3");
+    bench.server.config.set("global", "repo2-path", "/somewhere");
+    bench.server.config.set("global", "repo3-path", "/not/there");
+    bench.server.write_config();
+    for text in [checked_by_root(&bench), bench.server.own_command(&["check"]).text()] {
+        assert!(text.contains("repo2 is of type 's3', which is not served here"), "{text}");
+        assert!(text.contains("repo3-path '/not/there' does not exist"), "{text}");
+        assert!(text.contains("configuration is good, 2 warnings"), "{text}");
+    }
+    // it would be root's own service if its files were root's too
+    root("chmod", &["0700", &repository]);
+    root("chown", &["root", &repository]);
+    let text = bench.server.own_command(&["check"]).text();
+    assert!(text.contains(&format!("repo1-path '{repository}' is not accessible for user '")), "{text}");
+    let text = checked_by_root(&bench);
+    assert!(text.contains(&format!("repo1-path '{repository}' is not accessible for user '")), "{text}");
+    own(&bench.server.repository());
 }

@@ -88,8 +88,13 @@ fn versions_are_listed_oldest_first_with_what_is_in_them() {
     assert_eq!(bench.run(&["--stanza="]).unwrap_err().code, Code::OptionInvalid);
     assert_eq!(bench.run(&["--stanza=a", "--stanza=b"]).unwrap_err().code, Code::OptionInvalid);
 
-    let repository =
-        KnownRepository { key: 1, path: "/r".into(), cipher_pass: Some(Secret(b"secret passphrase".into())) };
+    let repository = KnownRepository {
+        key: 1,
+        path: "/r".into(),
+        kind: "posix".to_owned(),
+        host: None,
+        cipher_pass: Some(Secret(b"secret passphrase".into())),
+    };
     let host = Host { own: OwnSettings::default(), repositories: vec![repository], lock_path: "/l".into() };
     assert!(matches!(understand(&host, ENCRYPTED), Reading::Known(_)));
 }
