@@ -123,17 +123,7 @@ impl Inline {
             }
             Operation::Rename { file, from, to, over } => {
                 done(resolver.in_parents(&from, &to, |old, old_name, new, new_name| {
-                    let is_other = |file: &File| !is_place_of(file, old, old_name, identity::as_long);
-                    if file.as_ref().is_some_and(is_other) {
-                        return Err(Errno::STALE);
-                    }
-                    match &over {
-                        Over::Nothing => rename_new(old, old_name, new, new_name),
-                        Over::This(file) if !is_place_of(file, new, new_name, identity::as_old_and_long) => {
-                            Err(Errno::STALE)
-                        }
-                        Over::Anything | Over::This(_) => rustix::fs::renameat(old, old_name, new, new_name),
-                    }
+                    rename(file.as_ref(), &over, (old, old_name), (new, new_name))
                 }))
             }
             Operation::MakeDirectory { at, mode } => done(make_directory(resolver, &at, mode)),
@@ -287,6 +277,27 @@ fn close(file: File) -> Result<()> {
         Ok(descriptor) => close_descriptor(descriptor),
         // The others keep the file open. Closing any of its descriptors tells what closing tells.
         Err(shared) => close_descriptor(rustix::io::fcntl_dupfd_cloexec(&shared, 0)?),
+    }
+}
+
+/// A directory and a name in it.
+type At<'a> = (BorrowedFd<'a>, &'a [u8]);
+
+/// Renames `file`, if it is one. It may have been done before by a helper that is lost, which only tells where device
+/// and inode number are relied on.
+fn rename(file: Option<&File>, over: &Over, (old, old_name): At<'_>, (new, new_name): At<'_>) -> Result<()> {
+    let is_there = || file.is_some_and(|file| is_place_of(file, new, new_name, |_, _| false));
+    if file.is_some_and(|file| !is_place_of(file, old, old_name, identity::as_long)) {
+        return if is_there() { Ok(()) } else { Err(Errno::STALE) };
+    }
+    match over {
+        Over::Nothing => match rename_new(old, old_name, new, new_name) {
+            // Both names are the file's.
+            Err(Errno::EXIST) if is_there() => rustix::fs::unlinkat(old, old_name, AtFlags::empty()),
+            result => result,
+        },
+        Over::This(file) if !is_place_of(file, new, new_name, identity::as_old_and_long) => Err(Errno::STALE),
+        Over::Anything | Over::This(_) => rustix::fs::renameat(old, old_name, new, new_name),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod lock;
 pub mod names;
 pub mod offload;
 pub mod passwd;
+mod queue;
 pub mod resolve;
 pub mod scrambled;
 pub mod tree;

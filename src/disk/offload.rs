@@ -3,8 +3,10 @@
 //!
 //! The kernel does it through an [`io_uring`](Uring) where it may be used; [helper processes](Helpers) do
 //! what it has no call for, and everything where it is forbidden. What neither can take now waits in a
-//! queue. Two operations on one name wait for each other, because each looks at what has the name before
-//! it acts on it; where several processes serve, an [`Exclusion`] makes them wait for those of the others too.
+//! [queue](Queue), and keeps nothing else from being done. Two operations on one name wait for each other,
+//! because each looks at what has the name before it acts on it; where several processes serve, an
+//! [`Exclusion`] makes them wait for those of the others too. What a helper was doing that is lost the next
+//! one does again, where that does no harm.
 //!
 //! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read
 //! from it. Listings and looks at single entries are cheap too; on a disk that is slow to find an inode
@@ -21,9 +23,10 @@ use mio::{Interest, Registry, Token};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
 use super::exclusion::{Exclusion, Taken};
-use super::helpers::{Free, Helpers, Start, is_for_helpers};
+use super::helpers::{Free, Helpers, Refused, Start, is_for_helpers};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
+use super::queue::Queue;
 use super::uring::Uring;
 use super::{Completion, Disk, Failure, Location, Metadata, Operation, Outcome, Ticket, getent};
 use crate::observe::log;
@@ -36,13 +39,16 @@ const HELPERS: usize = 1;
 /// How long an operation leaves a name to other processes before it is tried again, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
 
+/// How often an operation is given to a helper at most, if each of them is lost.
+const ATTEMPTS: u8 = 8;
+
 /// The back end.
 pub struct Offload {
     inline: Inline,
     exclusion: Option<Exclusion>,
     ring: Option<Uring<Job>>,
     helpers: Helpers<Job>,
-    queue: VecDeque<Queued>,
+    queue: Queue<Queued>,
     /// Outcomes that lack names.
     nameless: VecDeque<Job>,
     completed: VecDeque<(Ticket, Completion)>,
@@ -54,12 +60,22 @@ pub struct Offload {
 #[derive(Debug)]
 pub(super) struct Job {
     ticket: Ticket,
+    /// Its number in the queue.
+    number: u64,
     /// The names that it gives, takes or replaces.
     names: Vec<String>,
     /// That no other process works on them.
     taken: Option<Taken>,
     /// What it came to already, if only owners have no name yet.
     outcome: Option<Box<Nameless>>,
+    /// How many helpers were lost over it.
+    losses: u8,
+}
+
+impl Job {
+    const fn new(ticket: Ticket) -> Self {
+        Self { ticket, number: 0, names: Vec::new(), taken: None, outcome: None, losses: 0 }
+    }
 }
 
 /// An outcome in which owners have no name.
@@ -98,6 +114,8 @@ pub(super) enum Ended {
     Completed(Completion),
     /// The ring leaves it to a helper, a helper to the server itself, from its beginning.
     Left(Operation),
+    /// Who did it is lost, and it can be done again.
+    Lost(Operation),
     /// Names of owners were found.
     Named(Found),
 }
@@ -116,7 +134,7 @@ impl Offload {
                 Err(error) => log::detail(format_args!("no io_uring: {error}; helper processes wait for the disk")),
             }
         }
-        let (queue, nameless, completed) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        let (queue, nameless, completed) = (Queue::new(), VecDeque::new(), VecDeque::new());
         Self { inline, exclusion, ring, helpers: Helpers::new(start), queue, nameless, completed, again: None }
     }
 
@@ -138,11 +156,12 @@ impl Offload {
 
     fn begin_operations(&mut self) {
         self.again = None;
-        let mut index = 0;
-        while let Some(queued) = self.queue.get(index) {
-            let earlier = self.queue.iter().take(index).map(|queued| &queued.job);
-            let under_way = self.ring.iter().flat_map(Uring::under_way).chain(self.helpers.under_way());
-            if under_way.chain(earlier).any(|job| share(&job.names, &queued.job.names)) {
+        let (mut index, mut is_busy) = (0, false);
+        while let Some(queued) = self.queue.ready(index) {
+            let by_ring = queued.who == Who::Anybody && takes(self.ring.as_ref(), &queued.operation);
+            let by_helper = !by_ring && queued.who != Who::Server;
+            let has_room = self.ring.as_ref().is_some_and(Uring::has_room);
+            if by_ring && !has_room || by_helper && is_busy {
                 index += 1;
                 continue;
             }
@@ -153,45 +172,59 @@ impl Offload {
                     continue;
                 }
                 Err(errno) => {
-                    let failed = self.queue.remove(index).map(|queued| (queued.job.ticket, Err(errno.into())));
-                    self.completed.extend(failed);
+                    if let Some(Queued { job, .. }) = self.queue.take(index) {
+                        self.finish(job, Err(errno.into()));
+                    }
                     continue;
                 }
             }
-            let Some(queued) = self.queue.get(index) else { return };
-            let by_ring = queued.who == Who::Anybody && takes(self.ring.as_ref(), &queued.operation);
-            let free = match &self.ring {
-                Some(ring) if by_ring && ring.has_room() => None,
-                Some(_) if by_ring => return,
-                _ if queued.who == Who::Server => Some(Free::Nobody),
-                _ => Some(self.helpers.free()),
-            };
-            if matches!(free, Some(Free::Busy)) {
-                return;
+            let free = if by_helper { self.helpers.free() } else { Free::Nobody };
+            if matches!(free, Free::Busy) {
+                is_busy = true;
+                continue;
             }
-            let Some(Queued { job, operation, .. }) = self.queue.remove(index) else { return };
+            let Some(Queued { job, operation, .. }) = self.queue.take(index) else { return };
             match free {
-                Some(Free::Helper(key)) => {
-                    let along = self.exclusion.as_ref().filter(|_| job.taken.is_some()).map(AsFd::as_fd);
-                    if let Err((job, operation)) = self.helpers.begin(key, job, operation, along) {
-                        self.run_here(job, operation);
+                Free::Helper(key) => {
+                    if !self.give_to_helper(key, job, operation) {
+                        index = 0;
                     }
                 }
-                Some(_) => self.run_here(job, operation),
-                None => {
+                _ if by_ring => {
                     let ended = self.ring.as_mut().and_then(|ring| ring.begin(job, operation));
                     self.take_from_ring(ended);
                     // What it has given up is the first in the queue.
                     index = 0;
                 }
+                _ => self.run_here(job, operation),
             }
         }
+    }
+
+    /// False when another helper has to be found, and the operation is the first in the queue.
+    fn give_to_helper(&mut self, key: usize, job: Job, operation: Operation) -> bool {
+        let along = self.exclusion.as_ref().filter(|_| job.taken.is_some()).map(AsFd::as_fd);
+        let again = job.losses > 0;
+        match self.helpers.begin(key, job, operation, again, along) {
+            Ok(()) => {}
+            Err((job, operation, Refused::Ended)) if job.losses < ATTEMPTS => {
+                self.give_back(Job { losses: job.losses + 1, ..job }, operation);
+                return false;
+            }
+            Err((job, operation, _)) => self.run_here(job, operation),
+        }
+        true
+    }
+
+    /// Has a helper begin what somebody else has begun, before all others.
+    fn give_back(&mut self, job: Job, operation: Operation) {
+        self.queue.put_back(Queued { job, operation, who: Who::Helpers, again: None });
     }
 
     /// Keeps other processes from the names of an operation in the queue. False when it has to wait for one that
     /// works on them.
     fn keep_others_out(&mut self, index: usize) -> rustix::io::Result<bool> {
-        let (Some(exclusion), Some(queued)) = (&self.exclusion, self.queue.get_mut(index)) else { return Ok(true) };
+        let (Some(exclusion), Some(queued)) = (&self.exclusion, self.queue.ready(index)) else { return Ok(true) };
         if queued.job.names.is_empty() || queued.job.taken.is_some() {
             return Ok(true);
         }
@@ -212,14 +245,16 @@ impl Offload {
         Ok(false)
     }
 
-    /// Gives up the names of an operation that has ended. Those of this process that wait for one leave it to the
+    /// An operation has ended: gives up its names. Those of this process that wait for one leave it to the
     /// others for a moment, who could not get hold of it otherwise.
-    fn give_up(&mut self, names: &[String], taken: Option<Taken>) {
-        if taken.is_some() {
-            let again = Some((Instant::now() + PAUSE.0, PAUSE.0));
-            let waiting = self.queue.iter_mut().filter(|queued| share(&queued.job.names, names));
-            waiting.for_each(|queued| queued.again = again);
-        }
+    fn finish(&mut self, job: Job, completion: Completion) {
+        self.completed.push_back((job.ticket, completion));
+        self.give_up(job.number, &job.names, job.taken);
+    }
+
+    fn give_up(&mut self, number: u64, names: &[String], taken: Option<Taken>) {
+        let again = taken.as_ref().map(|_| (Instant::now() + PAUSE.0, PAUSE.0));
+        self.queue.give_up(number, names, |queued| queued.again = again);
         drop(taken);
     }
 
@@ -228,32 +263,31 @@ impl Offload {
         loop {
             ended = ended.or_else(|| self.ring.as_mut().and_then(Uring::advance));
             match ended.take() {
-                // Before all others that want its names.
-                Some((job, Ended::Left(operation))) => {
-                    self.queue.push_front(Queued { job, operation, who: Who::Helpers, again: None });
-                }
+                Some((job, Ended::Left(operation))) => self.give_back(job, operation),
                 Some((job, ended)) => self.take(job, ended),
                 None => return,
             }
         }
     }
 
-    fn take(&mut self, job: Job, ended: Ended) {
-        let Job { ticket, names, taken, outcome } = job;
-        match (ended, outcome) {
-            (Ended::Named(found), Some(outcome)) => self.take_names(ticket, *outcome, found),
+    fn take(&mut self, mut job: Job, ended: Ended) {
+        match (ended, job.outcome.take()) {
+            (Ended::Named(found), Some(outcome)) => self.take_names(job.ticket, *outcome, found),
             // Whoever looked for names is lost, and with it nothing else.
-            (_, Some(outcome)) => self.completed.push_back((ticket, outcome.completion)),
-            (Ended::Completed(completion), None) => self.completed.push_back((ticket, completion)),
-            (Ended::Left(operation), None) => self.complete_here(ticket, operation),
-            (Ended::Named(_), None) => self.completed.push_back((ticket, Err(Failure::from(Errno::IO)))),
+            (_, Some(outcome)) => self.completed.push_back((job.ticket, outcome.completion)),
+            (Ended::Completed(completion), None) => self.finish(job, completion),
+            (Ended::Left(operation), None) => self.run_here(job, operation),
+            (Ended::Lost(operation), None) if job.losses < ATTEMPTS => {
+                job.losses += 1;
+                self.give_back(job, operation);
+            }
+            (Ended::Lost(_) | Ended::Named(_), None) => self.finish(job, Err(Failure::from(Errno::IO))),
         }
-        self.give_up(&names, taken);
     }
 
     fn run_here(&mut self, job: Job, operation: Operation) {
         self.complete_here(job.ticket, operation);
-        self.give_up(&job.names, job.taken);
+        self.give_up(job.number, &job.names, job.taken);
     }
 
     fn complete_here(&mut self, ticket: Ticket, operation: Operation) {
@@ -271,7 +305,7 @@ impl Offload {
     fn want_names(&mut self, ticket: Ticket, completion: Completion, mut rest: Unknown) {
         let asked = rest.take(getent::BATCH);
         let outcome = Some(Box::new(Nameless { completion, asked, rest }));
-        self.nameless.push_back(Job { ticket, names: Vec::new(), taken: None, outcome });
+        self.nameless.push_back(Job { outcome, ..Job::new(ticket) });
     }
 
     /// Has helpers look for names; an outcome keeps lacking them where there is none.
@@ -333,14 +367,14 @@ impl Disk for Offload {
             operation => is_for_helpers(operation),
         };
         let names = if wanted || self.exclusion.is_some() { names(&operation) } else { Vec::new() };
-        let is_at_once = !wanted && names.is_empty();
-        let job = Job { ticket, names, taken: None, outcome: None };
-        if is_at_once {
-            self.run_here(job, operation);
-        } else {
-            let who = if wanted { Who::Anybody } else { Who::Server };
-            self.queue.push_back(Queued { job, operation, who, again: None });
+        if !wanted && names.is_empty() {
+            self.complete_here(ticket, operation);
+            return self.look_for_names();
         }
+        let who = if wanted { Who::Anybody } else { Who::Server };
+        let place = self.queue.enter(&names);
+        let job = Job { number: place.number, names, ..Job::new(ticket) };
+        self.queue.add(place, Queued { job, operation, who, again: None });
         self.dispatch();
     }
 
@@ -420,10 +454,6 @@ fn names(operation: &Operation) -> Vec<String> {
         Operation::HardLink { target, at } => names(&[target, at]),
         _ => Vec::new(),
     }
-}
-
-fn share(one: &[String], other: &[String]) -> bool {
-    one.iter().any(|name| other.contains(name))
 }
 
 /// Whether reading this would wait for the disk. Only its first and its last byte are looked at: what is

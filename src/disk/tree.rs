@@ -126,11 +126,6 @@ impl Removal {
         &self.at
     }
 
-    /// As [`Self::at`], when the rest is not needed.
-    pub(super) fn into_location(self) -> Location {
-        self.at
-    }
-
     /// The directory itself.
     pub(super) fn top(&self) -> Option<BorrowedFd<'_>> {
         self.levels.first()?.directory.as_ref().map(AsFd::as_fd)

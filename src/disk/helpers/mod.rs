@@ -21,7 +21,7 @@ use slab::Slab;
 use self::message::{Reply, decode_reply, encode, encode_names, encode_warm};
 use super::names::Unknown;
 use super::offload::Ended;
-use super::{Failure, Location, Operation, Outcome};
+use super::{Completion, Failure, Location, Operation, Outcome};
 use crate::observe::log;
 use crate::process::{self, link};
 
@@ -68,20 +68,27 @@ pub(super) enum Free {
 struct Helper<T> {
     socket: OwnedFd,
     process: Option<Child>,
-    running: Option<(T, Then)>,
+    running: Option<(T, Running)>,
 }
 
-/// What is to be done here when the helper is ready.
-enum Then {
-    Nothing,
-    /// Reading what it brought into the page cache.
-    Read(Operation),
-    /// Going on with the removal of this.
-    Removal(Location),
-    /// Giving up the handle of this root, if it was removed.
-    Root(Location),
-    /// Putting the names in that were asked for.
+/// What a helper is doing.
+enum Running {
+    /// This, which another one can do again from its beginning. It was done before by one that is lost, if that is
+    /// true.
+    Operation(Operation, bool),
+    /// What nobody can do again: how far it got is not known.
+    Once,
+    /// Finding names that were asked for.
     Names,
+}
+
+/// Why a helper does not do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It has ended before it was asked, so that nothing is done yet.
+    Ended,
+    /// No helper can do it now.
+    Unable,
 }
 
 impl<T> Helpers<T> {
@@ -152,15 +159,16 @@ impl<T> Helpers<T> {
         Ok(key)
     }
 
-    /// Has the free helper `key` do something, and keep the descriptor `along` open until that is done. Gives it
-    /// back, untouched, if that cannot be.
+    /// Has the free helper `key` do something, and keep the descriptor `along` open until that is done; `again` if
+    /// a helper that is lost may have done it. Gives it back, untouched, if that cannot be.
     pub(super) fn begin(
         &mut self,
         key: usize,
         tag: T,
         operation: Operation,
+        again: bool,
         along: Option<BorrowedFd<'_>>,
-    ) -> Result<(), (T, Operation)> {
+    ) -> Result<(), (T, Operation, Refused)> {
         let (mut handle, mut descriptors) = (None, Vec::new());
         let message = match &operation {
             Operation::Read { file, length, offset, .. } => {
@@ -172,27 +180,19 @@ impl<T> Helpers<T> {
         descriptors.extend(along);
         let (Some(message), Some(helper)) = (message, self.processes.get_mut(key)) else {
             drop(descriptors);
-            return Err((tag, operation));
+            return Err((tag, operation, Refused::Unable));
         };
         if let Err(errno) = link::send(helper.socket.as_fd(), &message, &descriptors) {
             drop(descriptors);
-            // It ended before it was asked, so that nothing of this is done yet.
-            if matches!(errno, Errno::PIPE | Errno::CONNRESET) {
-                self.end(key);
+            if !matches!(errno, Errno::PIPE | Errno::CONNRESET) {
+                return Err((tag, operation, Refused::Unable));
             }
-            return Err((tag, operation));
+            self.end(key);
+            return Err((tag, operation, Refused::Ended));
         }
         drop(descriptors);
-        let then = match operation {
-            operation @ Operation::Read { .. } => Then::Read(operation),
-            Operation::RemoveTree { at } => Then::Removal(at),
-            Operation::RemoveMore { removal } => Then::Removal(removal.into_location()),
-            Operation::RemoveDirectory { at } if at.path.is_root() => Then::Root(at),
-            // Its files are closed here: the helper's descriptor is the last one, and closing that one
-            // may take long where a large file goes with it.
-            _ => Then::Nothing,
-        };
-        helper.running = Some((tag, then));
+        let running = if can_be_done_again(&operation) { Running::Operation(operation, again) } else { Running::Once };
+        helper.running = Some((tag, running));
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl<T> Helpers<T> {
             }
             return Err(tag);
         }
-        helper.running = Some((tag, Then::Names));
+        helper.running = Some((tag, Running::Names));
         Ok(())
     }
 
@@ -236,44 +236,46 @@ impl<T> Helpers<T> {
             }
             return None;
         }
-        let (tag, then) = helper.running.take()?;
-        let reply = match (&then, reply) {
-            (Then::Names, Reply::Names(found)) => return Some((tag, Ended::Named(found))),
-            (Then::Names, _) => {
-                helper.running = Some((tag, then));
-                return self.lose(key, "it makes no sense");
-            }
-            (_, reply) => reply,
+        let (tag, running) = helper.running.take()?;
+        let completion = match (&running, reply) {
+            (Running::Names, Reply::Names(found)) => return Some((tag, Ended::Named(found))),
+            (Running::Names, _) => None,
+            (Running::Operation(operation, _), reply) => decode_reply(reply, descriptors.pop(), tree(operation)),
+            (Running::Once, reply) => decode_reply(reply, descriptors.pop(), None),
         };
-        let at = match &then {
-            Then::Removal(at) => Some(at.clone()),
-            _ => None,
-        };
-        let Some(completion) = decode_reply(reply, descriptors.pop(), at) else {
-            helper.running = Some((tag, then));
+        let Some(completion) = completion else {
+            helper.running = Some((tag, running));
             return self.lose(key, "it makes no sense");
         };
-        match then {
-            Then::Read(operation) => return Some((tag, Ended::Left(operation))),
-            // Its own handle of the root has seen it vanish, ours has not.
-            Then::Root(at) | Then::Removal(at)
-                if at.path.is_root() && matches!(completion, Ok(Outcome::Done | Outcome::Removed(None))) =>
-            {
-                at.root.forget();
+        let Running::Operation(operation, again) = running else { return Some((tag, Ended::Completed(completion))) };
+        let completion = if again { after_loss(&operation, completion) } else { completion };
+        match &operation {
+            Operation::Read { .. } => return Some((tag, Ended::Left(operation))),
+            Operation::RemoveDirectory { at } | Operation::RemoveTree { at } if at.path.is_root() => {
+                forget_if_removed(at, &completion);
+            }
+            Operation::RemoveMore { removal } if removal.at().path.is_root() => {
+                forget_if_removed(removal.at(), &completion);
             }
             _ => {}
         }
         Some((tag, Ended::Completed(completion)))
     }
 
-    /// Gives up a helper that is not there any more, and fails what it was doing: nobody knows how far it
-    /// got.
+    /// Gives up a helper that is not there any more. What it was doing is done again, unless that could do harm: nobody
+    /// knows how far it got.
     fn lose(&mut self, key: usize, why: &str) -> Option<(T, Ended)> {
         let running = self.processes.get_mut(key).and_then(|helper| helper.running.take());
         self.end(key);
-        let (tag, _) = running?;
-        log::warn(format_args!("a helper for the disk is lost: {why}; what it was doing has failed"));
-        Some((tag, Ended::Completed(Err(Failure::from(Errno::IO)))))
+        let (tag, running) = running?;
+        let (ended, what) = match running {
+            Running::Operation(operation, _) => (Ended::Lost(operation), "another one does what it was doing"),
+            Running::Once | Running::Names => {
+                (Ended::Completed(Err(Failure::from(Errno::IO))), "what it was doing has failed")
+            }
+        };
+        log::warn(format_args!("a helper for the disk is lost: {why}; {what}"));
+        Some((tag, ended))
     }
 
     fn end(&mut self, key: usize) {
@@ -294,6 +296,46 @@ impl<T> Helpers<T> {
     /// Takes note of processes that have ended, which the system keeps for that.
     fn reap(&mut self) {
         self.leaving.retain(|_, (process, _)| matches!(process.try_wait(), Ok(None)));
+    }
+}
+
+/// Whether something can be done again from its beginning when it is not known how far somebody got with it. Its
+/// names are kept from others until then. A file that its writer gives up is not kept open for that here: the
+/// helper's descriptor is the last one, and closing that one may take long where a large file goes with it. What
+/// has made a link is not known by looking at the link.
+fn can_be_done_again(operation: &Operation) -> bool {
+    match operation {
+        Operation::Rename { file, .. } => file.is_some(),
+        Operation::RemoveOwn { .. } | Operation::SymbolicLink { .. } | Operation::HardLink { .. } => false,
+        _ => true,
+    }
+}
+
+/// What an operation came to in the end that a helper may have done before it was lost.
+fn after_loss(operation: &Operation, completion: Completion) -> Completion {
+    let Err(failure) = &completion else { return completion };
+    let is = |errno: Errno| failure.errno == errno.into() && failure.path.is_none();
+    match operation {
+        Operation::MakeDirectory { .. } if is(Errno::EXIST) => Ok(Outcome::Done),
+        Operation::RemoveFile { .. } | Operation::RemoveDirectory { .. } if is(Errno::NOENT) => Ok(Outcome::Done),
+        Operation::RemoveTree { .. } if is(Errno::NOENT) => Ok(Outcome::Removed(None)),
+        _ => completion,
+    }
+}
+
+/// The tree that is being removed.
+fn tree(operation: &Operation) -> Option<Location> {
+    match operation {
+        Operation::RemoveTree { at } => Some(at.clone()),
+        Operation::RemoveMore { removal } => Some(removal.at().clone()),
+        _ => None,
+    }
+}
+
+/// The helper's own handle of the root has seen it vanish, ours has not.
+fn forget_if_removed(at: &Location, completion: &Completion) {
+    if matches!(completion, Ok(Outcome::Done | Outcome::Removed(None))) {
+        at.root.forget();
     }
 }
 

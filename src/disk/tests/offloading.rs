@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::inline::write_at;
+use crate::process::link;
 
 fn write(at: &Location, fresh: bool) -> Operation {
     Operation::OpenWrite { at: at.clone(), mode: 0o640, fresh }
@@ -58,23 +59,117 @@ fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
     }
 }
 
+/// A helper that takes its first message and is lost.
+fn dies(socket: OwnedFd) -> std::io::Result<Option<Child>> {
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
+    });
+    Ok(None)
+}
+
+/// A helper that does what it is told first and is lost before it can say so. The next one of this thread is sound.
+fn dies_after_work(socket: OwnedFd) -> std::io::Result<Option<Child>> {
+    thread_local!(static IS_NEXT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    if IS_NEXT.replace(true) {
+        IS_NEXT.set(false);
+        return in_a_thread(socket);
+    }
+    std::thread::spawn(move || {
+        let (ours, theirs) = link::pair().unwrap();
+        rustix::io::ioctl_fionbio(&ours, false).unwrap();
+        in_a_thread(theirs).unwrap();
+        let (mut buffer, mut descriptors) = (vec![0; 16 * 1024], Vec::new());
+        let message = link::receive(socket.as_fd(), &mut buffer, &mut descriptors).unwrap().unwrap();
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        link::send(ours.as_fd(), message, &descriptors).unwrap();
+        let mut reply = vec![0; 16 * 1024];
+        link::receive(ours.as_fd(), &mut reply, &mut Vec::new()).unwrap().unwrap();
+    });
+    Ok(None)
+}
+
 #[test]
-fn what_a_lost_helper_was_doing_fails_and_the_next_one_works() {
+fn what_a_lost_helper_was_doing_the_next_one_does_again() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(base.path());
-    // It takes the message and dies.
-    let mut tried = Tried::helpers(|socket| {
-        std::thread::spawn(move || {
-            let mut bytes = [0; 64];
-            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
-        });
-        Ok(None)
-    });
-    let failure = run(&mut tried, write(&place(&root, "file"), true)).unwrap_err();
-    assert_eq!(failure, Failure::from(rustix::io::Errno::IO));
+    let at = |name: &str| place(&root, name);
+    let mut own = Inline::new(Options::default());
+    let lost = |operation: Operation| run(&mut Tried::helpers(dies_after_work), operation);
+
+    let made = file(lost(write(&at("new"), true)));
+    write_at(made.0.as_fd(), b"text", 0).unwrap();
+    done(lost(Operation::Sync { file: made.clone() }));
+    done(lost(Operation::SetTimes { file: made.clone(), modified: 7 }));
+    file(lost(write(&at("other"), false)));
+    for over in [Over::Nothing, Over::Anything, Over::This(made.clone())] {
+        let from = file(own.run(write(&at("from"), true)));
+        let over = if let Over::This(_) = over {
+            Over::This(file(own.run(Operation::OpenRead { at: at("to") })))
+        } else {
+            over
+        };
+        if let Over::Nothing = over {
+            // As somebody leaves it who is lost between the steps of a renaming without a call for it.
+            std::fs::hard_link(base.path().join("from"), base.path().join("to")).unwrap();
+        }
+        done(lost(Operation::Rename { over, file: Some(from.clone()), from: at("from"), to: at("to") }));
+        assert!(!base.path().join("from").exists());
+        assert!(base.path().join("to").exists());
+    }
+    done(lost(Operation::MakeDirectory { at: at("directory"), mode: 0o750 }));
+    done(lost(Operation::SyncDirectory { at: at("directory") }));
+    done(lost(Operation::RemoveDirectory { at: at("directory") }));
+    std::fs::create_dir(base.path().join("tree")).unwrap();
+    std::fs::write(base.path().join("tree/file"), "").unwrap();
+    assert!(matches!(lost(Operation::RemoveTree { at: at("tree") }), Ok(Outcome::Removed(None))));
+    done(lost(Operation::RemoveFile { at: at("to") }));
+    let names = std::fs::read_dir(base.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["new".into(), "other".into()].into());
+
+    // What cannot be done again, and what no helper survives.
+    let link = Operation::SymbolicLink { target: "new".to_owned(), at: at("link") };
+    assert_eq!(errno(lost(link)), rustix::io::Errno::IO);
+    let mut tried = Tried::helpers(dies);
+    assert_eq!(errno(run(&mut tried, write(&at("file"), true))), rustix::io::Errno::IO);
     let Tried::Offload(disk, _) = &mut tried else { unreachable!() };
     disk.helpers().start_with(in_a_thread);
-    file(run(&mut tried, write(&place(&root, "file"), true)));
+    file(run(&mut tried, write(&at("file"), true)));
+}
+
+#[test]
+fn what_needs_no_helper_does_not_wait_for_one() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("file"), "text").unwrap();
+    let root = Root::new(base.path());
+    let shared = Exclusion::create().unwrap();
+    let never: Start = |socket| {
+        std::mem::forget(socket);
+        Ok(None)
+    };
+    let exclusion = Exclusion::join(shared.as_fd()).unwrap();
+    let mut tried = Tried::excluding(false, never, Some(exclusion));
+    let waiting = 40;
+    for operation in 0..waiting {
+        let at = place(&root, &format!("file{operation}"));
+        tried.disk().submit(Ticket { session: 1, operation }, write(&at, true));
+    }
+    let mut own = |operation: Operation| {
+        tried.disk().submit(Ticket { session: 2, operation: 0 }, operation);
+        let (ticket, completion) = tried.disk().complete().expect("it waits for nobody");
+        assert_eq!(ticket.session, 2);
+        completion.unwrap()
+    };
+    for _ in 0..2 {
+        let lock = Operation::Lock { at: place(&root, "lock"), contents: String::new() };
+        let Outcome::Lock(LockAttempt::Acquired(lock)) = own(lock) else { panic!("nobody has it") };
+        let Outcome::File(file) = own(Operation::OpenRead { at: place(&root, "file") }) else { panic!("no file") };
+        let read = Operation::Read { file, buffer: Vec::with_capacity(4), length: 4, offset: 0 };
+        let Outcome::Read(read) = own(read) else { panic!("nothing read") };
+        assert_eq!(read, b"text");
+        own(Operation::Unlock { lock });
+    }
+    assert_eq!(u64::try_from(tried.disk().outstanding()).unwrap(), waiting);
 }
 
 #[test]
@@ -237,13 +332,6 @@ fn an_owner_that_nobody_knows_keeps_no_client_waiting() {
     let knows_nobody: Start = |socket| {
         let options = Options { getent: "/bin/false".into(), ..Options::default() };
         std::thread::Builder::new().spawn(move || worker::serve(socket.as_fd(), options)).map(|_| None)
-    };
-    let dies: Start = |socket| {
-        std::thread::spawn(move || {
-            let mut bytes = [0; 64];
-            rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
-        });
-        Ok(None)
     };
     let is_missing: Start = |_| Err(std::io::ErrorKind::OutOfMemory.into());
     for start in [knows_nobody, dies, is_missing] {
