@@ -11,9 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::for_each_release;
 use crate::harness::server::Server;
-use crate::harness::{
-    Bench, Process, STANZA, files, run_quietly, temporary_files, wait_for, wait_until, wait_until_unlocked,
-};
+use crate::harness::{Bench, Process, STANZA, files, run_quietly, temporary_files, wait_for, wait_until};
 
 /// How long a client may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(60);
@@ -243,7 +241,9 @@ fn locks_and_reads_wait_for_no_helper_where_several_workers_serve(release: &str)
         let got = bench.client.ok(&["repo-get", "--log-level-console=off", cached]);
         assert_eq!(got, expected);
     }
-    wait_until_unlocked(&bench.server.path("lock"));
+    let is_of_stanza =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-"));
+    wait_until("its locks to go", SOON, || !files(&bench.server.path("lock")).iter().any(is_of_stanza));
     stopped.into_iter().for_each(|pid| _ = kill_process(pid, Signal::CONT));
     for push in pushes {
         push.output(SOON).ok();
