@@ -133,6 +133,14 @@ fn render(value: &Value) -> String {
     if workers.rows.len() > 1 {
         let _ = write!(text, "\nworkers: {}\n{}", workers.rows.len() - 1, workers.render());
     }
+    let mut file_systems = Grid::new(&["FILE SYSTEM", "TYPE", "PROCESS", "LOOKS", "DATA", "CHANGES", "SLOW MS"]);
+    for file_system in list(value, "file-systems") {
+        let names = ["path", "type", "pid", "looks", "data", "changes", "slow-ms"];
+        file_systems.add(names.map(|name| member(file_system, name)).into());
+    }
+    if file_systems.rows.len() > 1 {
+        let _ = write!(text, "\nfile systems: {}\n{}", file_systems.rows.len() - 1, file_systems.render());
+    }
     let mut sessions = Grid::new(&[
         "PEER", "CLIENT", "STANZA", "COMMAND", "PROCESS", "RELEASE", "SECONDS", "REQUESTS", "DENIED", "READ", "WRITTEN",
     ]);
@@ -226,6 +234,8 @@ mod tests {
                 { "number": 3, "pid": 4712, "connections": 1, "transfers": 0, "silent": 7, "leaving": false,
                     "kept-for": "'db1'" },
             ],
+            "file-systems": [{ "path": "/srv", "type": "nfs4", "pid": 4711, "looks": "at once", "data": "helpers",
+                "changes": "helpers", "slow-ms": null }],
             "sessions": [{ "peer": "192.0.2.1:5", "client": "db1", "stanza": "demo", "command": "backup", "process": 0,
                 "release": "2.60.0", "seconds": 4, "requests": 3, "denied": 5, "read": 1, "written": 2 }],
             "sessions-omitted": 2,
@@ -244,6 +254,7 @@ mod tests {
             &["192.0.2.1:5", "db1", "demo", "backup", "0", "2.60.0", "4", "3", "5", "1", "2"][..],
             &["2", "4711", "6", "1", "-", "yes", "-"],
             &["3", "4712", "1", "0", "7", "-", "'db1'"],
+            &["/srv", "nfs4", "4711", "at", "once", "helpers", "helpers", "-"],
             &["and", "2", "more"],
             &["clients:", "3"],
             &["db1", "192.0.2.1", "2.60.0", "2023-11-14", "2.55.1"],

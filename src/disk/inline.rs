@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
@@ -30,6 +31,9 @@ pub(super) const CAREFUL: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(
 /// Spare room of a buffer, beyond the bytes that are wanted, that may be read into and cut off again:
 /// an eighth of them. More would be worse than zeroing the buffer.
 const SLACK_DIVISOR: usize = 8;
+
+/// How long a slice of a listing takes at most where others wait for it.
+const SLICE_TIME: Duration = Duration::from_millis(2);
 
 /// What a back end can be told.
 #[derive(Debug, Clone)]
@@ -56,6 +60,7 @@ pub struct Inline {
     resolver: Resolver,
     names: Names,
     claims: Claims,
+    slice: Duration,
     completed: VecDeque<(Ticket, Completion)>,
 }
 
@@ -65,7 +70,12 @@ impl Inline {
     pub fn new(options: Options) -> Self {
         let resolver = if options.by_component { Resolver::by_component() } else { Resolver::new() };
         let names = Names::new(options.passwd, options.group);
-        Self { resolver, names, claims: Claims::default(), completed: VecDeque::new() }
+        Self { resolver, names, claims: Claims::default(), slice: SLICE_TIME, completed: VecDeque::new() }
+    }
+
+    /// The same, whose slices of listings may take so long.
+    pub(super) fn with_slices(self, slice: Duration) -> Self {
+        Self { slice, ..self }
     }
 
     /// The same, whose claims count for other processes too.
@@ -145,8 +155,8 @@ impl Inline {
                     rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())
                 })
             })),
-            Operation::List { at, level } => Listing::begin(resolver, at, level)?.slice(&mut self.names),
-            Operation::ListMore { listing } => listing.slice(&mut self.names),
+            Operation::List { at, level } => Listing::begin(resolver, at, level)?.slice(&mut self.names, self.slice),
+            Operation::ListMore { listing } => listing.slice(&mut self.names, self.slice),
             Operation::RemoveTree { at } => Removal::begin(resolver, at)?.slice(resolver),
             Operation::RemoveMore { removal } => removal.slice(resolver),
             Operation::Lock { at, contents } => lock::acquire(resolver, at, &contents).map(Outcome::Lock),
@@ -264,7 +274,7 @@ fn done(result: Result<()>) -> Completion {
 }
 
 fn opened(result: Result<std::os::fd::OwnedFd>) -> Completion {
-    Ok(Outcome::File(File(Rc::new(result?))))
+    Ok(Outcome::File(result?.into()))
 }
 
 /// A new entry cannot take the place of a root.

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bstr::{BString, ByteSlice};
+use serde::{Deserialize, Serialize};
 
+use super::file_system::FileSystem;
 use crate::protocol::carried::Carried;
 
 /// The longest path that Linux takes, without its final zero byte.
@@ -27,13 +29,15 @@ pub struct Root {
     path: PathBuf,
     /// Set by the first operation that finds the directory, emptied when it turns out to be removed.
     handle: RefCell<Option<Rc<OwnedFd>>>,
+    /// Which file system it is on, and whether the handle has told.
+    file_system: RefCell<Option<(Rc<FileSystem>, bool)>>,
 }
 
 impl Root {
     /// The directory at `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Rc<Self> {
-        Rc::new(Self { path: path.into(), handle: RefCell::new(None) })
+        Rc::new(Self { path: path.into(), handle: RefCell::default(), file_system: RefCell::default() })
     }
 
     /// Where it is.
@@ -55,6 +59,17 @@ impl Root {
     /// Gives the handle up, because the directory was removed or may be another one now.
     pub(super) fn forget(&self) {
         *self.handle.borrow_mut() = None;
+        *self.file_system.borrow_mut() = None;
+    }
+
+    /// Which file system it is on, as far as anybody has found out, and whether the handle has told.
+    pub(super) fn file_system(&self) -> Option<(Rc<FileSystem>, bool)> {
+        self.file_system.borrow().clone()
+    }
+
+    /// Notes which file system it is on, and whether the handle has told.
+    pub(super) fn set_file_system(&self, file_system: &Rc<FileSystem>, by_handle: bool) {
+        *self.file_system.borrow_mut() = Some((Rc::clone(file_system), by_handle));
     }
 }
 
@@ -110,7 +125,7 @@ impl RelativePath {
 }
 
 /// Which symbolic links lead on to a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Links {
     /// Those that stay below the root.
     #[default]

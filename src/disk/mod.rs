@@ -11,6 +11,7 @@
 
 mod claims;
 pub mod exclusion;
+mod file_system;
 mod getent;
 pub mod helpers;
 mod identity;
@@ -29,13 +30,15 @@ pub mod trial;
 mod uring;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bstr::BString;
 use serde::{Deserialize, Serialize};
 
 pub use claims::Claim;
+use file_system::FileSystem;
 pub use location::{Links, Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
 pub use tree::{Listing, Removal};
@@ -52,10 +55,24 @@ impl From<rustix::io::Errno> for Errno {
 
 /// An open file. Clones share the descriptor, which is closed with the last of them.
 #[derive(Debug, Clone)]
-pub struct File(pub Rc<OwnedFd>);
+pub struct File(pub Rc<OwnedFd>, Option<Rc<FileSystem>>);
+
+impl From<OwnedFd> for File {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(Rc::new(descriptor), None)
+    }
+}
+
+impl File {
+    /// Whether a few large writes are better than many small ones: where each one waits.
+    #[must_use]
+    pub fn has_slow_writes(&self) -> bool {
+        self.1.as_ref().is_some_and(|file_system| file_system.is_slow(file_system::Kind::Data))
+    }
+}
 
 /// What kind of thing a directory entry is, numbered as on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Kind {
     /// A regular file.
@@ -69,7 +86,7 @@ pub enum Kind {
 }
 
 /// How much a caller wants to know of an entry (specification, section 4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Level {
     /// Only that it exists.
@@ -83,7 +100,7 @@ pub enum Level {
 }
 
 /// What is known of a directory entry; fields beyond the asked level hold zero or `None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// What it is.
     pub kind: Kind,
@@ -97,18 +114,20 @@ pub struct Metadata {
     pub changed: i64,
     /// Numeric owner.
     pub uid: u32,
-    /// Owner's name, if it has one.
+    /// Owner's name, if it has one. A helper leaves it to the server to find it.
+    #[serde(skip)]
     pub user: Option<Rc<str>>,
     /// Numeric group.
     pub gid: u32,
-    /// Group's name, if it has one.
+    /// Group's name, if it has one, likewise.
+    #[serde(skip)]
     pub group: Option<Rc<str>>,
     /// Where a link points, as it is written in the link.
     pub link_destination: Option<BString>,
 }
 
 /// One entry of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Name within its directory.
     pub name: BString,
@@ -432,6 +451,19 @@ pub struct Ticket {
     pub operation: u64,
 }
 
+/// What there is to tell of a file system, and of what is done on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystemView {
+    /// Where it is mounted.
+    pub place: PathBuf,
+    /// Its kind, such as `ext4`.
+    pub name: String,
+    /// Whether looks, reads and writes, and changes are done at once.
+    pub is_quick: [bool; 3],
+    /// How long the last call took that was slow, if there was one.
+    pub slow: Option<Duration>,
+}
+
 /// A back end that runs operations.
 ///
 /// Operations that are under way at the same time have no order among each other. Who needs one, a
@@ -451,6 +483,11 @@ pub trait Disk {
     /// When to call [`Self::complete`] again, although nothing wakes the poll before.
     fn deadline(&self) -> Option<Instant> {
         None
+    }
+
+    /// What it knows of file systems.
+    fn file_systems(&self) -> Vec<FileSystemView> {
+        Vec::new()
     }
 
     /// Wakes the poll of this registry for what completes later, with tokens from `first` on.

@@ -9,13 +9,15 @@
 //! one does again, where that does no harm.
 //!
 //! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read
-//! from it. Listings and looks at single entries are cheap too; on a disk that is slow to find an inode
-//! they are what others still wait for. Where an owner is in no file, a helper finds the name before the
+//! from it; listings and looks at single entries are cheap too. Where the [file system](FileSystem) has lately been
+//! slow with them, or may be, helpers do that as well. Closing the last descriptor of a file on such a file system is
+//! what others still wait for, where it does not come back at once. Where an owner is in no file, a helper finds the name before the
 //! outcome is handed back.
 
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -23,12 +25,13 @@ use mio::{Interest, Registry, Token};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
 use super::exclusion::{Exclusion, Taken};
-use super::helpers::{Free, Helpers, Refused, Start, is_for_helpers};
+use super::file_system::{FileSystem, FileSystems, Kind, kind_of};
+use super::helpers::{Free, Helpers, Refused, SHARE, Start, is_for_helpers};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
 use super::queue::Queue;
 use super::uring::Uring;
-use super::{Completion, Disk, Failure, Location, Metadata, Operation, Outcome, Ticket, getent};
+use super::{Completion, Disk, Failure, FileSystemView, Level, Location, Metadata, Operation, Outcome, Ticket, getent};
 use crate::observe::log;
 
 /// The token that tells of calls of the ring that have ended; the helpers have those after it.
@@ -48,6 +51,7 @@ pub struct Offload {
     exclusion: Option<Exclusion>,
     ring: Option<Uring<Job>>,
     helpers: Helpers<Job>,
+    file_systems: FileSystems,
     queue: Queue<Queued>,
     /// Outcomes that lack names.
     nameless: VecDeque<Job>,
@@ -70,11 +74,37 @@ pub(super) struct Job {
     outcome: Option<Box<Nameless>>,
     /// How many helpers were lost over it.
     losses: u8,
+    /// Which file system it is on.
+    on: Option<Rc<FileSystem>>,
+    /// What kind of call it is, if it tells how that file system is.
+    kind: Option<Kind>,
+    /// When the ring began it.
+    begun: Option<Instant>,
+    /// Whether it tells of owners.
+    has_owners: bool,
 }
 
 impl Job {
     const fn new(ticket: Ticket) -> Self {
-        Self { ticket, number: 0, names: Vec::new(), taken: None, outcome: None, losses: 0 }
+        Self {
+            ticket,
+            number: 0,
+            names: Vec::new(),
+            taken: None,
+            outcome: None,
+            losses: 0,
+            on: None,
+            kind: None,
+            begun: None,
+            has_owners: false,
+        }
+    }
+
+    /// It took so long.
+    fn note(&self, took: Duration) {
+        if let (Some(on), Some(kind)) = (&self.on, self.kind) {
+            on.note(kind, took);
+        }
     }
 }
 
@@ -112,6 +142,8 @@ enum Who {
 pub(super) enum Ended {
     /// It is done.
     Completed(Completion),
+    /// A helper has done it, in so long.
+    Answered(Completion, Duration),
     /// The ring leaves it to a helper, a helper to the server itself, from its beginning.
     Left(Operation),
     /// Who did it is lost, and it can be done again.
@@ -135,12 +167,18 @@ impl Offload {
             }
         }
         let (queue, nameless, completed) = (Queue::new(), VecDeque::new(), VecDeque::new());
-        Self { inline, exclusion, ring, helpers: Helpers::new(start), queue, nameless, completed, again: None }
+        let (helpers, file_systems) = (Helpers::new(start), FileSystems::default());
+        Self { inline, exclusion, ring, helpers, file_systems, queue, nameless, completed, again: None }
     }
 
     #[cfg(test)]
     pub(super) fn helpers(&mut self) -> &mut Helpers<impl Sized> {
         &mut self.helpers
+    }
+
+    #[cfg(test)]
+    pub(super) const fn take_all_for_slow(&mut self) {
+        self.file_systems.are_slow = true;
     }
 
     #[cfg(test)]
@@ -154,14 +192,45 @@ impl Offload {
         self.look_for_names();
     }
 
+    /// The file system that an operation is on.
+    fn file_system(&self, operation: &Operation) -> Option<Rc<FileSystem>> {
+        match operation {
+            Operation::Read { file, .. }
+            | Operation::Write { file, .. }
+            | Operation::Sync { file }
+            | Operation::Close { file }
+            | Operation::SetTimes { file, .. }
+            | Operation::SetOwner { file, .. } => file.1.clone(),
+            Operation::Stat { at, .. }
+            | Operation::StatTarget { at, .. }
+            | Operation::OpenRead { at }
+            | Operation::OpenWrite { at, .. }
+            | Operation::MakeDirectory { at, .. }
+            | Operation::SyncDirectory { at }
+            | Operation::RemoveFile { at }
+            | Operation::RemoveOwn { at, .. }
+            | Operation::RemoveDirectory { at }
+            | Operation::SymbolicLink { at, .. }
+            | Operation::HardLink { at, .. }
+            | Operation::Rename { to: at, .. }
+            | Operation::List { at, .. }
+            | Operation::RemoveTree { at } => self.file_systems.of(&at.root),
+            Operation::ListMore { listing } => self.file_systems.of(&listing.parts().0.root),
+            Operation::RemoveMore { removal } => self.file_systems.of(&removal.at().root),
+            Operation::Lock { .. } | Operation::Unlock { .. } | Operation::Claim { .. } => None,
+        }
+    }
+
     fn begin_operations(&mut self) {
         self.again = None;
         let (mut index, mut is_busy) = (0, false);
         while let Some(queued) = self.queue.ready(index) {
             let by_ring = queued.who == Who::Anybody && takes(self.ring.as_ref(), &queued.operation);
             let by_helper = !by_ring && queued.who != Who::Server;
+            // One that does not answer leaves some to the others.
+            let has_share = queued.job.on.as_ref().is_none_or(|on| on.helpers() < SHARE);
             let has_room = self.ring.as_ref().is_some_and(Uring::has_room);
-            if by_ring && !has_room || by_helper && is_busy {
+            if by_ring && !has_room || by_helper && (is_busy || !has_share) {
                 index += 1;
                 continue;
             }
@@ -191,6 +260,7 @@ impl Offload {
                     }
                 }
                 _ if by_ring => {
+                    let job = Job { begun: Some(Instant::now()), ..job };
                     let ended = self.ring.as_mut().and_then(|ring| ring.begin(job, operation));
                     self.take_from_ring(ended);
                     // What it has given up is the first in the queue.
@@ -204,9 +274,13 @@ impl Offload {
     /// False when another helper has to be found, and the operation is the first in the queue.
     fn give_to_helper(&mut self, key: usize, job: Job, operation: Operation) -> bool {
         let along = self.exclusion.as_ref().filter(|_| job.taken.is_some()).map(AsFd::as_fd);
-        let again = job.losses > 0;
+        let (again, on) = (job.losses > 0, job.on.clone());
         match self.helpers.begin(key, job, operation, again, along) {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(on) = on {
+                    on.takes_helper();
+                }
+            }
             Err((job, operation, Refused::Ended)) if job.losses < ATTEMPTS => {
                 self.give_back(Job { losses: job.losses + 1, ..job }, operation);
                 return false;
@@ -248,8 +322,9 @@ impl Offload {
     /// An operation has ended: gives up its names. Those of this process that wait for one leave it to the
     /// others for a moment, who could not get hold of it otherwise.
     fn finish(&mut self, job: Job, completion: Completion) {
-        self.completed.push_back((job.ticket, completion));
-        self.give_up(job.number, &job.names, job.taken);
+        let Job { ticket, number, names, taken, on, .. } = job;
+        self.hand_back(ticket, completion, on);
+        self.give_up(number, &names, taken);
     }
 
     fn give_up(&mut self, number: u64, names: &[String], taken: Option<Taken>) {
@@ -271,11 +346,21 @@ impl Offload {
     }
 
     fn take(&mut self, mut job: Job, ended: Ended) {
+        if let Some(begun) = job.begun.take() {
+            job.note(begun.elapsed());
+        }
         match (ended, job.outcome.take()) {
             (Ended::Named(found), Some(outcome)) => self.take_names(job.ticket, *outcome, found),
             // Whoever looked for names is lost, and with it nothing else.
             (_, Some(outcome)) => self.completed.push_back((job.ticket, outcome.completion)),
             (Ended::Completed(completion), None) => self.finish(job, completion),
+            (Ended::Answered(mut completion, took), None) => {
+                job.note(took);
+                if job.has_owners {
+                    self.name_owners(&mut completion);
+                }
+                self.finish(job, completion);
+            }
             (Ended::Left(operation), None) => self.run_here(job, operation),
             (Ended::Lost(operation), None) if job.losses < ATTEMPTS => {
                 job.losses += 1;
@@ -286,18 +371,36 @@ impl Offload {
     }
 
     fn run_here(&mut self, job: Job, operation: Operation) {
-        self.complete_here(job.ticket, operation);
-        self.give_up(job.number, &job.names, job.taken);
+        let begun = Instant::now();
+        let completion = self.inline.run(operation);
+        job.note(begun.elapsed());
+        self.finish(job, completion);
     }
 
-    fn complete_here(&mut self, ticket: Ticket, operation: Operation) {
-        let completion = self.inline.run(operation);
+    /// Hands back what an operation on this file system came to, or has names put in first.
+    fn hand_back(&mut self, ticket: Ticket, mut completion: Completion, on: Option<Rc<FileSystem>>) {
+        if let Ok(Outcome::File(file)) = &mut completion {
+            file.1 = on;
+        }
         let unknown = self.inline.names().take_unknown();
         // A failure to change an owner tells of owners too, but names are only found for what clients record.
         if unknown.is_empty() || !matches!(completion, Ok(Outcome::Metadata(_) | Outcome::Entries(..))) {
             self.completed.push_back((ticket, completion));
         } else {
             self.want_names(ticket, completion, unknown);
+        }
+    }
+
+    /// Puts the names of owners into what a helper found, which has their numbers only.
+    fn name_owners(&mut self, completion: &mut Completion) {
+        let names = self.inline.names();
+        let mut name = |metadata: &mut Metadata| {
+            (metadata.user, metadata.group) = (names.user(metadata.uid), names.group(metadata.gid));
+        };
+        match completion {
+            Ok(Outcome::Metadata(metadata)) => name(metadata),
+            Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| name(&mut entry.metadata)),
+            _ => {}
         }
     }
 
@@ -362,18 +465,27 @@ impl Offload {
 
 impl Disk for Offload {
     fn submit(&mut self, ticket: Ticket, operation: Operation) {
-        let wanted = match &operation {
-            Operation::Read { file, length, offset, .. } => is_cold(file.0.as_fd(), *length, *offset),
-            operation => is_for_helpers(operation),
+        let on = self.file_system(&operation);
+        let who = who(&operation, on.as_deref());
+        let names = if who != Who::Server || self.exclusion.is_some() { names(&operation) } else { Vec::new() };
+        let kind = match &operation {
+            Operation::Sync { .. } | Operation::SyncDirectory { .. } => {
+                if let Some(on) = &on {
+                    on.note_sync();
+                }
+                None
+            }
+            // That the disk has to be asked says nothing.
+            Operation::Read { .. } if who == Who::Anybody => None,
+            operation => Some(kind_of(operation)),
         };
-        let names = if wanted || self.exclusion.is_some() { names(&operation) } else { Vec::new() };
-        if !wanted && names.is_empty() {
-            self.complete_here(ticket, operation);
+        let job = Job { on, kind, has_owners: tells_of_owners(&operation), ..Job::new(ticket) };
+        if who == Who::Server && names.is_empty() {
+            self.run_here(job, operation);
             return self.look_for_names();
         }
-        let who = if wanted { Who::Anybody } else { Who::Server };
         let place = self.queue.enter(&names);
-        let job = Job { number: place.number, names, ..Job::new(ticket) };
+        let job = Job { number: place.number, names, ..job };
         self.queue.add(place, Queued { job, operation, who, again: None });
         self.dispatch();
     }
@@ -397,6 +509,10 @@ impl Disk for Offload {
         self.completed.len() + self.queue.len() + self.nameless.len() + ring + self.helpers.under_way().count()
     }
 
+    fn file_systems(&self) -> Vec<FileSystemView> {
+        self.file_systems.view()
+    }
+
     fn watch(&mut self, registry: Registry, first: usize) {
         if let Some(ring) = &self.ring {
             let mut source = SourceFd(&ring.as_fd().as_raw_fd());
@@ -416,6 +532,9 @@ impl Disk for Offload {
             }
             Some(index) => {
                 if let Some((job, ended)) = self.helpers.ready(index) {
+                    if let Some(on) = &job.on {
+                        on.gives_helper_back();
+                    }
                     self.take(job, ended);
                 }
             }
@@ -432,6 +551,35 @@ impl Drop for Offload {
         {
             exclusion.abandon();
         }
+    }
+}
+
+/// Whether owners are wanted of what it looks at.
+const fn tells_of_owners(operation: &Operation) -> bool {
+    match operation {
+        Operation::Stat { level, .. } | Operation::StatTarget { level, .. } | Operation::List { level, .. } => {
+            matches!(level, Level::Detail)
+        }
+        Operation::ListMore { listing } => matches!(listing.level(), Level::Detail),
+        _ => false,
+    }
+}
+
+/// Who does an operation on this file system: by what it is, and by what the file system has lately done.
+fn who(operation: &Operation, on: Option<&FileSystem>) -> Who {
+    let others = |kind| if on.is_some_and(|on| on.is_slow(kind)) { Who::Helpers } else { Who::Server };
+    match (operation, kind_of(operation)) {
+        (operation, _) if !is_for_helpers(operation) => Who::Server,
+        (_, Kind::Look) => others(Kind::Look),
+        (Operation::Read { file, length, offset, .. }, Kind::Data) => match others(Kind::Data) {
+            Who::Server if is_cold(file.0.as_fd(), *length, *offset) => Who::Anybody,
+            who => who,
+        },
+        (_, Kind::Data) => others(Kind::Data),
+        (_, Kind::Change) if on.is_some_and(FileSystem::may_be_slow) => Who::Helpers,
+        (Operation::Sync { .. } | Operation::SyncDirectory { .. }, _) => Who::Anybody,
+        (_, Kind::Change) if on.is_some_and(FileSystem::changes_at_once) => Who::Server,
+        (_, Kind::Change) => Who::Anybody,
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Queue<T> {
 }
 
 /// Where somebody is in the queue.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// What tells it from others.
     pub(super) number: u64,

@@ -1,14 +1,16 @@
 //! Listings and the removal of trees, in slices, so that a directory of a million entries does not
-//! keep the event loop from everybody else.
+//! keep the event loop from everybody else. Those of a listing are bounded in time too.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use bstr::BString;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat};
 use rustix::io::{Errno, Result, retry_on_intr};
+use serde::{Deserialize, Serialize};
 
 use super::information::{describe, of_kind};
 use super::inline::remove_directory;
@@ -45,23 +47,68 @@ pub struct Listing {
     found: VecDeque<Found>,
     /// The kernel has told all entries.
     ended: bool,
+    /// Where in the directory it goes on.
+    position: u64,
+}
+
+/// What a listing has found and not looked at, for another process that goes on with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Rest {
+    found: Vec<(CString, u32)>,
+    ended: bool,
+    position: u64,
 }
 
 impl Listing {
     /// Opens the directory, following a link that stays within the root.
     pub(super) fn begin(resolver: &Resolver, at: Location, level: Level) -> std::result::Result<Self, Failure> {
         let directory = resolver.open(&at, DIRECTORY, Mode::empty())?;
-        Ok(Self { at, level, directory, found: VecDeque::new(), ended: false })
+        Ok(Self { at, level, directory, found: VecDeque::new(), ended: false, position: 0 })
     }
 
-    /// Reports the next entries.
-    pub(super) fn slice(mut self, names: &mut Names) -> Completion {
+    /// Goes on with a listing of which another process has left `rest`, in the `directory` of that.
+    pub(super) fn resume(at: Location, level: Level, directory: OwnedFd, rest: Rest) -> Result<Self> {
+        let Rest { found, ended, position } = rest;
+        if !ended {
+            // That process may have read on before it was lost.
+            seek(&directory, SeekFrom::Start(position))?;
+        }
+        let found = found.into_iter().map(|(name, kind)| (name, FileType::from_raw_mode(kind))).collect();
+        Ok(Self { at, level, directory, found, ended, position })
+    }
+
+    /// What another process has to know that goes on with it.
+    pub(super) fn rest(&self) -> Rest {
+        let found = self.found.iter().map(|(name, kind)| (name.clone(), kind.as_raw_mode())).collect();
+        Rest { found, ended: self.ended, position: self.position }
+    }
+
+    /// Where it is, how much is wanted of each entry, and the directory.
+    pub(super) fn parts(&self) -> (&Location, Level, BorrowedFd<'_>) {
+        (&self.at, self.level, self.directory.as_fd())
+    }
+
+    /// How much is wanted of each entry.
+    pub(super) const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Reports the next entries: one at least if there is one, and no more once `longest` has passed.
+    pub(super) fn slice(mut self, names: &mut Names, longest: Duration) -> Completion {
+        let begun = Instant::now();
         // One more than the slice, so that the last slice is known to be it.
         while !self.ended && self.found.len() <= SLICE {
             self.ended = read_chunk(self.directory.as_fd(), &mut self.found)?;
+            self.position = if self.ended { 0 } else { seek(&self.directory, SeekFrom::Current(0))? };
+            if begun.elapsed() >= longest {
+                break;
+            }
         }
         let mut entries = Vec::with_capacity(self.found.len().min(SLICE));
-        for (name, kind) in self.found.drain(..self.found.len().min(SLICE)) {
+        while entries.len() < SLICE
+            && (entries.is_empty() || begun.elapsed() < longest)
+            && let Some((name, kind)) = self.found.pop_front()
+        {
             match look(self.directory.as_fd(), name, kind, self.level, names) {
                 Ok(entry) => entries.push(entry),
                 // It has vanished since the kernel named it.

@@ -29,7 +29,8 @@ use super::{Answer, Step, unexpected_outcome};
 pub(super) const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 
 /// Bytes that are collected before they are written: large enough that system calls do not count,
-/// small enough to stay in the processor's cache from decryption to the page cache.
+/// small enough to stay in the processor's cache from decryption to the page cache. Where each write waits, as many as
+/// the client's block has are better.
 const CHUNK: usize = 256 << 10;
 
 /// Work of filters is cut into slices of about so many bytes.
@@ -87,6 +88,9 @@ pub struct WriteStream {
     offset: u64,
     chain: Chain,
     out: Option<Vec<u8>>,
+    /// Bytes that are collected now, and that may be where that pays.
+    chunk: usize,
+    largest: usize,
     /// Directories that were made for the file.
     made: Vec<Location>,
     /// Whether the temporary file is there. Another writer may have made it anew since, so it is only
@@ -145,6 +149,8 @@ impl WriteStream {
             offset: 0,
             chain,
             out: None,
+            chunk: CHUNK,
+            largest: CHUNK,
             made: Vec::new(),
             left_behind: false,
             flushed: false,
@@ -161,6 +167,11 @@ impl WriteStream {
         Ok((stream, Step::Disk(operation)))
     }
 
+    /// Collects up to so many bytes where each write waits.
+    pub fn collect_up_to(&mut self, bytes: usize) {
+        self.largest = bytes.max(CHUNK);
+    }
+
     /// Gives the buffer back.
     #[must_use]
     pub fn into_buffer(self) -> Option<Vec<u8>> {
@@ -171,7 +182,9 @@ impl WriteStream {
     #[must_use]
     pub fn memory(&self) -> usize {
         let replacing = if let Replace::Info(replacement) = &self.replace { replacement.memory() } else { 0 };
-        CHUNK + self.chain.memory() + replacing
+        // What a helper writes it has in memory of its own.
+        let written = if self.chunk > CHUNK { 2 * self.chunk } else { CHUNK };
+        written + self.chain.memory() + replacing
     }
 
     /// Whether data can be fed now.
@@ -187,16 +200,16 @@ impl WriteStream {
     /// What a filter says to the data.
     pub fn feed(&mut self, data: &mut &[u8]) -> Result<Fed> {
         while !data.is_empty() {
-            let mut out = self.out.take().unwrap_or_else(|| (self.buffers)(CHUNK));
+            let mut out = self.out.take().unwrap_or_else(|| (self.buffers)(self.chunk));
             let progress = if self.chain.is_passive() {
-                let (now, later) = data.split_at(data.len().min(CHUNK - out.len()));
+                let (now, later) = data.split_at(data.len().min(self.chunk - out.len()));
                 out.extend_from_slice(now);
                 *data = later;
                 self.chain.observe(now).map(|()| Progress::NeedsInput)
             } else {
-                self.chain.process(data, false, &mut out, CHUNK, SLICE)
+                self.chain.process(data, false, &mut out, self.chunk, SLICE)
             };
-            let full = out.len() >= CHUNK;
+            let full = out.len() >= self.chunk;
             self.out = Some(out);
             let progress = progress?;
             if progress == Progress::Finished {
@@ -477,6 +490,9 @@ impl WriteStream {
     fn opened(&mut self, completion: Completion) -> Result<Step> {
         match completion {
             Ok(Outcome::File(file)) => {
+                if file.has_slow_writes() {
+                    self.chunk = self.largest;
+                }
                 self.file = Some(file.clone());
                 self.left_behind = self.request.atomic;
                 if self.request.user.is_none() && self.request.group.is_none() {
@@ -569,9 +585,9 @@ impl WriteStream {
             Ok(Progress::Finished)
         } else {
             if out.capacity() == 0 {
-                out = (self.buffers)(CHUNK);
+                out = (self.buffers)(self.chunk);
             }
-            self.chain.process(&mut &[][..], true, &mut out, CHUNK, SLICE)
+            self.chain.process(&mut &[][..], true, &mut out, self.chunk, SLICE)
         };
         let empty = out.is_empty();
         self.out = Some(out);

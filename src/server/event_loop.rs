@@ -326,16 +326,22 @@ impl EventLoop {
         sessions(&self.connections)
     }
 
+    /// What there is to tell of each file system, as a JSON object.
+    pub(super) fn file_systems(&self) -> Vec<String> {
+        self.disk.file_systems().iter().map(status::file_system_json).collect()
+    }
+
     /// Answers those who ask about the state.
     fn answer(&mut self) {
         if !self.status.is_idle() {
-            let addresses = self.addresses();
+            let (addresses, file_systems) = (self.addresses(), self.file_systems());
             let view = View {
                 addresses: &addresses,
                 policy: &self.service.policy,
                 learner: &self.learner,
                 connections: self.connections.len(),
                 workers: &[],
+                file_systems: &file_systems,
                 sessions: Box::new(|each| sessions(&self.connections).for_each(|session| each(&session))),
             };
             self.status.advance(self.clock.now(), self.poll.registry(), Some(&view));

@@ -11,8 +11,8 @@ use crate::protocol::error::{Code, Error, Result};
 /// tells of it; the socket to the supervisor, the names that exclude each other and the configuration; the status
 /// socket and those who ask there; the directories of a repository, of its archive and its backups and of a stanza.
 const OWN: u64 = 3 + 3 + 2 + 1 + 2 + 3 + (1 + status::CLIENTS as u64) + 4;
-/// A helper has a socket, and what tells that it has ended.
-const HELPERS: u64 = 2 * helpers::HELPERS as u64;
+/// A helper has a socket, memory that it shares with the server, and what tells that it has ended.
+const HELPERS: u64 = 3 * helpers::HELPERS as u64;
 /// What starting a program takes for a moment, such as `getent`.
 const STARTING: u64 = 4;
 /// What a connection may have open: its socket, a file, the directory of that, a lock, a database and a cancellation.
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn connections_never_use_up_all_descriptors() {
         for (wanted, descriptors, expected) in
-            [(1024, None, 1024), (1024, Some(1 << 20), 1024), (1024, Some(1024), 160), (3, Some(1024), 3)]
+            [(1024, None, 1024), (1024, Some(1 << 20), 1024), (1024, Some(1024), 157), (3, Some(1024), 3)]
         {
             assert_eq!(connections(wanted, descriptors, 2).unwrap(), expected, "{descriptors:?}");
         }

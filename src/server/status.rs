@@ -23,6 +23,7 @@ use slab::Slab;
 use super::releases::learner::Learner;
 use super::releases::policy::Policy;
 use super::workers::crew::WorkerView;
+use crate::disk::FileSystemView;
 use crate::observe::log;
 use crate::session::{Counters, Opened};
 
@@ -42,6 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries are left out, and counted, when an answer gets longer than this.
 const SESSIONS_LENGTH: usize = 2 << 20;
 const CLIENTS_LENGTH: usize = 2 << 20;
+const FILE_SYSTEMS_LENGTH: usize = 1 << 20;
 
 /// A socket that is bound, and removed with this value.
 #[derive(Debug)]
@@ -114,6 +116,7 @@ pub(super) struct View<'a> {
     pub(super) connections: usize,
     /// None where one process does everything.
     pub(super) workers: &'a [WorkerView],
+    pub(super) file_systems: &'a [String],
     pub(super) sessions: Sessions<'a>,
 }
 
@@ -131,6 +134,11 @@ impl View<'_> {
         let mut text = head.to_string();
         // The lists go between the head's last value and its brace.
         text.pop();
+        let mut file_systems = List::begin(&mut text, "file-systems", FILE_SYSTEMS_LENGTH);
+        for file_system in self.file_systems {
+            file_systems.add(file_system);
+        }
+        file_systems.end();
         let mut sessions = List::begin(&mut text, "sessions", SESSIONS_LENGTH);
         (self.sessions)(&mut |session| sessions.add(session));
         sessions.end();
@@ -157,6 +165,21 @@ fn worker_json(worker: &WorkerView) -> Value {
         "leaving": worker.leaving,
         "kept-for": worker.kept_for,
     })
+}
+
+/// What is told of a file system that this process has asked for something.
+pub(super) fn file_system_json(file_system: &FileSystemView) -> String {
+    let [looks, data, changes] = file_system.is_quick.map(|quick| if quick { "at once" } else { "helpers" });
+    let value = json!({
+        "pid": std::process::id(),
+        "path": file_system.place.to_string_lossy(),
+        "type": file_system.name,
+        "looks": looks,
+        "data": data,
+        "changes": changes,
+        "slow-ms": file_system.slow.map(|slow| u64::try_from(slow.as_millis()).unwrap_or(u64::MAX)),
+    });
+    value.to_string()
 }
 
 /// What is told of a session that this process has.
@@ -372,6 +395,12 @@ mod tests {
                 slot: Some(0),
                 kept_for: Some("'db1'".to_owned()),
             }],
+            file_systems: &[file_system_json(&FileSystemView {
+                place: "/srv".into(),
+                name: "nfs4".to_owned(),
+                is_quick: [true, false, false],
+                slow: Some(Duration::from_millis(70)),
+            })],
             sessions: Box::new(|each| (0..sessions).for_each(|_| each(&session_json(&session())))),
         };
         let mut text = Vec::new();
@@ -479,6 +508,12 @@ mod tests {
         }
         let text = answer(&mut status, poll.registry(), &mut client, 1);
         let value: Value = serde_json::from_str(&text).unwrap();
+        let file_system = &value["file-systems"][0];
+        assert_eq!(
+            ["path", "type", "looks", "data", "changes"].map(|name| file_system[name].as_str().unwrap()),
+            ["/srv", "nfs4", "at once", "helpers", "helpers"]
+        );
+        assert_eq!(file_system["slow-ms"], 70);
         assert_eq!(
             value["workers"][0],
             json!({ "number": 1, "pid": 2, "connections": 3, "transfers": 4, "silent": 5, "leaving": true,

@@ -211,7 +211,8 @@ impl Session {
         request.sync_path &= !self.is_cifs();
         let place = self.view.locate(&request.file, Access::Write)?;
         let safeguard = self.guard.safeguard(&self.view, &place, &request.file, &request.filters)?;
-        let (stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, buffers::take)?;
+        let (mut stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, buffers::take)?;
+        stream.collect_up_to(self.block_size());
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
         Ok((step, Active::Stream))
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::for_each_release;
+use crate::harness::fuse::{Call, FuseDisk, Traits};
 use crate::harness::server::Server;
 use crate::harness::{Bench, Process, STANZA, files, run_quietly, temporary_files, wait_for, wait_until};
 
@@ -21,6 +22,8 @@ for_each_release! {
     what_a_lost_helper_was_doing_is_done_all_the_same: always, full, full;
     helpers_that_are_lost_all_the_time_fail_no_push: full, full, always;
     locks_and_reads_wait_for_no_helper_where_several_workers_serve: full, always, full;
+    a_file_system_where_each_call_waits_is_waited_for_by_nobody_else: full, full, always;
+    a_disk_that_turns_out_to_be_slow_is_left_to_helpers: full, full, always;
     the_kernel_waits_for_the_disk_without_a_helper: full, full, always;
 }
 
@@ -165,7 +168,9 @@ fn helpers_that_are_lost_all_the_time_fail_no_push(release: &str) {
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
     let data = format!("--pg1-path={}", bench.client.config.value(STANZA, "pg1-path"));
     let stanzas: Vec<_> = (0..3).map(|number| format!("stanza{number}")).collect();
-    stanzas.iter().for_each(|stanza| copy_stanza(&bench, stanza));
+    for stanza in &stanzas {
+        copy_stanza(&bench, stanza);
+    }
     let start = |stanza: &str| bench.client.start_exactly(&of_stanza(stanza, &data, &["archive-push", &segment]));
     let mut pushes: Vec<_> = stanzas.iter().map(|stanza| (stanza, start(stanza))).collect();
     let (mut kills, mut done) = (0, 0);
@@ -204,7 +209,7 @@ fn is_segment(path: &Path) -> bool {
 }
 
 fn locks_and_reads_wait_for_no_helper_where_several_workers_serve(release: &str) {
-    const HELPERS: usize = 16;
+    const HELPERS: usize = 12;
     let mut bench = with_helpers(release);
     let socket = bench.server.path("status.sock").display().to_string();
     bench.server.own_config.set("global", "workers", "2");
@@ -222,11 +227,14 @@ fn locks_and_reads_wait_for_no_helper_where_several_workers_serve(release: &str)
         let status = bench.server.own_command(&["status", "--json"]).ok();
         let status: serde_json::Value = serde_json::from_str(&status).expect("status prints JSON");
         let workers = status["workers"].as_array().expect("there are workers").clone();
-        let busy =
-            |worker: &&serde_json::Value| worker["connections"].as_u64().is_some_and(|count| count > HELPERS as u64);
+        let busy = |worker: &&serde_json::Value| {
+            worker["connections"].as_u64().is_some_and(|count| count > HELPERS as u64 + 4)
+        };
         let all = all_helpers(&bench.server);
         stopped = all.iter().flat_map(|(_, helpers)| helpers.clone()).collect();
-        stopped.iter().for_each(|pid| _ = kill_process(*pid, Signal::STOP));
+        for pid in &stopped {
+            let _ = kill_process(*pid, Signal::STOP);
+        }
         let full = all.iter().filter(|(_, helpers)| helpers.len() == HELPERS).count();
         if full == 2 && workers.iter().filter(busy).count() == 2 {
             return true;
@@ -244,9 +252,92 @@ fn locks_and_reads_wait_for_no_helper_where_several_workers_serve(release: &str)
     let is_of_stanza =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-"));
     wait_until("its locks to go", SOON, || !files(&bench.server.path("lock")).iter().any(is_of_stanza));
-    stopped.into_iter().for_each(|pid| _ = kill_process(pid, Signal::CONT));
+    for pid in stopped {
+        let _ = kill_process(pid, Signal::CONT);
+    }
     for push in pushes {
         push.output(SOON).ok();
     }
     assert_eq!(bench.server.terminate(), 0);
+}
+
+/// The longest time that a ping and an `info` of the bench's stanza took, while something goes on and has not ended.
+fn longest_waits(bench: &Bench, mut goes_on: impl FnMut() -> bool) -> (Duration, Duration) {
+    let (mut ping, mut info) = (Duration::ZERO, Duration::ZERO);
+    let timed = |arguments: &[&str]| {
+        let begun = Instant::now();
+        bench.client.run_exactly(arguments).ok();
+        begun.elapsed()
+    };
+    let port = format!("--tls-server-port={}", bench.server.port);
+    while goes_on() {
+        if bench.client.release != "2.45" {
+            ping = ping.max(timed(&["server-ping", &port, "localhost"]));
+        }
+        info = info.max(timed(&["info"]));
+    }
+    (ping, info)
+}
+
+/// Has three clients push to stanzas on the slow file system of a server with one process.
+fn push_to_slow(bench: &mut Bench, disk: &FuseDisk, slow: &[(Call, Duration)]) -> (Duration, Duration) {
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    let data = format!("--pg1-path={}", bench.client.config.value(STANZA, "pg1-path"));
+    let stanzas: Vec<_> = (0..3).map(|number| format!("stanza{number}")).collect();
+    for stanza in &stanzas {
+        copy_stanza(bench, stanza);
+    }
+    for (call, delay) in slow {
+        disk.delay(*call, *delay);
+    }
+    let start = |stanza: &String| bench.client.start_exactly(&of_stanza(stanza, &data, &["archive-push", &segment]));
+    let mut pushes: Vec<_> = stanzas.iter().map(start).collect();
+    let waits = longest_waits(bench, || pushes.iter_mut().any(|push| push.ended().is_none()));
+    for push in pushes {
+        push.output(SOON).ok();
+    }
+    for (call, _) in slow {
+        disk.delay(*call, Duration::ZERO);
+    }
+    bench.client.verifies();
+    waits
+}
+
+fn a_file_system_where_each_call_waits_is_waited_for_by_nobody_else(release: &str) {
+    // Each is longer than what a client takes for itself on a busy machine.
+    let long = Duration::from_secs(2);
+    for direct in [false, true] {
+        let mut bench = Bench::new(release);
+        bench.server.own_config.set("global", "workers", "1");
+        let disk = FuseDisk::mount(&bench.server.repository(), Traits { direct, ..Traits::default() });
+        let (ping, info) = push_to_slow(&mut bench, &disk, &[(Call::Write, long)]);
+        let writes = disk.count(Call::Write);
+        eprintln!("direct {direct}: a ping took {ping:?} at most, an info {info:?}; {writes} writes");
+        assert!(ping < long && info < long, "a ping took {ping:?}, an info {info:?}");
+        assert_eq!(bench.server.terminate(), 0);
+    }
+    let mut bench = Bench::new(release);
+    bench.server.own_config.set("global", "workers", "1");
+    let disk = FuseDisk::mount(&bench.server.repository(), Traits::default());
+    let slow = [Call::Create, Call::Open, Call::GetAttributes, Call::Lookup, Call::ReadDirectory];
+    let (ping, _) = push_to_slow(&mut bench, &disk, &slow.map(|call| (call, long / 4)));
+    eprintln!("with slow looks a ping took {ping:?} at most");
+    assert!(ping < long / 2, "a ping took {ping:?}");
+    assert_eq!(bench.server.terminate(), 0);
+}
+
+fn a_disk_that_turns_out_to_be_slow_is_left_to_helpers(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.server.own_config.set("global", "workers", "1");
+    bench.server.own_config.set("global", "io-uring", "n");
+    let socket = bench.server.path("status.sock").display().to_string();
+    bench.server.own_config.set("global", "status-socket", &socket);
+    bench.server.slow_call = Some(("pwrite64", Duration::from_millis(500)));
+    let cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    bench.client.ok(&["archive-push", &segment]);
+    let status = bench.server.own_command(&["status"]).ok();
+    let line = status.lines().find(|line| line.contains("helpers")).unwrap_or_default();
+    assert!(line.contains("at once"), "looks are quick, writes are not: {status}");
 }

@@ -83,7 +83,7 @@ impl ScriptedDisk {
     fn open(&mut self, path: &str) -> Outcome {
         let file = std::fs::File::open("/dev/null").unwrap();
         self.open.insert(file.as_raw_fd(), path.to_owned());
-        Outcome::File(File(Rc::new(file.into())))
+        Outcome::File(File::from(std::os::fd::OwnedFd::from(file)))
     }
 
     fn parent_exists(&self, path: &str) -> bool {

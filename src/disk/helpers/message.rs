@@ -9,9 +9,11 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::inline::read_at;
 use crate::disk::location::{Links, Location, RelativePath, Root};
 use crate::disk::names::{Found, Unknown};
-use crate::disk::{Completion, Failure, File, Operation, Outcome, Over, Removal};
+use crate::disk::tree::Rest;
+use crate::disk::{Completion, Entry, Failure, File, Level, Listing, Metadata, Operation, Outcome, Over, Removal};
 
 /// A request: one operation, on one root if it names places.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,27 +25,98 @@ pub(super) struct Request<'a> {
     work: Work<'a>,
 }
 
-/// A place below the root, and whether no link may lead there.
-type Place<'a> = (&'a [u8], bool);
+/// A place below the root, and which links lead there.
+type Place<'a> = (&'a [u8], Links);
 
 /// An operation; open files come as descriptors, in the order of the fields.
 #[derive(Debug, Serialize, Deserialize)]
 enum Work<'a> {
-    OpenWrite { at: Place<'a>, mode: u32, fresh: bool },
+    OpenWrite {
+        at: Place<'a>,
+        mode: u32,
+        fresh: bool,
+    },
     Sync,
-    SetTimes { modified: i64 },
-    Rename { file: bool, over: OverKind, from: Place<'a>, to: Place<'a> },
-    MakeDirectory { at: Place<'a>, mode: u32 },
-    SyncDirectory { at: Place<'a> },
-    RemoveFile { at: Place<'a> },
-    RemoveOwn { at: Place<'a> },
-    RemoveDirectory { at: Place<'a> },
-    SymbolicLink { target: &'a [u8], at: Place<'a> },
-    HardLink { target: Place<'a>, at: Place<'a> },
-    RemoveTree { at: Place<'a> },
-    RemoveMore { at: Place<'a> },
-    Warm { length: u64, offset: u64 },
-    Names { users: Vec<u32>, groups: Vec<u32> },
+    SetTimes {
+        modified: i64,
+    },
+    Rename {
+        file: bool,
+        over: OverKind,
+        from: Place<'a>,
+        to: Place<'a>,
+    },
+    MakeDirectory {
+        at: Place<'a>,
+        mode: u32,
+    },
+    SyncDirectory {
+        at: Place<'a>,
+    },
+    RemoveFile {
+        at: Place<'a>,
+    },
+    RemoveOwn {
+        at: Place<'a>,
+    },
+    RemoveDirectory {
+        at: Place<'a>,
+    },
+    SymbolicLink {
+        target: &'a [u8],
+        at: Place<'a>,
+    },
+    HardLink {
+        target: Place<'a>,
+        at: Place<'a>,
+    },
+    RemoveTree {
+        at: Place<'a>,
+    },
+    RemoveMore {
+        at: Place<'a>,
+    },
+    Stat {
+        at: Place<'a>,
+        follow: bool,
+        level: Level,
+    },
+    StatTarget {
+        at: Place<'a>,
+        level: Level,
+    },
+    OpenRead {
+        at: Place<'a>,
+    },
+    Close,
+    List {
+        at: Place<'a>,
+        level: Level,
+    },
+    /// So many bytes of the shared memory say what is left of it.
+    ListMore {
+        at: Place<'a>,
+        level: Level,
+        length: usize,
+    },
+    /// To the shared memory.
+    Read {
+        length: usize,
+        offset: u64,
+    },
+    /// From the shared memory.
+    Write {
+        length: usize,
+        offset: u64,
+    },
+    Warm {
+        length: u64,
+        offset: u64,
+    },
+    Names {
+        users: Vec<u32>,
+        groups: Vec<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -53,11 +126,23 @@ enum OverKind {
     This,
 }
 
+/// An answer, and how many microseconds what was asked for took.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) took: u64,
+}
+
 /// An answer; the open file or directory of one comes as a descriptor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Done,
     File,
+    Metadata(Metadata),
+    /// So many bytes were read, to the shared memory.
+    Read(usize),
+    /// Entries, and the rest of a listing, are so many bytes of the shared memory.
+    Entries(usize),
     /// Whether something is left to remove.
     Removed(bool),
     Failed(Failure),
@@ -71,6 +156,22 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) enum Task {
     Operation(Operation),
+    /// Read to memory that is shared with the server.
+    Read {
+        file: OwnedFd,
+        memory: OwnedFd,
+        length: usize,
+        offset: u64,
+    },
+    /// Write what is in that memory.
+    Write {
+        file: OwnedFd,
+        memory: OwnedFd,
+        length: usize,
+        offset: u64,
+    },
+    /// List, or go on with it, and put the entries into that memory.
+    List(Operation, OwnedFd),
     /// Read a part of a file, so that the page cache has it.
     Warm {
         file: OwnedFd,
@@ -81,25 +182,26 @@ pub(super) enum Task {
     Names(Unknown),
 }
 
-/// Whether a helper can do it: whatever may wait for the disk, but for reading and writing data.
+/// Whether a helper can do it.
 pub(in crate::disk) fn is_for_helpers(operation: &Operation) -> bool {
     let one_root = |first: &Location, second: &Location| Rc::ptr_eq(&first.root, &second.root);
     match operation {
-        Operation::OpenWrite { .. }
-        | Operation::Sync { .. }
-        | Operation::SetTimes { .. }
-        | Operation::MakeDirectory { .. }
-        | Operation::SyncDirectory { .. }
-        | Operation::RemoveFile { .. }
-        | Operation::RemoveOwn { .. }
-        | Operation::RemoveDirectory { .. }
-        | Operation::SymbolicLink { .. }
-        | Operation::RemoveTree { .. }
-        | Operation::RemoveMore { .. } => true,
         Operation::Rename { from, to, .. } => one_root(from, to),
         Operation::HardLink { target, at } => one_root(target, at),
-        _ => false,
+        // What makes of a name a number is the server's, and so is what it holds for a session.
+        Operation::SetOwner { .. } | Operation::Lock { .. } | Operation::Unlock { .. } | Operation::Claim { .. } => {
+            false
+        }
+        _ => true,
     }
+}
+
+/// Whether data go from or to the helper with it, through memory.
+pub(super) const fn needs_memory(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Read { .. } | Operation::Write { .. } | Operation::List { .. } | Operation::ListMore { .. }
+    )
 }
 
 /// Users and groups whose names are wanted, as a message.
@@ -115,17 +217,19 @@ pub(super) fn encode_warm(length: usize, offset: u64) -> Option<Vec<u8>> {
     postcard::to_allocvec(&Request { root: None, work }).ok()
 }
 
-/// `operation` as a message with its descriptors; `None` for those that are not for helpers.
+/// `operation` as a message with its descriptors; `None` for those that are not for helpers. With those that need it
+/// goes the memory, and how many bytes of the operation are in it already.
 pub(super) fn encode<'a>(
     operation: &'a Operation,
     root_handle: &'a mut Option<Rc<OwnedFd>>,
+    memory: Option<(BorrowedFd<'a>, usize)>,
     descriptors: &mut Vec<BorrowedFd<'a>>,
 ) -> Option<Vec<u8>> {
     let mut root = None;
     let mut files: [Option<&'a File>; 2] = [None, None];
     let mut place = |at: &'a Location| {
         root = Some(&at.root);
-        (at.path.as_bytes(), at.links == Links::Never)
+        (at.path.as_bytes(), at.links)
     };
     let work = match operation {
         Operation::OpenWrite { at, mode, fresh } => Work::OpenWrite { at: place(at), mode: *mode, fresh: *fresh },
@@ -161,7 +265,29 @@ pub(super) fn encode<'a>(
         Operation::HardLink { target, at } => Work::HardLink { target: place(target), at: place(at) },
         Operation::RemoveTree { at } => Work::RemoveTree { at: place(at) },
         Operation::RemoveMore { removal } => Work::RemoveMore { at: place(removal.at()) },
-        _ => return None,
+        Operation::Stat { at, follow, level } => Work::Stat { at: place(at), follow: *follow, level: *level },
+        Operation::StatTarget { at, level } => Work::StatTarget { at: place(at), level: *level },
+        Operation::OpenRead { at } => Work::OpenRead { at: place(at) },
+        Operation::Close { file } => {
+            files[0] = Some(file);
+            Work::Close
+        }
+        Operation::List { at, level } => Work::List { at: place(at), level: *level },
+        Operation::ListMore { listing } => {
+            let (at, level, _) = listing.parts();
+            Work::ListMore { at: place(at), level, length: memory?.1 }
+        }
+        Operation::Read { file, length, offset, .. } => {
+            files[0] = Some(file);
+            Work::Read { length: *length, offset: *offset }
+        }
+        Operation::Write { file, data, offset } => {
+            files[0] = Some(file);
+            Work::Write { length: data.len(), offset: *offset }
+        }
+        Operation::SetOwner { .. } | Operation::Lock { .. } | Operation::Unlock { .. } | Operation::Claim { .. } => {
+            return None;
+        }
     };
     *root_handle = root.and_then(|root| root.held());
     descriptors.extend(root_handle.as_ref().map(AsFd::as_fd));
@@ -169,7 +295,11 @@ pub(super) fn encode<'a>(
     if let Operation::RemoveMore { removal } = operation {
         descriptors.push(removal.top()?);
     }
+    if let Operation::ListMore { listing } = operation {
+        descriptors.push(listing.parts().2);
+    }
     descriptors.extend(files.into_iter().flatten().map(|file| file.0.as_fd()));
+    descriptors.extend(memory.map(|(memory, _)| memory));
     let root = root.map(|root| (root.path().as_os_str().as_bytes(), held));
     postcard::to_allocvec(&Request { root, work }).ok()
 }
@@ -187,11 +317,10 @@ pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = Owne
         }
         None => None,
     };
-    let place = |(path, without_links): Place<'_>| {
-        let location = Location::new(Rc::clone(root.as_ref()?), RelativePath::new(path)?);
-        Some(if without_links { location.without_links() } else { location })
+    let place = |(path, links): Place<'_>| {
+        Some(Location { links, ..Location::new(Rc::clone(root.as_ref()?), RelativePath::new(path)?) })
     };
-    let mut file = || descriptors.next().map(|descriptor| File(Rc::new(descriptor)));
+    let mut file = || descriptors.next().map(File::from);
     Some(Task::Operation(match work {
         Work::OpenWrite { at, mode, fresh } => Operation::OpenWrite { at: place(at)?, mode, fresh },
         Work::Sync => Operation::Sync { file: file()? },
@@ -216,6 +345,27 @@ pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = Owne
         Work::RemoveMore { at } => {
             Operation::RemoveMore { removal: Removal::resume(place(at)?, descriptors.next()?).ok()? }
         }
+        Work::Stat { at, follow, level } => Operation::Stat { at: place(at)?, follow, level },
+        Work::StatTarget { at, level } => Operation::StatTarget { at: place(at)?, level },
+        Work::OpenRead { at } => Operation::OpenRead { at: place(at)? },
+        Work::Close => Operation::Close { file: file()? },
+        Work::List { at, level } => {
+            return Some(Task::List(Operation::List { at: place(at)?, level }, descriptors.next()?));
+        }
+        Work::ListMore { at, level, length } => {
+            let (at, directory, memory) = (place(at)?, descriptors.next()?, descriptors.next()?);
+            let mut rest = Vec::with_capacity(length);
+            read_at(memory.as_fd(), &mut rest, length, 0).ok()?;
+            let rest = postcard::from_bytes(&rest).ok()?;
+            let listing = Listing::resume(at, level, directory, rest).ok()?;
+            return Some(Task::List(Operation::ListMore { listing }, memory));
+        }
+        Work::Read { length, offset } => {
+            return Some(Task::Read { file: descriptors.next()?, memory: descriptors.next()?, length, offset });
+        }
+        Work::Write { length, offset } => {
+            return Some(Task::Write { file: descriptors.next()?, memory: descriptors.next()?, length, offset });
+        }
         Work::Names { users, groups } => {
             let (users, groups) = (users.into_iter().collect(), groups.into_iter().collect());
             return Some(Task::Names(Unknown { users, groups }));
@@ -230,6 +380,7 @@ pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = Owne
 pub(super) fn encode_reply(completion: &Completion) -> (Reply, Option<BorrowedFd<'_>>) {
     match completion {
         Ok(Outcome::File(file)) => (Reply::File, Some(file.0.as_fd())),
+        Ok(Outcome::Metadata(metadata)) => (Reply::Metadata(metadata.clone()), None),
         Ok(Outcome::Removed(Some(removal))) => (Reply::Removed(true), removal.top()),
         Ok(Outcome::Removed(None)) => (Reply::Removed(false), None),
         Ok(_) => (Reply::Done, None),
@@ -237,16 +388,56 @@ pub(super) fn encode_reply(completion: &Completion) -> (Reply, Option<BorrowedFd
     }
 }
 
-/// The completion that a reply stands for; `at` is what was being removed. `None` when they do not fit.
-pub(super) fn decode_reply(reply: Reply, descriptor: Option<OwnedFd>, at: Option<Location>) -> Option<Completion> {
-    Some(match (reply, descriptor) {
-        (Reply::Done, None) => Ok(Outcome::Done),
-        (Reply::File, Some(descriptor)) => Ok(Outcome::File(File(Rc::new(descriptor)))),
-        (Reply::Removed(true), Some(top)) => {
-            Removal::resume(at?, top).map(|rest| Outcome::Removed(Some(rest))).map_err(Failure::from)
+/// Entries and what is left of a listing, for the shared memory.
+pub(super) fn encode_entries(entries: &[Entry], rest: Option<&Listing>) -> Option<Vec<u8>> {
+    postcard::to_allocvec(&(entries, rest.map(Listing::rest))).ok()
+}
+
+/// The completion that `reply` stands for as the answer to `operation`, if that is known, whose shared `memory` holds
+/// what the reply has no room for. `None` when they do not fit.
+pub(super) fn decode_reply(
+    operation: Option<&mut Operation>,
+    reply: Reply,
+    descriptor: Option<OwnedFd>,
+    memory: Option<BorrowedFd<'_>>,
+) -> Option<Completion> {
+    Some(match (operation, reply, descriptor) {
+        (_, Reply::Failed(failure), None) => Err(failure),
+        (Some(Operation::Write { data, .. }), Reply::Done, None) => Ok(Outcome::Written(std::mem::take(data))),
+        (Some(Operation::Read { buffer, length, .. }), Reply::Read(count), None) if count <= *length => {
+            let before = buffer.len();
+            read_at(memory?, buffer, count, 0).ok()?;
+            (buffer.len() - before == count).then(|| Ok(Outcome::Read(std::mem::take(buffer))))?
         }
-        (Reply::Removed(false), None) => Ok(Outcome::Removed(None)),
-        (Reply::Failed(failure), None) => Err(failure),
+        (Some(operation), Reply::Entries(length), descriptor) => {
+            let mut bytes = Vec::with_capacity(length);
+            read_at(memory?, &mut bytes, length, 0).ok()?;
+            let (entries, rest) = postcard::from_bytes::<(Vec<Entry>, Option<Rest>)>(&bytes).ok()?;
+            let (at, level) = match operation {
+                Operation::List { at, level } => (at.clone(), *level),
+                Operation::ListMore { listing } => (listing.parts().0.clone(), listing.parts().1),
+                _ => return None,
+            };
+            let listing = match rest {
+                Some(rest) => Some(Listing::resume(at, level, descriptor?, rest)),
+                None => None,
+            };
+            listing.transpose().map(|listing| Outcome::Entries(entries, listing)).map_err(Failure::from)
+        }
+        (Some(Operation::Stat { .. } | Operation::StatTarget { .. }), Reply::Metadata(metadata), None) => {
+            Ok(Outcome::Metadata(metadata))
+        }
+        (_, Reply::Done, None) => Ok(Outcome::Done),
+        (_, Reply::File, Some(descriptor)) => Ok(Outcome::File(descriptor.into())),
+        (Some(operation), Reply::Removed(true), Some(top)) => {
+            let at = match operation {
+                Operation::RemoveTree { at } => at.clone(),
+                Operation::RemoveMore { removal } => removal.at().clone(),
+                _ => return None,
+            };
+            Removal::resume(at, top).map(|rest| Outcome::Removed(Some(rest))).map_err(Failure::from)
+        }
+        (_, Reply::Removed(false), None) => Ok(Outcome::Removed(None)),
         _ => return None,
     })
 }

@@ -3,7 +3,8 @@
 //! A helper is this program once more, started when there is something to do for it and ended when
 //! there was nothing for a minute. It gets an operation over a socket, with the descriptors that it
 //! needs, and runs it as [`Inline`](super::inline::Inline) does. Each does one at a time. Data that are not
-//! in the page cache are read by a helper first, and by the server after that.
+//! in the page cache are read by a helper first, and by the server after that. Where the server waits for no data at
+//! all they go through memory that it shares with the helper, as much as one operation has.
 
 mod message;
 pub mod worker;
@@ -11,14 +12,17 @@ pub mod worker;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use slab::Slab;
 
-use self::message::{Reply, decode_reply, encode, encode_names, encode_warm};
+use self::message::{Answer, Reply, decode_reply, encode, encode_names, encode_warm, needs_memory};
+use super::inline::write_at;
 use super::names::Unknown;
 use super::offload::Ended;
 use super::{Completion, Failure, Location, Operation, Outcome};
@@ -31,9 +35,13 @@ pub(super) use message::is_for_helpers;
 pub const COMMAND: &str = "disk-helper";
 /// Bytes of the longest message: a root, two paths and what frames them.
 const MESSAGE: usize = 16 * 1024;
+/// Bytes of data that are kept for the next operation; more go back to the system.
+const KEPT: usize = 1 << 20;
 /// Helpers at a time. Each is a process that waits for the disk; more of them than clients that sync
 /// at once gain nothing.
 pub const HELPERS: usize = 16;
+/// Those of them that one file system may have, so that one that does not answer leaves some to the others.
+pub(super) const SHARE: usize = 12;
 /// The tokens from here on tell of processes that have ended.
 const LEAVING: usize = HELPERS;
 
@@ -69,6 +77,8 @@ struct Helper<T> {
     socket: OwnedFd,
     process: Option<Child>,
     running: Option<(T, Running)>,
+    /// What is shared with it, once that was needed.
+    memory: Option<OwnedFd>,
 }
 
 /// What a helper is doing.
@@ -155,7 +165,7 @@ impl<T> Helpers<T> {
             registry.register(&mut SourceFd(&ours.as_raw_fd()), Token(first + entry.key()), Interest::READABLE)?;
         }
         let key = entry.key();
-        entry.insert(Helper { socket: ours, process, running: None });
+        entry.insert(Helper { socket: ours, process, running: None, memory: None });
         Ok(key)
     }
 
@@ -169,28 +179,32 @@ impl<T> Helpers<T> {
         again: bool,
         along: Option<BorrowedFd<'_>>,
     ) -> Result<(), (T, Operation, Refused)> {
+        let Some(helper) = self.processes.get_mut(key) else { return Err((tag, operation, Refused::Unable)) };
+        let is_warmed = matches!(&operation, Operation::Read { file, .. } if !file.has_slow_writes());
+        let memory = match &mut helper.memory {
+            _ if is_warmed || !needs_memory(&operation) => Ok(None),
+            memory => share(memory, &operation).map(Some),
+        };
         let (mut handle, mut descriptors) = (None, Vec::new());
-        let message = match &operation {
-            Operation::Read { file, length, offset, .. } => {
+        let message = match (&operation, memory) {
+            (_, Err(_)) => None,
+            (Operation::Read { file, length, offset, .. }, Ok(None)) => {
                 descriptors.push(file.0.as_fd());
                 encode_warm(*length, *offset)
             }
-            operation => encode(operation, &mut handle, &mut descriptors),
+            (operation, Ok(memory)) => encode(operation, &mut handle, memory, &mut descriptors),
         };
         descriptors.extend(along);
-        let (Some(message), Some(helper)) = (message, self.processes.get_mut(key)) else {
-            drop(descriptors);
-            return Err((tag, operation, Refused::Unable));
-        };
-        if let Err(errno) = link::send(helper.socket.as_fd(), &message, &descriptors) {
-            drop(descriptors);
-            if !matches!(errno, Errno::PIPE | Errno::CONNRESET) {
-                return Err((tag, operation, Refused::Unable));
-            }
-            self.end(key);
-            return Err((tag, operation, Refused::Ended));
-        }
+        let sent = message.map(|message| link::send(helper.socket.as_fd(), &message, &descriptors));
         drop(descriptors);
+        match sent {
+            Some(Ok(())) => {}
+            Some(Err(Errno::PIPE | Errno::CONNRESET)) => {
+                self.end(key);
+                return Err((tag, operation, Refused::Ended));
+            }
+            _ => return Err((tag, operation, Refused::Unable)),
+        }
         let running = if can_be_done_again(&operation) { Running::Operation(operation, again) } else { Running::Once };
         helper.running = Some((tag, running));
         Ok(())
@@ -229,28 +243,44 @@ impl<T> Helpers<T> {
             Err(Errno::AGAIN) => return None,
             Ok(None) | Err(_) => return self.lose(key, "it has ended"),
         };
-        let Ok(reply) = postcard::from_bytes(message) else { return self.lose(key, "it makes no sense") };
+        let Ok(Answer { reply, took }) = postcard::from_bytes(message) else {
+            return self.lose(key, "it makes no sense");
+        };
         if matches!(reply, Reply::Leaving) {
             if helper.running.is_none() {
                 self.end(key);
             }
             return None;
         }
-        let (tag, running) = helper.running.take()?;
-        let completion = match (&running, reply) {
+        let (tag, mut running) = helper.running.take()?;
+        let descriptor = descriptors.pop();
+        let memory = helper.memory.as_ref().map(AsFd::as_fd);
+        let completion = match (&mut running, reply) {
             (Running::Names, Reply::Names(found)) => return Some((tag, Ended::Named(found))),
             (Running::Names, _) => None,
-            (Running::Operation(operation, _), reply) => decode_reply(reply, descriptors.pop(), tree(operation)),
-            (Running::Once, reply) => decode_reply(reply, descriptors.pop(), None),
+            // It is in the page cache now.
+            (Running::Operation(Operation::Read { .. }, _), Reply::Done) => {
+                let Running::Operation(operation, _) = running else { return None };
+                return Some((tag, Ended::Left(operation)));
+            }
+            (Running::Operation(operation, _), reply) => decode_reply(Some(operation), reply, descriptor, memory),
+            (Running::Once, reply) => decode_reply(None, reply, descriptor, None),
         };
         let Some(completion) = completion else {
             helper.running = Some((tag, running));
             return self.lose(key, "it makes no sense");
         };
-        let Running::Operation(operation, again) = running else { return Some((tag, Ended::Completed(completion))) };
+        if let Some(memory) = &helper.memory
+            && rustix::fs::fstat(memory).is_ok_and(|stat| usize::try_from(stat.st_size).is_ok_and(|size| size > KEPT))
+        {
+            helper.memory = None;
+        }
+        let took = Duration::from_micros(took);
+        let Running::Operation(operation, again) = running else {
+            return Some((tag, Ended::Answered(completion, took)));
+        };
         let completion = if again { after_loss(&operation, completion) } else { completion };
         match &operation {
-            Operation::Read { .. } => return Some((tag, Ended::Left(operation))),
             Operation::RemoveDirectory { at } | Operation::RemoveTree { at } if at.path.is_root() => {
                 forget_if_removed(at, &completion);
             }
@@ -259,7 +289,7 @@ impl<T> Helpers<T> {
             }
             _ => {}
         }
-        Some((tag, Ended::Completed(completion)))
+        Some((tag, Ended::Answered(completion, took)))
     }
 
     /// Gives up a helper that is not there any more. What it was doing is done again, unless that could do harm: nobody
@@ -323,13 +353,25 @@ fn after_loss(operation: &Operation, completion: Completion) -> Completion {
     }
 }
 
-/// The tree that is being removed.
-fn tree(operation: &Operation) -> Option<Location> {
-    match operation {
-        Operation::RemoveTree { at } => Some(at.clone()),
-        Operation::RemoveMore { removal } => Some(removal.at().clone()),
-        _ => None,
-    }
+/// Puts what a helper needs of an operation into the memory that is shared with it. Returns that, and how much it is.
+fn share<'a>(memory: &'a mut Option<OwnedFd>, operation: &Operation) -> rustix::io::Result<(BorrowedFd<'a>, usize)> {
+    let memory = match memory {
+        Some(memory) => &*memory,
+        None => &*memory.insert(memfd_create("repohostd-data", MemfdFlags::CLOEXEC)?),
+    };
+    let length = match operation {
+        Operation::Write { data, .. } => {
+            write_at(memory.as_fd(), data, 0)?;
+            data.len()
+        }
+        Operation::ListMore { listing } => {
+            let rest = postcard::to_allocvec(&listing.rest()).map_err(|_| Errno::PROTO)?;
+            write_at(memory.as_fd(), &rest, 0)?;
+            rest.len()
+        }
+        _ => 0,
+    };
+    Ok((memory.as_fd(), length))
 }
 
 /// The helper's own handle of the root has seen it vanish, ours has not.

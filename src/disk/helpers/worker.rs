@@ -2,21 +2,24 @@
 //! the socket.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, pread, retry_on_intr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::MESSAGE;
-use super::message::{Reply, Task, decode, encode_reply};
-use crate::disk::getent;
-use crate::disk::inline::{Inline, Options};
+use super::message::{Answer, Reply, Task, decode, encode_entries, encode_reply};
+use super::{KEPT, MESSAGE};
+use crate::disk::inline::{Inline, Options, read_at, write_at};
+use crate::disk::{Outcome, getent};
 use crate::process::{self, link};
 
 /// What it is called.
 const NAME: &str = "repohostd-disk";
 /// How long a helper that has nothing to do stays.
 const IDLE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+/// How long a slice of a listing takes at most.
+const SLICE: Duration = Duration::from_secs(1);
 /// Bytes that are read at a time for the page cache.
 const PIECE: usize = 128 * 1024;
 
@@ -43,38 +46,85 @@ pub fn run() -> u8 {
 /// Serves until the other end of `socket` is closed.
 pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix::io::Result<()> {
     let getent_program = options.getent.clone();
-    let mut disk = Inline::new(options);
+    let mut disk = Inline::new(options).with_slices(SLICE);
     let mut buffer = vec![0; MESSAGE];
+    let mut data = Vec::new();
     loop {
         let mut waiting = [PollFd::new(&socket, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut waiting, Some(&IDLE)))? == 0 {
-            reply(socket, &Reply::Leaving, None)?;
+            reply(socket, Reply::Leaving, Instant::now(), None)?;
         }
         let mut descriptors = Vec::new();
         let Some(message) = link::receive(socket, &mut buffer, &mut descriptors)? else { return Ok(()) };
         // What is left of them is closed when the task is done: other processes have to wait for that, even when
         // the server is dead by then.
         let mut descriptors = descriptors.into_iter();
+        let begun = Instant::now();
         match decode(message, &mut descriptors).ok_or(Errno::PROTO)? {
             Task::Warm { file, length, offset } => {
                 warm(&file, length, offset);
-                reply(socket, &Reply::Done, None)?;
+                reply(socket, Reply::Done, begun, None)?;
             }
             Task::Names(unknown) => {
                 let found = getent::look_up(&getent_program, &unknown);
-                reply(socket, &Reply::Names(found), None)?;
+                reply(socket, Reply::Names(found), begun, None)?;
+            }
+            Task::Read { file, memory, length, offset } => {
+                data.clear();
+                let read = read_at(file.as_fd(), &mut data, length, offset);
+                let read = read.and_then(|()| write_at(memory.as_fd(), &data, 0));
+                reply(socket, read.map_or_else(failed, |()| Reply::Read(data.len())), begun, None)?;
+            }
+            Task::Write { file, memory, length, offset } => {
+                data.clear();
+                let read = read_at(memory.as_fd(), &mut data, length, 0);
+                let whole = read.and(if data.len() == length { Ok(()) } else { Err(Errno::IO) });
+                let written = whole.and_then(|()| write_at(file.as_fd(), &data, offset));
+                // Closing may wait too, and belongs to what it took.
+                drop(file);
+                reply(socket, written.map_or_else(failed, |()| Reply::Done), begun, None)?;
+            }
+            Task::List(operation, memory) => {
+                let completion = disk.run(operation);
+                match &completion {
+                    Ok(Outcome::Entries(entries, rest)) => {
+                        let bytes = encode_entries(entries, rest.as_ref()).ok_or(Errno::PROTO)?;
+                        let kept = write_at(memory.as_fd(), &bytes, 0);
+                        let directory = rest.as_ref().filter(|_| kept.is_ok()).map(|rest| rest.parts().2);
+                        reply(socket, kept.map_or_else(failed, |()| Reply::Entries(bytes.len())), begun, directory)?;
+                    }
+                    completion => {
+                        let (answer, descriptor) = encode_reply(completion);
+                        reply(socket, answer, begun, descriptor)?;
+                    }
+                }
             }
             Task::Operation(operation) => {
                 let completion = disk.run(operation);
                 let (answer, descriptor) = encode_reply(&completion);
-                reply(socket, &answer, descriptor)?;
+                reply(socket, answer, begun, descriptor)?;
             }
+        }
+        // Nobody wants to know here what has no name.
+        disk.names().take_unknown();
+        if data.capacity() > KEPT {
+            data = Vec::new();
         }
     }
 }
 
-fn reply(socket: BorrowedFd<'_>, reply: &Reply, descriptor: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
-    let message = postcard::to_allocvec(reply).map_err(|_| Errno::PROTO)?;
+fn failed(errno: Errno) -> Reply {
+    Reply::Failed(errno.into())
+}
+
+fn reply(
+    socket: BorrowedFd<'_>,
+    reply: Reply,
+    begun: Instant,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> rustix::io::Result<()> {
+    let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let message = postcard::to_allocvec(&Answer { reply, took }).map_err(|_| Errno::PROTO)?;
     match link::send(socket, &message, descriptor.as_slice()) {
         // The server has gone meanwhile; the next message tells.
         Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),

@@ -282,7 +282,7 @@ fn a_refused_change_of_owner_tells_all_that_its_text_needs() {
     write(base.path().join("file"), "text");
     // A handle without rights, on which even the superuser's change fails.
     let handle = rustix::fs::open(base.path().join("file"), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
-    let file = File(Rc::new(handle.unwrap()));
+    let file = File::from(handle.unwrap());
     let (errno, step) = failed(run(&mut disk, set_owner(&file, Some("postgres"), Some("unknown"))));
     let change = OwnerChange {
         uid: Some(12345),

@@ -48,6 +48,15 @@ impl Tried {
         Self::offload(false, start)
     }
 
+    /// Helpers that are threads of the test and do whatever they can, as on a slow disk.
+    fn slow() -> Self {
+        let mut tried = Self::ring();
+        if let Self::Offload(disk, _) = &mut tried {
+            disk.take_all_for_slow();
+        }
+        tried
+    }
+
     /// A ring where the kernel allows one, and helpers that are threads of the test for the rest.
     fn ring() -> Self {
         Self::offload(true, in_a_thread)
@@ -106,10 +115,11 @@ fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
     std::thread::Builder::new().spawn(serve).map(|_| None)
 }
 
-/// A back end with the kernel's resolution of paths, one with our own, one with helpers, and one with a ring.
-fn back_ends() -> [Tried; 4] {
+/// A back end with the kernel's resolution of paths, one with our own, one with helpers, one with a ring, and one
+/// that takes every disk for a slow one.
+fn back_ends() -> [Tried; 5] {
     let inline = |by_component| Tried::inline(Options { by_component, ..Options::default() });
-    [inline(false), inline(true), Tried::helpers(in_a_thread), Tried::ring()]
+    [inline(false), inline(true), Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()]
 }
 
 fn place(root: &Rc<Root>, path: &str) -> Location {

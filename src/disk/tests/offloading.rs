@@ -60,13 +60,13 @@ fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
 }
 
 /// A helper that takes its first message and is lost.
-fn dies(socket: OwnedFd) -> std::io::Result<Option<Child>> {
+const DIES: Start = |socket| {
     std::thread::spawn(move || {
         let mut bytes = [0; 64];
         rustix::net::recv(&socket, &mut bytes, rustix::net::RecvFlags::empty()).unwrap();
     });
     Ok(None)
-}
+};
 
 /// A helper that does what it is told first and is lost before it can say so. The next one of this thread is sound.
 fn dies_after_work(socket: OwnedFd) -> std::io::Result<Option<Child>> {
@@ -128,9 +128,9 @@ fn what_a_lost_helper_was_doing_the_next_one_does_again() {
     assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["new".into(), "other".into()].into());
 
     // What cannot be done again, and what no helper survives.
-    let link = Operation::SymbolicLink { target: "new".to_owned(), at: at("link") };
+    let link = Operation::SymbolicLink { target: "new".into(), at: at("link") };
     assert_eq!(errno(lost(link)), rustix::io::Errno::IO);
-    let mut tried = Tried::helpers(dies);
+    let mut tried = Tried::helpers(DIES);
     assert_eq!(errno(run(&mut tried, write(&at("file"), true))), rustix::io::Errno::IO);
     let Tried::Offload(disk, _) = &mut tried else { unreachable!() };
     disk.helpers().start_with(in_a_thread);
@@ -334,7 +334,7 @@ fn an_owner_that_nobody_knows_keeps_no_client_waiting() {
         std::thread::Builder::new().spawn(move || worker::serve(socket.as_fd(), options)).map(|_| None)
     };
     let is_missing: Start = |_| Err(std::io::ErrorKind::OutOfMemory.into());
-    for start in [knows_nobody, dies, is_missing] {
+    for start in [knows_nobody, DIES, is_missing] {
         let mut tried = without_files(start);
         let look = || Operation::Stat { at: place(&root, "a"), follow: false, level: Level::Detail };
         let found = metadata(run(&mut tried, look()));

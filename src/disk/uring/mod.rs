@@ -266,7 +266,7 @@ impl Course {
                     self.directories[0] = Some(Rc::clone(&opened));
                     return Next::Call(Stage::Sync, Call::Sync { file: opened });
                 }
-                Next::Completed(Ok(Outcome::File(File(opened))))
+                Next::Completed(Ok(Outcome::File(File(opened, None))))
             }
             (Stage::Act, Ok(Answer::Read(buffer, count))) => self.has_read(buffer, count),
             (Stage::Sync, Ok(_)) => {

@@ -77,8 +77,8 @@ pub enum ToSupervisor {
     Reloaded(Option<String>),
     /// Some of its sessions, each as a JSON object.
     Sessions(Vec<String>),
-    /// Those were all.
-    AllSessions,
+    /// Those were all. What it knows of file systems, each as a JSON object.
+    AllSessions(Vec<String>),
     /// Somebody wants it to end, after its sessions.
     Leaving,
     /// It lives.

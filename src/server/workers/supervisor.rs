@@ -97,6 +97,8 @@ pub(in crate::server) struct Supervisor {
     /// Another reload was asked for meanwhile.
     reload_again: bool,
     sessions: Option<Asked<String>>,
+    /// What they told of file systems with that.
+    file_systems: Vec<String>,
 }
 
 impl Supervisor {
@@ -167,6 +169,7 @@ impl Supervisor {
             reload: None,
             reload_again: false,
             sessions: None,
+            file_systems: Vec::new(),
         };
         supervisor.configuration.log_warnings();
         supervisor.remember(Instant::now());
@@ -418,8 +421,9 @@ impl Supervisor {
                     asked.answers.extend(sessions);
                 }
             }
-            ToSupervisor::AllSessions => {
+            ToSupervisor::AllSessions(file_systems) => {
                 if let Some(asked) = &mut self.sessions {
+                    self.file_systems.extend(file_systems);
                     asked.waiting.remove(&place);
                 }
             }
@@ -559,16 +563,19 @@ impl Supervisor {
         }
         let asked = self.sessions.take_if(|asked| asked.is_answered(now));
         let sessions = asked.map(|asked| asked.answers);
+        let file_systems = sessions.as_ref().map(|_| std::mem::take(&mut self.file_systems)).unwrap_or_default();
         let view = sessions.as_ref().map(|sessions| View {
             addresses: &addresses,
             policy: &policy,
             learner: &self.learner,
             connections: self.connections.count(),
             workers: &workers,
+            file_systems: &file_systems,
             sessions: Box::new(|each| sessions.iter().for_each(|session| each(session))),
         });
         if self.status.advance(now, self.poll.registry(), view.as_ref()) && self.sessions.is_none() {
             let places = self.crew.ask(&ToWorker::Sessions);
+            self.file_systems.clear();
             self.sessions = Some(Asked::new(places, now));
         }
     }

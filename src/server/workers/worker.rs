@@ -250,7 +250,7 @@ impl Worker {
             part.push(session);
         }
         self.link.say(&ToSupervisor::Sessions(part), vec![]);
-        self.link.say(&ToSupervisor::AllSessions, vec![]);
+        self.link.say(&ToSupervisor::AllSessions(self.serving.event_loop.file_systems()), vec![]);
     }
 }
 

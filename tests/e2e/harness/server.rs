@@ -42,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) descriptors: Option<u64>,
     /// A system call that the kernel acts as not to know.
     pub(crate) unknown_call: Option<&'static str>,
+    /// A system call that takes so long.
+    pub(crate) slow_call: Option<(&'static str, Duration)>,
     name: String,
     process: Option<Process>,
     log: String,
@@ -70,6 +72,7 @@ impl Server {
             uid: None,
             descriptors: None,
             unknown_call: None,
+            slow_call: None,
             name: name.to_owned(),
             process: None,
             log: String::new(),
@@ -147,11 +150,16 @@ impl Server {
             command.env("PGBACKREST_CONFIG", &config).arg("server");
             command
         } else {
-            let mut command = if let Some(call) = self.unknown_call {
+            let injected = match (self.unknown_call, self.slow_call) {
+                (Some(call), _) => Some((call, "error=ENOSYS".to_owned())),
+                (None, Some((call, delay))) => Some((call, format!("delay_enter={}", delay.as_micros()))),
+                (None, None) => None,
+            };
+            let mut command = if let Some((call, what)) = injected {
                 // the tracer is no parent: the server's process keeps its number and its status
                 let mut command = self.workspace.command("strace");
                 command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e"]).arg(format!("trace={call}"));
-                command.arg("-e").arg(format!("inject={call}:error=ENOSYS"));
+                command.arg("-e").arg(format!("inject={call}:{what}"));
                 command.arg("-o").arg(self.path(&format!("{call}.trace"))).arg(self.binary());
                 command
             } else if let Some(count) = self.descriptors {
