@@ -28,6 +28,7 @@ pub mod scrambled;
 pub mod tree;
 pub mod trial;
 mod uring;
+mod who;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

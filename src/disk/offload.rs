@@ -15,22 +15,22 @@
 //! outcome is handed back.
 
 use std::collections::VecDeque;
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
+use rustix::io::Errno;
 
 use super::exclusion::{Exclusion, Taken};
 use super::file_system::{FileSystem, FileSystems, Kind, kind_of};
-use super::helpers::{Free, Helpers, Refused, SHARE, Start, is_for_helpers};
+use super::helpers::{Free, Helpers, Refused, SHARE, Start};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
 use super::queue::Queue;
 use super::uring::Uring;
+use super::who::{Who, who};
 use super::{Completion, Disk, Failure, FileSystemView, Level, Location, Metadata, Operation, Outcome, Ticket, getent};
 use crate::observe::log;
 
@@ -125,16 +125,6 @@ struct Queued {
     who: Who,
     /// When it is tried again, if another process has one of its names, and how long that is from the last time.
     again: Option<(Instant, Duration)>,
-}
-
-/// Who may do an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Anybody,
-    /// The ring has given it up.
-    Helpers,
-    /// It does not wait for the disk.
-    Server,
 }
 
 /// What has become of an operation that was taken on.
@@ -565,24 +555,6 @@ const fn tells_of_owners(operation: &Operation) -> bool {
     }
 }
 
-/// Who does an operation on this file system: by what it is, and by what the file system has lately done.
-fn who(operation: &Operation, on: Option<&FileSystem>) -> Who {
-    let others = |kind| if on.is_some_and(|on| on.is_slow(kind)) { Who::Helpers } else { Who::Server };
-    match (operation, kind_of(operation)) {
-        (operation, _) if !is_for_helpers(operation) => Who::Server,
-        (_, Kind::Look) => others(Kind::Look),
-        (Operation::Read { file, length, offset, .. }, Kind::Data) => match others(Kind::Data) {
-            Who::Server if is_cold(file.0.as_fd(), *length, *offset) => Who::Anybody,
-            who => who,
-        },
-        (_, Kind::Data) => others(Kind::Data),
-        (_, Kind::Change) if on.is_some_and(FileSystem::may_be_slow) => Who::Helpers,
-        (Operation::Sync { .. } | Operation::SyncDirectory { .. }, _) => Who::Anybody,
-        (_, Kind::Change) if on.is_some_and(FileSystem::changes_at_once) => Who::Server,
-        (_, Kind::Change) => Who::Anybody,
-    }
-}
-
 fn takes<T>(ring: Option<&Uring<T>>, operation: &Operation) -> bool {
     ring.is_some() && Uring::<T>::takes(operation)
 }
@@ -602,16 +574,4 @@ fn names(operation: &Operation) -> Vec<String> {
         Operation::HardLink { target, at } => names(&[target, at]),
         _ => Vec::new(),
     }
-}
-
-/// Whether reading this would wait for the disk. Only its first and its last byte are looked at: what is
-/// read ahead is read in order.
-fn is_cold(file: BorrowedFd<'_>, length: usize, offset: u64) -> bool {
-    let last = offset.saturating_add(length.saturating_sub(1) as u64);
-    [offset, last].iter().any(|offset| {
-        let mut byte = [0];
-        let read = retry_on_intr(|| preadv2(file, &mut [IoSliceMut::new(&mut byte)], *offset, ReadWriteFlags::NOWAIT));
-        // A file system that cannot tell, as those of a network, is taken to be slow.
-        matches!(read, Err(Errno::AGAIN | Errno::OPNOTSUPP))
-    })
 }
