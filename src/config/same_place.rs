@@ -17,12 +17,18 @@ const LOCAL: [&str; 18] = [
     "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs",
 ];
 
+/// Bytes of the longest path that the system takes. What is longer leads nowhere, and a client may send a lot of it.
+const PATH_MAXIMUM: usize = 4095;
+
 /// Whether both paths lead to the same place by links of root and of the user of this process.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
+    if one.len().max(other.len()) > PATH_MAXIMUM {
+        return false;
+    }
     let mounts = fs::read("/proc/self/mountinfo").map(|text| mounts(&text)).unwrap_or_default();
-    let resolver = Resolver { mounts, trusted: [0, rustix::process::geteuid().as_raw()] };
-    let resolved = resolver.resolve(Path::new(one));
-    resolved.is_some() && resolved == resolver.resolve(Path::new(other))
+    let links = Resolver { mounts, trusted: [0, rustix::process::geteuid().as_raw()] };
+    let place = links.resolve(Path::new(one));
+    place.is_some() && place == links.resolve(Path::new(other))
 }
 
 struct Resolver {
@@ -102,15 +108,12 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     while let Some((first, others)) = rest.split_first() {
         let digits = others.get(..3).filter(|_| *first == b'\\').and_then(|digits| str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                result.push(byte);
-                rest = &others[3..];
-            }
-            None => {
-                result.push(*first);
-                rest = others;
-            }
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            result.push(byte);
+            rest = &others[3..];
+        } else {
+            result.push(*first);
+            rest = others;
         }
     }
     result

@@ -32,6 +32,8 @@ const FOUNDING_OPTIONS: [&str; 4] = ["repo-cipher-type", "repo-gcs-user-project"
 
 /// Locks that one session may hold: real clients take one of each kind.
 const LOCKS_MAXIMUM: usize = 16;
+/// Bytes of a name of a directory, at most.
+const NAME_MAXIMUM: usize = 255;
 
 /// Which storage a session is about, as `remote-type` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -510,6 +512,12 @@ pub(super) fn used_keys(settings: &Settings) -> Vec<u16> {
 fn checked_stanza(stanza: String) -> Result<String> {
     // One that is no text the server's own files could not name.
     let is_odd = |character: char| character.is_control() || carried(character).is_some();
+    if stanza.len() > NAME_MAXIMUM {
+        let message = format!("a name of {} bytes is not valid for 'stanza' option", stanza.len());
+        return Err(invalid_value(format!(
+            "{message}\nHINT: a stanza is a directory, whose name has {NAME_MAXIMUM} at most."
+        )));
+    }
     if stanza.contains('/') || stanza == "." || stanza == ".." || stanza.chars().any(is_odd) {
         return Err(invalid_value(format!("{stanza:?} is not valid for 'stanza' option")));
     }

@@ -6,8 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, Result, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 /// Descriptors that one message may carry.
@@ -43,7 +43,7 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_
 ///
 /// # Errors
 ///
-/// What the system says.
+/// `EMSGSIZE` for a message that is longer than the buffer, which is gone then; else what `recvmsg` fails with.
 pub fn receive<'a>(
     socket: BorrowedFd<'_>,
     buffer: &'a mut [u8],
@@ -62,6 +62,9 @@ pub fn receive<'a>(
         if let RecvAncillaryMessage::ScmRights(received) = message {
             descriptors.extend(received);
         }
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(Errno::MSGSIZE);
     }
     Ok((received.bytes > 0).then(|| &buffer[..received.bytes]))
 }

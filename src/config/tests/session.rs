@@ -252,6 +252,9 @@ fn lock_names_cannot_leave_the_lock_path_or_the_stanza() {
         let error = parse_on(&site(), NEWEST, &params).unwrap_err();
         assert_error(&error, Code::OptionInvalidValue, &format!("{stanza:?} is not valid for 'stanza' option"));
     }
+    let long = format!("--stanza={}", "x".repeat(256));
+    let error = parse_on(&site(), NEWEST, &["--process=0", "--remote-type=repo", &long, "info:remote"]).unwrap_err();
+    assert!(error.message.starts_with("a name of 256 bytes is not valid for 'stanza' option"), "{error}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Link {
         while let Some((bytes, descriptors)) = self.waiting.front() {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match link::send(self.socket.as_fd(), bytes, &descriptors) {
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => return,
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => return,
                 // Sent, or the other end is gone, or it can never be sent.
                 _ => _ = self.waiting.pop_front(),
             }
@@ -69,13 +69,19 @@ impl Link {
     /// The next message.
     pub fn hear<T: DeserializeOwned>(&mut self) -> Heard<T> {
         let mut descriptors = Vec::new();
-        match link::receive(self.socket.as_fd(), &mut self.buffer, &mut descriptors) {
-            Ok(Some(bytes)) => match postcard::from_bytes(bytes) {
-                Ok(message) => Heard::Message(message, descriptors),
-                Err(_) => Heard::Ended,
-            },
-            Err(Errno::AGAIN) => Heard::Nothing,
-            Ok(None) | Err(_) => Heard::Ended,
+        loop {
+            match link::receive(self.socket.as_fd(), &mut self.buffer, &mut descriptors) {
+                Ok(Some(bytes)) => {
+                    return match postcard::from_bytes(bytes) {
+                        Ok(message) => Heard::Message(message, descriptors),
+                        Err(_) => Heard::Ended,
+                    };
+                }
+                // One that is too long is of no use, but no reason to give all the others' sessions up.
+                Err(Errno::MSGSIZE) => descriptors.clear(),
+                Err(Errno::AGAIN | Errno::NOMEM) => return Heard::Nothing,
+                Ok(None) | Err(_) => return Heard::Ended,
+            }
         }
     }
 }
@@ -135,6 +141,18 @@ mod tests {
         drop(theirs);
         assert!(matches!(ours.hear(), Heard::Message(2, _)));
         assert!(matches!(ours.hear::<i32>(), Heard::Ended));
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_passed_over() {
+        let (ours, theirs) = link::pair().unwrap();
+        let (mut ours, mut theirs) = (Link::new(ours), Link::new(theirs));
+        ours.say(&"x".repeat(LONGEST), vec![std::fs::File::open("/dev/null").unwrap().into()]);
+        ours.say(&"short", vec![]);
+        match theirs.hear::<String>() {
+            Heard::Message(text, descriptors) => assert_eq!((text.as_str(), descriptors.len()), ("short", 0)),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

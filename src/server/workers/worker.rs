@@ -244,6 +244,10 @@ impl Worker {
         let mut part: Vec<String> = Vec::new();
         for session in self.serving.event_loop.sessions() {
             let length: usize = part.iter().map(String::len).sum();
+            // No message takes that; what is in it is bounded, but by far more than names have.
+            if session.len() > LONGEST / 2 {
+                continue;
+            }
             if length + session.len() > LONGEST / 4 {
                 self.link.say(&ToSupervisor::Sessions(std::mem::take(&mut part)), vec![]);
             }
