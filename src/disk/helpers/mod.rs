@@ -159,11 +159,12 @@ impl<T> Helpers<T> {
 
     fn start_helper(&mut self) -> io::Result<usize> {
         let (ours, theirs) = link::pair()?;
-        let process = (self.start)(theirs)?;
         let entry = self.processes.vacant_entry();
+        // First, since nobody would wait for a process whose socket cannot be watched.
         if let Some((registry, first)) = &self.watched {
             registry.register(&mut SourceFd(&ours.as_raw_fd()), Token(first + entry.key()), Interest::READABLE)?;
         }
+        let process = (self.start)(theirs)?;
         let key = entry.key();
         entry.insert(Helper { socket: ours, process, running: None, memory: None });
         Ok(key)

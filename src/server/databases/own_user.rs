@@ -18,6 +18,8 @@ use crate::process;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A longer answer is none for one user.
 const ANSWER_MAXIMUM: usize = 4096;
+/// For how long nothing is asked again where there was no answer: clients decide how often the name is wanted.
+const UNKNOWN: Duration = Duration::from_secs(60);
 /// How often a program is looked at that was ended and does not end.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub(super) struct OwnUser {
     program: String,
     known: Option<User>,
     question: Option<Question>,
+    /// When there was no answer, or none could be asked.
+    failed: Option<Instant>,
     /// Programs that were ended.
     ended: Vec<Child>,
     look_again: Option<Instant>,
@@ -44,7 +48,7 @@ struct Question {
 impl OwnUser {
     /// Nothing is known yet, and `program` will be asked, which is `getent` but in tests.
     pub(super) fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), known: None, question: None, ended: vec![], look_again: None }
+        Self { program: program.to_owned(), known: None, question: None, failed: None, ended: vec![], look_again: None }
     }
 
     /// What the program has said.
@@ -54,7 +58,10 @@ impl OwnUser {
 
     /// Asks the program, unless that is under way; whether there will be an answer.
     pub(super) fn ask(&mut self, now: Instant, registry: &Registry, token: Token) -> bool {
-        self.question = self.question.take().or_else(|| self.start(now, registry, token));
+        if self.question.is_none() && self.failed.is_none_or(|at| now.saturating_duration_since(at) >= UNKNOWN) {
+            self.question = self.start(now, registry, token);
+            self.failed = self.question.is_none().then_some(now);
+        }
         self.question.is_some()
     }
 
@@ -92,6 +99,7 @@ impl OwnUser {
         }
         let Some(Question { child, printed, .. }) = self.question.take() else { return false };
         self.known = passwd::user_in(&printed, geteuid().as_raw());
+        self.failed = self.known.is_none().then_some(now);
         self.end(child, now);
         true
     }
@@ -177,5 +185,13 @@ mod tests {
         let poll = Poll::new().unwrap();
         let missing = directory.path().join("none").display().to_string();
         assert!(!OwnUser::new(&missing).ask(Instant::now(), poll.registry(), Token(0)));
+    }
+
+    #[test]
+    fn where_nobody_knows_who_we_are_it_is_not_asked_for_each_client() {
+        let (mut own, poll) = (asked("true", Duration::ZERO), Poll::new().unwrap());
+        let failed = own.failed.unwrap();
+        assert!(!own.ask(failed, poll.registry(), Token(1)) && own.question.is_none());
+        assert!(own.ask(failed + UNKNOWN, poll.registry(), Token(1)));
     }
 }

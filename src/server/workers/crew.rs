@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -244,18 +244,17 @@ impl Crew {
     }
 
     fn try_start(&mut self, registry: &Registry, slot: Option<usize>, now: Instant) -> io::Result<usize> {
-        let names = self.names.try_clone()?;
+        let descriptors = vec![self.names.try_clone()?, self.snapshot.try_clone()?];
         let (ours, theirs) = process::link::pair()?;
+        let place = self.workers.vacant_key();
+        // First, since nobody would wait for a process whose socket cannot be watched.
+        registry.register(&mut SourceFd(&ours.as_raw_fd()), Token(place), Interest::READABLE | Interest::WRITABLE)?;
         let process = (self.start)(theirs)?;
         let number = self.lowest_free_number();
         let mut link = Link::new(ours);
         let begin = ToWorker::Begin { number, umask: umask::inherited() };
-        link.say(&begin, vec![names, self.snapshot.try_clone()?]);
-        let entry = self.workers.vacant_entry();
-        let place = entry.key();
-        let mut source = SourceFd(&link.as_fd().as_raw_fd());
-        registry.register(&mut source, Token(place), Interest::READABLE | Interest::WRITABLE)?;
-        entry.insert(Worker {
+        link.say(&begin, descriptors);
+        self.workers.insert(Worker {
             number,
             link,
             process,
@@ -386,7 +385,9 @@ impl Crew {
                         if worker.stage == Stage::Starting {
                             worker.stage = Stage::Serving;
                         }
-                        std::mem::take(&mut worker.waiting).into_iter().for_each(|waiting| worker.hand(waiting));
+                        for waiting in std::mem::take(&mut worker.waiting) {
+                            worker.hand(waiting);
+                        }
                         worker.answers(now);
                         self.pauses.begin();
                         return Some(News::Said(place, ToSupervisor::Ready));

@@ -334,6 +334,13 @@ impl Supervisor {
 
     /// Gives connections to workers, as far as there are any for them.
     fn hand_out(&mut self, now: Instant) {
+        if self.draining.is_some() {
+            // They come too late: a worker that was begun for them would hear nothing of the end.
+            for connection in std::mem::take(&mut self.waiting) {
+                self.connections.leave(connection.number);
+            }
+            return;
+        }
         for _ in 0..self.waiting.len() {
             let Some(connection) = self.waiting.pop_front() else { return };
             let slot = self.suspects.slot(site(connection.peer.ip()));
