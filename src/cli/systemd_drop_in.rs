@@ -109,11 +109,12 @@ pub(super) fn serving_user(owner: Option<u32>) -> Option<u32> {
     let files = DROP_INS.iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten());
     let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
     files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
-    let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
-    let said =
-        texts.filter_map(|text| text.lines().rev().find_map(|line| line.strip_prefix("User=").map(str::to_owned)));
+    let said = files.iter().rev().find_map(|path| {
+        let text = fs::read_to_string(path).ok()?;
+        text.lines().rev().find_map(|line| line.strip_prefix("User=").map(str::to_owned))
+    });
     let number = |name: &str| passwd::number(name).or_else(|| name.parse().ok());
-    said.last().and_then(|name| number(name.trim())).or(owner).or_else(|| number(USER))
+    said.and_then(|name| number(name.trim())).or(owner).or_else(|| number(USER))
 }
 
 /// What the unit needs on this host.

@@ -178,7 +178,9 @@ pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Ve
     let applied = taken.iter().try_for_each(|listener| keep_alive.apply(&SockRef::from(&listener.socket)));
     let error = match (fatal, applied) {
         (None, Ok(())) => {
-            missing.iter().for_each(|(endpoint, failure)| failure.tell(*endpoint));
+            for (endpoint, failure) in &missing {
+                failure.tell(*endpoint);
+            }
             opened.extend(taken);
             return Ok(opened);
         }

@@ -12,8 +12,7 @@ const LISTEN: &str = "0A";
 
 /// Who listens on `port`, as far as this user can see it.
 pub(super) fn of_port(port: u16) -> Option<String> {
-    let tables = TABLES.iter().filter_map(|path| fs::read_to_string(path).ok());
-    let (uid, inode) = tables.filter_map(|table| find(&table, port)).next()?;
+    let (uid, inode) = TABLES.iter().find_map(|path| find(&fs::read_to_string(path).ok()?, port))?;
     Some(match holder(&format!("socket:[{inode}]")) {
         Some((process, name)) => format!("process {process} ({name})"),
         None => match passwd::user(uid) {

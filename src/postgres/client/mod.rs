@@ -368,7 +368,7 @@ impl Client {
             None | Some(RESET) => LOST.to_owned(),
             Some(errno) => format!("could not receive data from server: {}\n", describe_errno(errno)),
         };
-        self.lose(text);
+        self.lose(&text);
     }
 
     /// The server has closed the second connection after a cancellation, or there was none, for the
@@ -535,10 +535,10 @@ impl Client {
         self.deadline = Some(now + CANCEL);
     }
 
-    fn lose(&mut self, text: String) {
+    fn lose(&mut self, text: &str) {
         let farewell = self.farewell.take();
         let is_explained = farewell.is_some();
-        let text = farewell.unwrap_or_default() + &text;
+        let text = farewell.unwrap_or_default() + text;
         match &mut self.phase {
             Phase::Negotiating | Phase::Starting(_) => self.refuse(&text),
             Phase::Busy(running) => {
@@ -561,7 +561,7 @@ impl Client {
                 self.event = Some(Event::Finished(Finished::TooLong(ANSWER_MAXIMUM)));
                 self.end();
             }
-            _ => self.lose("lost synchronization with server: got an unexpected message\n".to_owned()),
+            _ => self.lose("lost synchronization with server: got an unexpected message\n"),
         }
     }
 

@@ -285,7 +285,9 @@ mod tests {
             texts in proptest::collection::vec(proptest::collection::vec(1..=u8::MAX, 0..40), 0..8),
         ) {
             let mut writer = Writer::new();
-            texts.iter().for_each(|text| _ = writer.text(text));
+            for text in &texts {
+                writer.text(text);
+            }
             let bytes = writer.finish();
             let mut reader = Reader::new(&bytes);
             for text in &texts {

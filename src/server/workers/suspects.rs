@@ -193,7 +193,9 @@ mod tests {
 
     fn after(losses: &[&[&str]]) -> (Suspects, Instant) {
         let (mut suspects, now) = (Suspects::default(), Instant::now());
-        losses.iter().for_each(|loss| suspects.lose(guests(loss), now));
+        for loss in losses {
+            suspects.lose(guests(loss), now);
+        }
         (suspects, now)
     }
 

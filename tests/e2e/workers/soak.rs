@@ -1,6 +1,7 @@
 //! Minutes in which everything goes wrong that may go wrong with processes and files of the server, while four
 //! clients archive and read back. In the end nothing is missing, nothing is there twice, and nothing is left.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
@@ -73,8 +74,8 @@ impl Archiver {
                 base[4096..4096 + mark.len()].copy_from_slice(mark.as_bytes());
                 fs::write(source.join(&name), &base).expect("the segment can be written");
                 own(&source.join(&name));
-                let sum = digest(&SHA1_FOR_LEGACY_USE_ONLY, base);
-                (name, sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+                let sum = hex(base);
+                (name, sum)
             });
             host.start(&["archive-push", &source.join(&*name).display().to_string()])
         });
@@ -92,8 +93,7 @@ impl Archiver {
             }
             let output = self.reading.take().expect("there is one").output(SOON);
             if output.code == 0 {
-                let sum = digest(&SHA1_FOR_LEGACY_USE_ONLY, &fs::read(&got).expect("it was got"));
-                let sum: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                let sum = hex(&fs::read(&got).expect("it was got"));
                 assert!(self.acknowledged.iter().any(|(_, digest)| *digest == sum), "something else was read");
                 self.read_back += 1;
             }
@@ -162,7 +162,8 @@ impl Harm {
             && let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, bench.server.port))
         {
             // the server may hang up at any time
-            let _ = stream.write_all(&[0x16, 3, 1, 0, 200, 1, 0xff][..usize::from(self.counts[1] % 2 == 0) * 7]);
+            let _ =
+                stream.write_all(&[0x16, 3, 1, 0, 200, 1, 0xff][..usize::from(self.counts[1].is_multiple_of(2)) * 7]);
         }
         if self.is_due(2, KILLS)
             && let Some(worker) = self.worker(bench)
@@ -293,4 +294,12 @@ fn four_clients_archive_while_everything_goes_wrong(release: &str) {
     }
     assert_eq!(temporary_files(&bench.server.repository()), Vec::<PathBuf>::new());
     assert_eq!(bench.server.terminate(), 0);
+}
+
+/// The SHA-1 that names a segment's contents.
+fn hex(contents: &[u8]) -> String {
+    digest(&SHA1_FOR_LEGACY_USE_ONLY, contents).as_ref().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
