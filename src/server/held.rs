@@ -230,12 +230,13 @@ mod tests {
             fs::write(self.directory.path().join("conf.d/more.conf"), text).unwrap();
         }
 
-        /// Where repositories are for a session of the process that reads, and for one of another, which has
+        /// Where this host's repositories are for a session of the process that reads, and for one of another, which has
         /// to ask.
         fn paths(&mut self) -> Vec<PathBuf> {
             let (environment, now) = (Environment::default(), Instant::now());
             let of = |held: &Held| -> Vec<_> {
-                repositories(&held.files, &environment).into_iter().map(|repository| repository.path).collect()
+                let known = repositories(&held.files, &environment).into_iter();
+                known.filter(|repository| repository.host.is_none()).map(|repository| repository.path).collect()
             };
             while !self.other.is_current(&environment, &self.own, now) {
                 assert!(self.other.takes_question() && !self.other.takes_question());
