@@ -333,11 +333,26 @@ fn a_disk_that_turns_out_to_be_slow_is_left_to_helpers(release: &str) {
     bench.server.own_config.set("global", "io-uring", "n");
     let socket = bench.server.path("status.sock").display().to_string();
     bench.server.own_config.set("global", "status-socket", &socket);
-    bench.server.slow_call = Some(("pwrite64", Duration::from_millis(500)));
+    let delay = Duration::from_millis(500);
+    bench.server.slow_call = Some(("pwrite64", delay));
     let cluster = bench.with_cluster();
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
     bench.client.ok(&["archive-push", &segment]);
-    let status = bench.server.own_command(&["status"]).ok();
-    let line = status.lines().find(|line| line.contains("helpers")).unwrap_or_default();
-    assert!(line.contains("at once"), "looks are quick, writes are not: {status}");
+    let status = bench.server.own_command(&["status", "--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&status).expect("status prints JSON");
+    let file_systems = status["file-systems"].as_array().expect("file systems are told of");
+    let slow = |one: &serde_json::Value| {
+        let quick = one["looks"] == "at once" && one["data"] == "helpers";
+        quick && one["slow-ms"].as_u64().is_some_and(|took| Duration::from_millis(took) >= delay)
+    };
+    assert!(file_systems.iter().any(slow), "looks are quick, writes are not: {file_systems:?}");
+    let by_helpers = || {
+        let trace = fs::read_to_string(bench.server.path("pwrite64.trace")).expect("calls are traced");
+        let server = bench.server.id().to_string();
+        trace.lines().filter(|line| line.split_whitespace().next().is_some_and(|pid| pid != server)).count()
+    };
+    let before = by_helpers();
+    let segment = cluster.copy_segment("0000000100000001000000A1").display().to_string();
+    bench.client.ok(&["archive-push", &segment]);
+    assert!(by_helpers() > before, "no helper writes");
 }
