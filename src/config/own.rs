@@ -24,7 +24,7 @@ pub(super) const ENVIRONMENT_PREFIX: &str = "REPOHOSTD_";
 /// Variables of the tests, which are nobody's options.
 const TESTS_PREFIX: &str = "REPOHOSTD_TEST_";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -36,6 +36,7 @@ const KNOWN: [&str; 24] = [
     "handshake-timeout",
     "history-path",
     "info-history",
+    "installed-release",
     "io-uring",
     "listing-memory-max",
     "memory-max",
@@ -67,6 +68,9 @@ pub struct OwnSettings {
     /// `releases=`: the releases to try first on clients that are not known yet, the likeliest
     /// first; a list. Default: empty.
     pub releases: Vec<String>,
+    /// `installed-release=`: whether the release of the pgbackrest on this host is tried first on clients that are not
+    /// known yet; looked at when the server starts. Default: y.
+    pub installed_release: bool,
     /// `[client:NAME] release=`: the releases of clients, by any name of their certificate.
     pub clients: Vec<Pin>,
     /// `role=`: what a client may do for whom no `[client:NAME]` says so. Default: `admin`, as with
@@ -140,6 +144,7 @@ impl Default for OwnSettings {
         Self {
             release: None,
             releases: vec![],
+            installed_release: true,
             clients: vec![],
             role: Role::default(),
             rights: vec![],
@@ -260,6 +265,7 @@ impl OwnSettings {
                     return Err(one.invalid(bad));
                 }
             }
+            "installed-release" => self.installed_release = one.boolean()?,
             "drain-timeout" => self.drain_timeout = value::duration(one.time(0, TIMEOUT_MAXIMUM)?),
             "handshake-timeout" => self.handshake_timeout = value::duration(one.time(100, TIMEOUT_MAXIMUM)?),
             "connection-max" => self.connection_max = one.count(1, CONNECTION_MAXIMUM)?,

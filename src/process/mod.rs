@@ -1,5 +1,7 @@
-//! Processes that this program starts of itself: helpers of the disk, workers of the server; and what they share.
+//! Processes that this program starts: itself, as helpers of the disk and workers of the server, and what they share;
+//! and programs of the host that it asks.
 
+pub mod asked;
 pub mod budget;
 pub mod link;
 

@@ -25,6 +25,7 @@ use super::clock::{Clock, Timer, Timers};
 use super::connection::{Connection, Service};
 use super::databases::{self, Databases};
 use super::listen::Listener;
+use super::releases::installed::Installed;
 use super::releases::learner::Learner;
 use super::reports::Reports;
 use super::signals::{Meaning, Signals};
@@ -59,6 +60,7 @@ const RECENT: Duration = Duration::from_secs(10);
 
 const SIGNAL: Token = Token(usize::MAX);
 const CONTROL: Token = Token(usize::MAX - 1);
+const INSTALLED: Token = Token(usize::MAX - 2);
 /// Listeners have the tokens from here on, connections those below.
 const LISTENERS: usize = usize::MAX / 2;
 /// The disk has the tokens from here on.
@@ -85,6 +87,7 @@ pub struct EventLoop {
     spare: Vec<Vec<u8>>,
     rates: Rates,
     learner: Learner,
+    installed: Installed,
     status: Status,
     reports: Option<Reports>,
 }
@@ -136,6 +139,7 @@ impl EventLoop {
             spare: Vec::with_capacity(SPARE_BUFFERS),
             rates: Rates { handshake: Rate::new(LOG_RATE.0, LOG_RATE.1), clients: Quotas::default() },
             learner: Learner::default(),
+            installed: Installed::default(),
             status: Status::default(),
             reports: None,
         })
@@ -202,6 +206,11 @@ impl EventLoop {
     /// What clients taught about their releases.
     pub const fn learner(&mut self) -> &mut Learner {
         &mut self.learner
+    }
+
+    /// Has the release of the installed pgbackrest be tried first, once that has told it.
+    pub(super) fn ask_installed(&mut self) {
+        self.installed.ask(self.clock.now(), self.poll.registry(), INSTALLED);
     }
 
     /// Answers questions about the state on this socket from now on, or on none.
@@ -272,6 +281,7 @@ impl EventLoop {
             match event.token() {
                 SIGNAL => signalled = true,
                 CONTROL => turn.control = true,
+                INSTALLED => {}
                 Token(token) if token >= DISK => self.disk.ready(token - DISK),
                 Token(token) if token >= status::TOKENS => self.status.note(),
                 Token(token) if token >= LISTENERS => self.acceptor.note(token),
@@ -281,6 +291,9 @@ impl EventLoop {
         }
         if let Some(signals) = self.signals.as_mut().filter(|_| signalled) {
             turn.signals = signals.pending();
+        }
+        if let Some(release) = self.installed.advance(self.clock.now(), self.service.policy.table()) {
+            self.learner.note_installed(release);
         }
         self.accept();
         self.advance();
@@ -360,6 +373,7 @@ impl EventLoop {
             .into_iter()
             .chain(self.status.deadline())
             .chain(self.databases.deadline())
+            .chain(self.installed.deadline())
             .chain(self.rates.clients.deadline())
             .chain(self.acceptor.deadline())
             .chain(self.reports.as_ref().and_then(Reports::deadline))

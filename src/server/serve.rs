@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::front;
 use super::notify::Notify;
+use super::releases::installed::Installed;
 use super::releases::memory::Memory;
 use super::reload::Configuration;
 use super::serving::{Phase, Serving, system};
@@ -122,6 +123,10 @@ impl Server {
         let status = server.status();
         log::detail(format_args!("{status}"));
         server.notify.ready(&status);
+        let Serving { event_loop, configuration, .. } = &mut server.serving;
+        if Installed::is_wanted(&configuration.server().own, configuration.authority.policy()) {
+            event_loop.ask_installed();
+        }
         Ok(server)
     }
 

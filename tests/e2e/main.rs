@@ -20,6 +20,7 @@ mod file_systems;
 mod full_disk;
 mod harness;
 mod info_history;
+mod installed;
 mod lifecycle;
 mod listening;
 mod locks;

@@ -51,11 +51,13 @@ pub struct Table {
     pub by_age: Vec<&'static Release>,
     /// The likeliest first; every one of `by_age` once.
     pub likely: Vec<&'static Release>,
+    /// So many of them, at its beginning, are those that the administrator named.
+    pub named: usize,
 }
 
 impl Table {
     /// The release that is called so.
-    pub(super) fn find(&self, version: &str) -> Option<&'static Release> {
+    pub(in crate::server) fn find(&self, version: &str) -> Option<&'static Release> {
         self.by_age.iter().find(|release| release.version == version).copied()
     }
 
@@ -185,6 +187,8 @@ pub struct Learner {
     entries: BTreeMap<Key, Entry>,
     /// Releases that worked for anybody, the last one first.
     seen: Vec<&'static Release>,
+    /// That of the pgbackrest on this host.
+    installed: Option<&'static Release>,
     turn: u64,
     change: Change,
     /// What was learned here since it was last asked for, if others want to know.
@@ -192,6 +196,18 @@ pub struct Learner {
 }
 
 impl Learner {
+    /// The release of the pgbackrest on this host, which is tried on clients that are not known before those that
+    /// nobody named or has.
+    pub const fn note_installed(&mut self, release: &'static Release) {
+        self.installed = Some(release);
+    }
+
+    /// What [`Learner::note_installed`] was told.
+    #[must_use]
+    pub const fn installed(&self) -> Option<&'static Release> {
+        self.installed
+    }
+
     /// Collects for [`Learner::take_lessons`] from now on.
     pub fn collect_lessons(&mut self) {
         self.lessons.get_or_insert_default();
@@ -377,6 +393,7 @@ impl Learner {
     pub fn adopt(&mut self, table: &Table) {
         let find = |release: &Release| table.age(release).map(|age| table.by_age[age]);
         self.seen = self.seen.iter().filter_map(|release| find(release)).collect();
+        self.installed = self.installed.and_then(find);
         let mut turn = self.turn;
         self.entries.retain(|_, entry| {
             turn += 1;
@@ -417,7 +434,8 @@ impl Learner {
         let last = entry.and_then(|entry| entry.worked.first());
         // What the same host speaks in another role is the best guess as long as there is no other.
         let kin = if last.is_none() { self.kin(key) } else { Vec::new() };
-        for release in kin.iter().chain(&self.seen).chain(&table.likely) {
+        let (named, others) = table.likely.split_at(table.named.min(table.likely.len()));
+        for release in kin.iter().chain(&self.seen).chain(named).chain(&self.installed).chain(others) {
             if !current(release) && candidates.iter().all(|candidate| !same(candidate, release)) {
                 candidates.push(release);
             }

@@ -10,7 +10,7 @@ fn release(version: &str) -> &'static Release {
 
 fn table(versions: &[&str]) -> Table {
     let all: Vec<_> = versions.iter().map(|version| release(version)).collect();
-    Table { by_age: all.clone(), likely: all }
+    Table { by_age: all.clone(), likely: all, named: 0 }
 }
 
 const FIVE: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -93,6 +93,37 @@ fn every_release_is_found_within_one_attempt_each_and_after_an_upgrade_within_tw
             assert!(failures < 2 * RELEASES.len(), "{} to {}", release.version, upgraded.version);
         }
     }
+}
+
+/// What somebody has or named comes before what this host has, and that before what others have.
+#[test]
+fn the_installed_release_is_tried_after_those_seen_and_named_and_before_all_others() {
+    let table = |releases: &[&str]| {
+        let releases = releases.iter().map(|release| (*release).to_owned()).collect();
+        let own = crate::config::OwnSettings { releases, ..crate::config::OwnSettings::default() };
+        super::super::policy::Policy::new(&own).unwrap().table().clone()
+    };
+    let order = |site: &Site| -> Vec<_> {
+        let candidates = site.learner.candidates(&ping("192.0.2.9"), None, &site.table);
+        assert_eq!(candidates.len(), RELEASES.len(), "each once");
+        candidates.iter().take(5).map(|release| release.version).collect()
+    };
+    let mut site = Site { table: table(&[]), ..Site::new() };
+    assert_eq!(order(&site)[..3], ["2.45", "2.55.1", "2.60.0"]);
+    site.learner.note_installed(Release::find("2.58.0").unwrap());
+    assert_eq!(order(&site), ["2.58.0", "2.45", "2.55.1", "2.60.0", "2.59.3"]);
+    assert_eq!(site.until_it_works(&ping("192.0.2.1"), "2.58.0"), 0);
+    site.until_it_works(&ping("192.0.2.2"), "2.50");
+    site.table = table(&["2.57.0", "2.57.0", "2.45"]);
+    site.learner.adopt(&site.table);
+    assert_eq!(order(&site), ["2.50", "2.58.0", "2.57.0", "2.45", "2.55.1"]);
+    let mut site = Site { table: site.table, ..Site::new() };
+    site.learner.note_installed(Release::find("2.58.0").unwrap());
+    assert_eq!(order(&site), ["2.57.0", "2.45", "2.58.0", "2.55.1", "2.60.0"]);
+    site.learner.adopt(&site.table);
+    assert_eq!(order(&site)[2], "2.58.0", "a reload keeps it");
+    site.learner.note_installed(Release::find("2.45").unwrap());
+    assert_eq!(order(&site)[..3], ["2.57.0", "2.45", "2.55.1"]);
 }
 
 #[test]

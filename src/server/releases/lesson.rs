@@ -63,7 +63,7 @@ mod tests {
 
     fn table() -> Table {
         let all: Vec<_> = RELEASES.iter().collect();
-        Table { by_age: all.clone(), likely: all.into_iter().rev().collect() }
+        Table { by_age: all.clone(), likely: all.into_iter().rev().collect(), named: 0 }
     }
 
     #[test]

@@ -219,7 +219,7 @@ mod tests {
 
     fn table() -> Table {
         let all: Vec<_> = RELEASES.iter().collect();
-        Table { by_age: all.clone(), likely: all }
+        Table { by_age: all.clone(), likely: all, named: 0 }
     }
 
     fn key(client: Option<&str>, address: &str) -> Key {

@@ -3,8 +3,10 @@
 //! A client accepts its own release only and says nothing before it has read the greeting
 //! (specification of the protocol, section 1.2), so the server has to know or to guess it:
 //! [`policy`] is what the administrator wrote down, [`learner`] what clients taught, [`memory`]
-//! keeps that across restarts, and [`turns`] is how several of them share one client's name and address. Only [`memory`] touches a file; nothing here knows a socket.
+//! keeps that across restarts, [`turns`] is how several of them share one client's name and address, and [`installed`] is
+//! the release that the host itself has. Only [`memory`] touches a file; nothing here knows a socket.
 
+pub(super) mod installed;
 pub mod learner;
 pub mod lesson;
 pub mod memory;

@@ -52,12 +52,14 @@ impl Policy {
         for version in &own.releases {
             likely.push(known(version, "releases", None)?);
         }
+        let named = likely.len();
         likely.extend(COMMON.iter().filter_map(|version| Release::find(version)));
         likely.extend(by_age.iter().rev());
-        let mut table = Table { by_age: by_age.clone(), likely: Vec::with_capacity(likely.len()) };
-        for release in likely {
+        let mut table = Table { by_age: by_age.clone(), likely: Vec::with_capacity(likely.len()), named: 0 };
+        for (place, release) in likely.into_iter().enumerate() {
             if table.likely.iter().all(|other| other.version != release.version) {
                 table.likely.push(release);
+                table.named += usize::from(place < named);
             }
         }
         let mut clients = HashMap::new();
@@ -79,7 +81,7 @@ impl Policy {
     /// A policy that greets everybody with one release.
     #[must_use]
     pub fn pinned_to(release: &'static Release) -> Self {
-        let table = Table { by_age: vec![release], likely: vec![release] };
+        let table = Table { by_age: vec![release], likely: vec![release], named: 0 };
         let (clients, server_names) = (HashMap::new(), HashMap::new());
         let (listeners, declared) = (Vec::new(), Vec::new());
         Self { table, general: Some(release), clients, server_names, listeners, declared }

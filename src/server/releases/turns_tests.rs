@@ -53,7 +53,7 @@ struct Tally {
 fn archive(kinds: usize, number: usize, pause: u64, seed: u64) -> Tally {
     let mut random = Random(seed);
     let all: Vec<&'static Release> = (0..8).map(|name| intern(&format!("9.{name}"), &RELEASES[0])).collect();
-    let table = Table { by_age: all.clone(), likely: all.clone() };
+    let table = Table { by_age: all.clone(), likely: all.clone(), named: 0 };
     let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("fleet".into()) };
     let mut learner = Learner::default();
     // They have shown themselves before.

@@ -314,6 +314,13 @@ impl Crew {
         }
     }
 
+    /// Says something to all.
+    pub fn say_to_all(&mut self, message: &ToWorker) {
+        for (_, worker) in &mut self.workers {
+            worker.link.say(message, vec![]);
+        }
+    }
+
     /// Says something to all but the one in this place.
     pub fn say_to_others(&mut self, message: &ToWorker, place: usize) {
         for (_, worker) in self.workers.iter_mut().filter(|(other, _)| *other != place) {

@@ -22,6 +22,8 @@ pub enum ToWorker {
     },
     /// What was learned before the worker began.
     Known(Vec<Known>),
+    /// The release of the pgbackrest that is installed here.
+    Installed(String),
     /// Serve the connection that is the descriptor.
     Connection {
         /// Names the connection from now on.

@@ -24,6 +24,7 @@ use crate::server::admission::{Bounds, site};
 use crate::server::clock::Clock;
 use crate::server::front;
 use crate::server::notify::Notify;
+use crate::server::releases::installed::Installed;
 use crate::server::releases::learner::Learner;
 use crate::server::releases::lesson::Known;
 use crate::server::releases::memory::Memory;
@@ -37,6 +38,7 @@ use crate::server::status::{self, Status, View};
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
 const SIGNAL: Token = Token(usize::MAX);
+const INSTALLED: Token = Token(usize::MAX - 1);
 /// Listeners have the tokens from here on, workers those below.
 const LISTENERS: usize = usize::MAX / 2;
 /// Clients whose releases are told to a worker in one message.
@@ -84,6 +86,7 @@ pub(in crate::server) struct Supervisor {
     /// Connections that no worker can take yet.
     waiting: VecDeque<Waiting>,
     learner: Learner,
+    installed: Installed,
     memory: Memory,
     status: Status,
     notify: Notify,
@@ -160,6 +163,7 @@ impl Supervisor {
             suspects: Suspects::default(),
             waiting: VecDeque::new(),
             learner: Learner::default(),
+            installed: Installed::default(),
             memory: Memory::new(None),
             status: Status::default(),
             notify: Notify::from_environment(),
@@ -195,6 +199,7 @@ impl Supervisor {
             for event in &events {
                 match event.token() {
                     SIGNAL => signalled = true,
+                    INSTALLED => {}
                     Token(token) if token >= status::TOKENS => self.status.note(),
                     Token(token) if token >= LISTENERS => self.acceptor.note(token),
                     Token(place) => self.hear(place, now)?,
@@ -219,6 +224,7 @@ impl Supervisor {
             self.acceptor.deadline(),
             self.crew.deadline(now),
             self.memory.due(),
+            self.installed.deadline(),
             self.status.deadline(),
             self.watchdog,
             self.draining,
@@ -240,6 +246,7 @@ impl Supervisor {
                 log::error(&error);
             }
         }
+        self.hear_installed(now);
         self.suspects.tidy(now);
         self.crew.mix(|slot| self.suspects.of(slot).is_some());
         self.hand_out(now);
@@ -374,6 +381,18 @@ impl Supervisor {
         for part in known.chunks(KNOWN_AT_ONCE) {
             self.crew.say(place, &ToWorker::Known(part.to_vec()), None);
         }
+        if let Some(release) = self.learner.installed() {
+            self.crew.say(place, &ToWorker::Installed(release.version.to_owned()), None);
+        }
+    }
+
+    /// Takes the answer of the installed pgbackrest, and tells the workers that there are.
+    fn hear_installed(&mut self, now: Instant) {
+        let policy = self.configuration.authority.policy();
+        if let Some(release) = self.installed.advance(now, policy.table()) {
+            self.learner.note_installed(release);
+            self.crew.say_to_all(&ToWorker::Installed(release.version.to_owned()));
+        }
     }
 
     /// Takes what a worker says.
@@ -468,6 +487,9 @@ impl Supervisor {
         let status = self.status_line();
         log::detail(format_args!("{status}"));
         self.notify.ready(&status);
+        if Installed::is_wanted(&self.configuration.server().own, self.configuration.authority.policy()) {
+            self.installed.ask(now, self.poll.registry(), INSTALLED);
+        }
         if std::mem::take(&mut self.reload_again) {
             self.reload(now);
         }

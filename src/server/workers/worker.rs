@@ -176,6 +176,10 @@ impl Worker {
                 let policy = Rc::clone(&event_loop.service().policy);
                 event_loop.learner().restore(known.into_iter().map(|known| known.into_entry(policy.table())));
             }
+            ToWorker::Installed(version) => {
+                let release = event_loop.service().policy.table().find(&version);
+                release.into_iter().for_each(|release| event_loop.learner().note_installed(release));
+            }
             ToWorker::Lesson(lesson) => {
                 let policy = Rc::clone(&event_loop.service().policy);
                 event_loop.learner().hear(&lesson, policy.table());

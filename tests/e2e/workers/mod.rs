@@ -46,7 +46,7 @@ fn status(server: &Server) -> serde_json::Value {
 }
 
 /// The processes of the workers.
-fn workers(bench: &Bench) -> Vec<Pid> {
+pub(crate) fn workers(bench: &Bench) -> Vec<Pid> {
     let status = status(&bench.server);
     let workers = status["workers"].as_array().expect("there are workers");
     workers.iter().map(|worker| pid(&worker["pid"])).collect()
