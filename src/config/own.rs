@@ -61,6 +61,7 @@ const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
 
 /// The settings of `repohostd.conf`: section `[global]` unless another one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own that is y or n")]
 pub struct OwnSettings {
     /// `release=`: the release that is announced to every client for whom there is no other.
     /// Default: none, the server learns it. `--release` on the command line wins.

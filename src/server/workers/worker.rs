@@ -178,7 +178,9 @@ impl Worker {
             }
             ToWorker::Installed(version) => {
                 let release = event_loop.service().policy.table().find(&version);
-                release.into_iter().for_each(|release| event_loop.learner().note_installed(release));
+                if let Some(release) = release {
+                    event_loop.learner().note_installed(release);
+                }
             }
             ToWorker::Lesson(lesson) => {
                 let policy = Rc::clone(&event_loop.service().policy);
