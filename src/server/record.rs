@@ -169,7 +169,12 @@ impl Record {
     pub(super) fn close(&self, counters: Counters, quotas: &mut Quotas, now: Instant) {
         // A ping says nothing that an administrator waits for, and there are many of them.
         let level = if self.client.is_some() { Level::Info } else { Level::Detail };
-        let kind = if self.end.is_some() { Kind::Failed } else { Kind::Completed };
+        let kind = match self.end {
+            // How much was denied in all is told nowhere else.
+            _ if counters.denied > 0 => Kind::Denied,
+            Some(_) => Kind::Failed,
+            None => Kind::Completed,
+        };
         if !log::enabled(level) || !self.passes(level, kind, quotas, now) {
             return;
         }
