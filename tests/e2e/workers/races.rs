@@ -296,12 +296,17 @@ fn a_lock_that_two_clients_want_at_once_is_held_by_one(release: &str) {
         }
         served
     };
-    wait_until("the ends of the sessions", SOON, || served().len() == 2 * ROUNDS);
-    let served = served();
-    let worker = |round: usize, racer: &str| &served[&(stanza(round), racer.to_owned())];
-    let apart = (0..ROUNDS).filter(|round| worker(*round, "0") != worker(*round, "1")).count();
-    eprintln!("{apart} of {ROUNDS} rounds with a worker each");
-    assert!(apart > ROUNDS / 2, "only in {apart} of {ROUNDS} rounds they had a worker each");
+    // The log is limited for each client, so that it tells of some of the rounds only.
+    let told = || {
+        let served = served();
+        let worker = |round: usize, racer: &str| served.get(&(stanza(round), racer.to_owned())).cloned();
+        (0..ROUNDS).filter_map(|round| Some((worker(round, "0")?, worker(round, "1")?))).collect::<Vec<_>>()
+    };
+    wait_until("the ends of some sessions", SOON, || told().len() >= ROUNDS / 20);
+    let told = told();
+    let apart = told.iter().filter(|(one, other)| one != other).count();
+    eprintln!("{apart} of {} rounds with a worker each", told.len());
+    assert!(apart > told.len() / 2, "only in {apart} of {} rounds they had a worker each", told.len());
 }
 
 /// The process and the run that a lock file names.
