@@ -1,13 +1,14 @@
 //! Clients that lose the right to their session while it lasts hear of it, whatever they are doing.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, PipeWriter, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::for_each_release;
 use crate::harness::certificates::Certificates;
-use crate::harness::{Bench, Output, SOON, wait_until};
+use crate::harness::{Bench, Output, Process, SOON, wait_until};
+use crate::workers::{Session, sessions, tell};
 
 for_each_release! {
     who_reads_a_file_is_told: always, always, always;
@@ -42,17 +43,11 @@ fn who_reads_a_file_is_told(release: &str) {
 }
 
 fn who_writes_a_file_is_told(release: &str) {
-    let mut bench = started(release);
-    let (reader, mut writer) = io::pipe().expect("a pipe can be made");
-    let input = File::from(OwnedFd::from(reader));
-    let client = bench.client.start_reading(input, &["repo-put", "archive/demo/large"]);
-    let half = vec![b'x'; LARGE / 2];
-    writer.write_all(&half).expect("the client reads");
-    let directory = bench.workspace.path().join("server/repository/archive/demo");
-    wait_until("what is written", SOON, || !is_empty(&directory));
+    let (mut bench, client, mut writer) = writing(release);
+    let directory = directory(&bench);
     revoke(&mut bench);
     // it may have given up
-    let _ = writer.write_all(&half);
+    let _ = writer.write_all(&half());
     drop(writer);
     is_told(client.output(SOON));
     wait_until("the removal of what was written", SOON, || is_empty(&directory));
@@ -63,15 +58,15 @@ fn who_backs_up_is_told(release: &str) {
     for (key, value) in [("compress-type", "gz"), ("compress-level", "9"), ("process-max", "2")] {
         bench.set(key, value);
     }
+    tell(&mut bench.server);
     let cluster = bench.with_cluster();
     cluster.fill(10);
     cluster.archive();
     let backup = bench.start(&["backup", "--type=full"]);
-    let directory = bench.workspace.path().join("server/repository/backup/demo");
-    let begun = |name: &str| directory.join(name).join("pg_data").exists();
-    let names = || fs::read_dir(&directory).into_iter().flatten().flatten();
-    wait_until("a file of the backup", SOON, || {
-        names().any(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with('F') && begun(name)))
+    // its main process and both that copy, each of which would be told by TLS if it came later
+    let is_of_backup = |session: &Session| session.command.as_deref() == Some("backup");
+    wait_until("the sessions of the backup", SOON, || {
+        sessions(&bench.server).iter().filter(|session| is_of_backup(session)).count() == 3
     });
     revoke(&mut bench);
     is_told(backup.output(SOON));
@@ -81,20 +76,14 @@ fn who_backs_up_is_told(release: &str) {
 }
 
 fn who_lost_a_grant_finishes_the_file_in_transfer(release: &str) {
-    let mut bench = started(release);
-    let (reader, mut writer) = io::pipe().expect("a pipe can be made");
-    let input = File::from(OwnedFd::from(reader));
-    let client = bench.client.start_reading(input, &["repo-put", "archive/demo/large"]);
-    let half = vec![b'x'; LARGE / 2];
-    writer.write_all(&half).expect("the client reads");
-    let directory = bench.workspace.path().join("server/repository/archive/demo");
-    wait_until("what is written", SOON, || !is_empty(&directory));
+    let (mut bench, client, mut writer) = writing(release);
+    let directory = directory(&bench);
     bench.server.config.set("global", "tls-server-auth", "somebody=demo");
     bench.server.reload();
-    writer.write_all(&half).expect("the client reads");
+    writer.write_all(&half()).expect("the client reads");
     drop(writer);
     client.output(SOON).ok();
-    assert_eq!(fs::metadata(directory.join("large")).expect("the file").len(), 2 * half.len() as u64);
+    assert_eq!(fs::metadata(directory.join("large")).expect("the file").len(), LARGE as u64);
     bench.client.fails(105, &["repo-ls"]);
 }
 
@@ -103,6 +92,27 @@ fn started(release: &str) -> Bench {
     bench.server.start();
     bench.workspace.directory("server/repository/archive/demo");
     bench
+}
+
+/// A client that has written half of a file, which comes from what is returned last.
+fn writing(release: &str) -> (Bench, Process, PipeWriter) {
+    let bench = started(release);
+    let (reader, mut writer) = io::pipe().expect("a pipe can be made");
+    let input = File::from(OwnedFd::from(reader));
+    let client = bench.client.start_reading(input, &["repo-put", "archive/demo/large"]);
+    writer.write_all(&half()).expect("the client reads");
+    let directory = directory(&bench);
+    wait_until("what is written", SOON, || !is_empty(&directory));
+    (bench, client, writer)
+}
+
+fn half() -> Vec<u8> {
+    vec![b'x'; LARGE / 2]
+}
+
+/// Where the file comes to be.
+fn directory(bench: &Bench) -> PathBuf {
+    bench.server.repository().join("archive/demo")
 }
 
 /// Has the server refuse the client's certificate from now on.

@@ -92,7 +92,7 @@ fn archive(run: &Run, pair: &Pair, segment: &Path) {
         let [processor, wall] = pair.alternate(run.rounds(), |server| {
             let (name, copy) = next();
             rustix::fs::sync();
-            let cost = server.cost(|| run_client(run, server, &["archive-push", &compress, &path(&copy)]));
+            let cost = server.cost(|| run_client(run, server, STANZA, &["archive-push", &compress, &path(&copy)]));
             fs::remove_file(copy).expect("the segment can be removed");
             pushed = name;
             [cost.processor * 1e3, cost.wall * 1e3]
@@ -102,7 +102,7 @@ fn archive(run: &Run, pair: &Pair, segment: &Path) {
         table::both(&format!("{what}: wall, ms"), wall, Target::None, "");
         let got = directory.join("got");
         let [processor, wall] = pair.alternate(run.rounds(), |server| {
-            let cost = server.cost(|| run_client(run, server, &["archive-get", &pushed, &path(&got)]));
+            let cost = server.cost(|| run_client(run, server, STANZA, &["archive-get", &pushed, &path(&got)]));
             let length = fs::metadata(&got).expect("the segment came").len();
             assert_eq!(length, 16 << 20, "the segment is whole");
             fs::remove_file(&got).expect("the segment can be removed");
@@ -121,7 +121,7 @@ fn restore(run: &Run, pair: &Pair) {
     let [processor, wall, memory] = pair.alternate(run.rounds().min(3), |server| {
         let mut memory = 0.0;
         let arguments = ["restore", "--type=none", PROCESSES, &option];
-        let cost = server.cost(|| memory = server.group.most_memory(|| run_client(run, server, &arguments)));
+        let cost = server.cost(|| memory = server.group.most_memory(|| run_client(run, server, STANZA, &arguments)));
         let files = crate::harness::files(&target.path);
         let sizes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len());
         mebibytes = sizes.sum::<u64>() >> 20;
@@ -143,14 +143,14 @@ fn restore(run: &Run, pair: &Pair) {
 }
 
 /// Runs the client for a server and insists on success.
-fn run_client(run: &Run, server: &Server, arguments: &[&str]) {
+pub(crate) fn run_client(run: &Run, server: &Server, stanza: &str, arguments: &[&str]) {
     let client = &run.bench.client;
     let mut command: Command = client.workspace.command(client.program());
-    command.arg(format!("--config={}", path(&client.config_file()))).arg(format!("--stanza={STANZA}"));
+    command.arg(format!("--config={}", path(&client.config_file()))).arg(format!("--stanza={stanza}"));
     command.arg(format!("--repo1-host-port={}", server.port)).args(arguments);
     run_quietly(command).ok();
 }
 
-fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     path.display().to_string()
 }

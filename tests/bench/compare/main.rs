@@ -15,6 +15,7 @@ mod commands;
 mod group;
 mod loads;
 mod servers;
+mod slow;
 mod table;
 
 use std::fs;
@@ -29,7 +30,8 @@ const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE
                      [--workers N] [--forbid-io-uring] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
-const MEASURES: [&str; 8] = ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "cluster"];
+const MEASURES: [&str; 9] =
+    ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "slow", "cluster"];
 
 /// The file by which the administrator forbids `io_uring` on the whole machine.
 const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
@@ -84,6 +86,9 @@ fn main() -> ExitCode {
     }
     if run.asked("archive") || run.asked("restore") {
         commands::commands(&mut run);
+    }
+    if run.asked("slow") {
+        run = slow::slow(run);
     }
     if run.asked("cluster") {
         cluster::cluster(run);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -302,10 +302,11 @@ impl Server {
 
     /// Our server at a place that the tests' user can reach, wherever the source tree is.
     pub(crate) fn binary(&self) -> PathBuf {
-        let built = Path::new(env!("CARGO_BIN_EXE_repohostd"));
+        let other = std::env::var_os("REPOHOSTD_TEST_BINARY");
+        let built = other.map_or_else(|| env!("CARGO_BIN_EXE_repohostd").into(), PathBuf::from);
         let place = self.path("repohostd");
-        if !place.exists() && fs::hard_link(built, &place).is_err() {
-            fs::copy(built, &place).expect("the server can be copied");
+        if !place.exists() && fs::hard_link(&built, &place).is_err() {
+            fs::copy(&built, &place).expect("the server can be copied");
         }
         place
     }

@@ -3,16 +3,19 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::host::Host;
 use super::{Reader, Readers, SOON, is_there, pid, status, who_serves, with_workers};
 use crate::for_each_release;
+use crate::harness::fuse::{Call, FuseDisk, Traits};
 use crate::harness::{Bench, Process, wait_until};
 
 for_each_release! {
     a_worker_that_hangs_gets_no_connections_until_it_answers: full, always, always;
     a_worker_that_hangs_for_long_is_replaced_and_ended: always, full, always;
+    a_worker_that_cannot_be_killed_is_replaced_all_the_same: full, always, full;
     a_server_without_clients_sleeps: full, full, always;
 }
 
@@ -124,6 +127,57 @@ fn a_worker_that_hangs_for_long_is_replaced_and_ended(release: &str) {
     assert_eq!(readers.finish(), 0, "who hangs for long has lost its clients");
     assert!(!hung.iter().any(|worker| is_there(*worker)));
     wait_until("descriptors to be closed", SOON, || descriptors() <= before + 2);
+    assert_eq!(bench.server.terminate(), 0);
+}
+
+/// What the kernel has a process do: `D` is to wait for what no signal interrupts.
+fn state(process: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+fn a_worker_that_cannot_be_killed_is_replaced_all_the_same(release: &str) {
+    let mut bench = with_workers(release, 2);
+    bench.server.own_config.set("global", "worker-timeout", "10s");
+    let lock = bench.server.path("lock");
+    let disk = FuseDisk::mount(&lock, Traits::default());
+    let mut cluster = bench.with_cluster();
+    let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
+    cluster.stop();
+    let host = Host::with_stanza(&bench, 1);
+    // whoever takes a lock now waits for a disk that does not answer
+    for call in [Call::Create, Call::Open] {
+        disk.delay(call, SOON);
+    }
+    let push = host.start(&["archive-push", &segment]);
+    bench.server.wait_for_log(" has not answered for 5 s");
+    bench.client.ok(&["info"]);
+    // the other one hangs, too
+    let other = views(&bench).iter().find(|worker| worker["silent"].is_null()).map(|worker| pid(&worker["pid"]));
+    kill_process(other.expect("somebody served it"), Signal::STOP).expect("a worker can be stopped");
+    let unlucky = come(&bench, 1);
+    let lost = ", has not answered for 10 s, counts as lost";
+    wait_until("the loss of both in the log", SOON, || bench.server.log().matches(lost).count() == 2);
+    let at = Instant::now();
+    bench.client.ok(&["info"]);
+    assert!(at.elapsed() < Duration::from_secs(5), "its successor served after {:?}", at.elapsed());
+    let log = bench.server.log();
+    let process =
+        |line: &str| line.split_once(lost)?.0.rsplit_once(", process ")?.1.parse().ok().and_then(Pid::from_raw);
+    let stuck = log.lines().find_map(process).expect("the log names it");
+    bench.server.wait_for_log(&format!("process {} of a lost worker cannot be killed", stuck.as_raw_nonzero()));
+    assert_eq!(state(stuck), Some('D'), "nothing kept it: {}", bench.server.log());
+    for _ in 0..3 {
+        bench.client.ok(&["info"]);
+    }
+    // the disk answers again
+    for call in [Call::Create, Call::Open] {
+        disk.delay(call, Duration::ZERO);
+    }
+    wait_until("its end", SOON, || !is_there(stuck));
+    // what these were told depends on when
+    unlucky.into_iter().chain([push]).for_each(|client| _ = client.output(AT_ONCE));
+    host.run(&["archive-push", &segment]).ok();
     assert_eq!(bench.server.terminate(), 0);
 }
 

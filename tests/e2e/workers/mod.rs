@@ -35,8 +35,13 @@ fn with_workers(release: &str, workers: u32) -> Bench {
 
 /// Has a server have so many workers, and tell of them.
 fn set_workers(server: &mut Server, workers: u32) {
-    let socket = server.path("status.sock").display().to_string();
     server.own_config.set("global", "workers", &workers.to_string());
+    tell(server);
+}
+
+/// Has a server tell of its workers and sessions.
+pub(crate) fn tell(server: &mut Server) {
+    let socket = server.path("status.sock").display().to_string();
     server.own_config.set("global", "status-socket", &socket);
 }
 
@@ -59,15 +64,15 @@ fn pid(value: &serde_json::Value) -> Pid {
 
 /// A session, as the worker tells that has it.
 #[derive(Debug)]
-struct Session {
+pub(crate) struct Session {
     peer: SocketAddr,
-    command: Option<String>,
+    pub(crate) command: Option<String>,
     /// The number of the client's process.
     process: Option<u64>,
     worker: Pid,
 }
 
-fn sessions(server: &Server) -> Vec<Session> {
+pub(crate) fn sessions(server: &Server) -> Vec<Session> {
     let status = status(server);
     let sessions = status["sessions"].as_array().expect("there are sessions").iter();
     let session = |session: &serde_json::Value| Session {

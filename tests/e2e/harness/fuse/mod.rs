@@ -122,7 +122,7 @@ impl FuseDisk {
         Self { path: path.to_owned(), behaviour, _session: session }
     }
 
-    /// Has each call of a kind take so long from now on.
+    /// Has each call of a kind take so long from now on, also one that has begun.
     pub(crate) fn delay(&self, call: Call, delay: Duration) {
         let delay = u64::try_from(delay.as_micros()).expect("it is short");
         self.behaviour.delays[call as usize].store(delay, Ordering::Relaxed);

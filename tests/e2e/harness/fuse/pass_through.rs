@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
@@ -53,9 +53,18 @@ impl PassThrough {
 
     /// Takes as long as a call of this kind takes.
     fn begin(&self, call: Call) {
-        let delay = self.behaviour.delays[call as usize].load(Ordering::Relaxed);
-        if delay > 0 {
-            thread::sleep(Duration::from_micros(delay));
+        let begun = Instant::now();
+        // it may become less meanwhile
+        let left = || {
+            let delay = self.behaviour.delays[call as usize].load(Ordering::Relaxed);
+            Duration::from_micros(delay).saturating_sub(begun.elapsed()).min(Duration::from_millis(100))
+        };
+        loop {
+            let left = left();
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(left);
         }
         self.behaviour.counts[call as usize].fetch_add(1, Ordering::Relaxed);
     }
