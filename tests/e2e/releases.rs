@@ -245,12 +245,11 @@ fn hosts_that_share_an_address_too_take_turns_and_are_told_how_to_end_that() {
         let own = &segments[number * PUSHES..][..PUSHES];
         own.iter().map(|segment| host.archive_as_postgresql_does(segment)).collect::<Vec<_>>()
     });
-    for (host, tries) in hosts.iter().zip(&tries) {
-        let most = tries.iter().max().copied().unwrap_or(0);
-        // Twice the number of hosts is what the simulation of the turns holds them to. Beside other tests a command may
-        // take longer than a turn.
-        assert!((1..=4 * hosts.len()).contains(&most), "tries of {}: {tries:?}", host.client.release);
-    }
+    let all: Vec<_> = tries.iter().flatten().copied().collect();
+    eprintln!("tries of each push, by host: {tries:?}");
+    // What the simulation of the turns holds them to; beside other tests a command may take longer than a turn.
+    assert!(all.iter().filter(|tries| **tries > 2 * hosts.len()).count() <= 1, "{tries:?}");
+    assert!(all.iter().all(|tries| *tries <= 4 * hosts.len()), "{tries:?}");
     let log = site.bench.server.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("between them, which take turns")).collect();
     // each worker tells it once

@@ -136,9 +136,9 @@ impl Entry {
     }
 
     /// The release in use was refused; whether it stays in spite of that.
-    fn bears(&mut self, refused: &Release) -> bool {
+    fn bears(&mut self, key: &Key, refused: &Release) -> bool {
         let stays = self.hint.is_none()
-            && !self.is_shared()
+            && !self.is_shared(key)
             && self.current().any(|current| same(current, refused))
             && self.doubts < self.patience;
         self.doubts += u32::from(stays);
@@ -146,9 +146,9 @@ impl Entry {
     }
 
     /// A release worked, so that refusals of it before were somebody else's or something else.
-    fn learn_patience(&mut self, worked: &Release, maximum: u32) {
+    fn learn_patience(&mut self, key: &Key, worked: &Release, maximum: u32) {
         let last = self.worked.first().is_some_and(|last| same(last.release, worked));
-        if !last || self.is_shared() {
+        if !last || self.is_shared(key) {
             self.patience = 0;
         } else if self.refused.iter().chain(&self.missed).next().is_some() {
             self.patience = (self.patience * 2).clamp(1, maximum);
@@ -164,9 +164,10 @@ impl Entry {
         self.streak = 0;
     }
 
-    /// Whether clients of several releases are behind it, as far as is known.
-    fn is_shared(&self) -> bool {
-        self.hint.is_none() && self.returns > 0 && self.current().nth(1).is_some()
+    /// Whether clients of several releases may be behind it. Pings come from monitors, too, which refuse what is right:
+    /// of these an earlier release must have come back.
+    fn is_shared(&self, key: &Key) -> bool {
+        self.hint.is_none() && (self.returns > 0 || key.client.is_some()) && self.current().nth(1).is_some()
     }
 
     /// Whether so many refusals followed each other that somebody may be there whose release is none of those in use.
@@ -227,7 +228,7 @@ impl Learner {
             // If it is what a client would be greeted with here, too.
             What::Refused => {
                 let arrived = lesson.moment.arrived;
-                if let Some(entry) = self.entries.get_mut(&lesson.key).filter(|entry| entry.is_shared()) {
+                if let Some(entry) = self.entries.get_mut(&lesson.key).filter(|entry| entry.is_shared(&lesson.key)) {
                     entry.turns.catch_up(release, lesson.moment);
                 }
                 let offer = self.offer(&lesson.key, table, arrived);
@@ -250,7 +251,7 @@ impl Learner {
     #[must_use]
     pub fn offer(&mut self, key: &Key, table: &Table, arrived: u64) -> Option<Offer> {
         let mut since = 0;
-        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared()) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared(key)) {
             let current: Vec<_> = entry.current().collect();
             since = entry.turns.go_on(&current, arrived);
         }
@@ -262,7 +263,7 @@ impl Learner {
     /// The client hung up at the greeting. Returns what it is greeted with next, if that is because
     /// of this refusal.
     pub fn refuse(&mut self, key: &Key, offer: Offer, table: &Table, now: u64) -> Option<&'static Release> {
-        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared()) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared(key)) {
             // What others who share the key did meanwhile does not make this refusal untrue.
             entry.turns.spend(offer.release, offer.moment);
         }
@@ -272,7 +273,7 @@ impl Learner {
         self.note(key, offer.release, What::Refused, (now, offer.moment));
         let turn = self.next_turn();
         if let Some(entry) = self.entries.get_mut(key)
-            && entry.bears(offer.release)
+            && entry.bears(key, offer.release)
         {
             entry.turn = turn;
             entry.active = now;
@@ -287,7 +288,7 @@ impl Learner {
             entry.misled = entry.misled.saturating_add(1);
         }
         let current = entry.current().any(|release| same(release, offer.release));
-        if entry.is_shared() {
+        if entry.is_shared(key) {
             entry.streak = entry.streak.saturating_add(1);
             if !current {
                 entry.missed.push(offer.release);
@@ -317,7 +318,7 @@ impl Learner {
         let entry = self.entry(key);
         let was_current = entry.current().any(|current| same(current, release));
         let maximum = if key.client.is_some() { PATIENCE_MAXIMUM.0 } else { PATIENCE_MAXIMUM.1 };
-        entry.learn_patience(release, maximum);
+        entry.learn_patience(key, release, maximum);
         let place = entry.worked.iter().position(|worked| same(worked.release, release));
         let changed = match place {
             Some(0) if now < entry.worked[0].at + DATE_MATTERS => Change::None,
@@ -410,7 +411,7 @@ impl Learner {
         let refused = |release: &&'static Release| {
             entry.is_some_and(|entry| entry.refused.iter().any(|refused| same(refused, release)))
         };
-        let current = |entry: &Entry| match entry.is_shared() {
+        let current = |entry: &Entry| match entry.is_shared(key) {
             true if entry.has_stranger() => None,
             true => entry.turns.present(),
             false => entry.current().find(|release| !refused(release)),

@@ -419,7 +419,7 @@ mod properties {
             prop_assert!(site.until_it_works(&keys[key], versions[version]) <= 60);
             // Others' turns come between if several are in use.
             prop_assert!(site.until_it_works(&keys[key], versions[version]) <= 8);
-            let shared = site.learner.entries[&keys[key]].is_shared();
+            let shared = site.learner.entries[&keys[key]].is_shared(&keys[key]);
             prop_assert!(shared || site.connect(&keys[key], versions[version]));
         }
 

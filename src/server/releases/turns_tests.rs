@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::super::Key;
 use super::super::learner::{Learner, Offer, Table};
+use super::super::lesson::Lesson;
 use super::super::policy::intern;
 use super::*;
 use crate::protocol::release::RELEASES;
@@ -37,6 +38,10 @@ struct Host {
     /// Of them, since it waited for a minute.
     burst: usize,
     offer: Option<Offer>,
+    /// Segments that it has to archive at once.
+    backlog: usize,
+    /// The process that serves it.
+    process: usize,
 }
 
 /// What became of pushes.
@@ -49,45 +54,72 @@ struct Tally {
     slow: usize,
 }
 
-/// Runs `number` hosts of `kinds` releases for some hours. Each has a segment to archive every `pause` on average.
-fn archive(kinds: usize, number: usize, pause: u64, seed: u64) -> Tally {
+/// How a run begins and who serves.
+#[derive(Clone, Copy)]
+struct Scene {
+    kinds: usize,
+    hosts: usize,
+    /// Each has a segment to archive this often on average, in milliseconds.
+    pause: u64,
+    /// Segments that each has to archive at the beginning, when all begin at once.
+    backlog: usize,
+    /// What a command takes until it connects, at most.
+    start: u64,
+    /// How many processes serve, each of which hears a little later what the others learned.
+    processes: usize,
+}
+
+/// Runs hosts for some hours.
+fn archive(scene: Scene, seed: u64) -> Tally {
+    let Scene { kinds, hosts: number, pause, backlog, start, processes } = scene;
     let mut random = Random(seed);
     let all: Vec<&'static Release> = (0..8).map(|name| intern(&format!("9.{name}"), &RELEASES[0])).collect();
     let table = Table { by_age: all.clone(), likely: all.clone(), named: 0 };
     let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("fleet".into()) };
-    let mut learner = Learner::default();
-    // They have shown themselves before.
-    for release in all[..kinds].iter().chain(&all[..kinds]) {
-        learner.confirm(&key, release, BEGIN / 1000);
+    let mut learners: Vec<Learner> = (0..processes).map(|_| Learner::default()).collect();
+    for learner in &mut learners {
+        // They have shown themselves before, each once where all begin at once.
+        for release in all[..kinds].iter().cycle().take(if backlog > 0 { kinds } else { 2 * kinds }) {
+            learner.confirm(&key, release, BEGIN / 1000);
+        }
+        learner.collect_lessons();
     }
-    let host = |place: usize| Host { release: all[place % kinds], tries: 0, burst: 0, offer: None };
+    let host =
+        |place: usize| Host { release: all[place % kinds], tries: 0, burst: 0, offer: None, backlog, process: 0 };
     let mut hosts: Vec<Host> = (0..number).map(host).collect();
     let mut queue: BinaryHeap<Reverse<(u64, usize, Step)>> = BinaryHeap::new();
     for place in 0..number {
-        queue.push(Reverse((BEGIN + random.between(0, pause), place, Step::Connect)));
+        let begin = if backlog > 0 { random.between(0, 10) } else { random.between(0, pause) };
+        queue.push(Reverse((BEGIN + begin, place, Step::Connect)));
     }
+    let mut heard: Vec<(u64, usize, Lesson)> = Vec::new();
     let mut tally = Tally::default();
     while let Some(Reverse((now, place, step))) = queue.pop() {
         if now > BEGIN + 4 * 3600 * 1000 {
             break;
         }
+        for (_, to, lesson) in heard.extract_if(.., |(at, ..)| *at <= now) {
+            learners[to].hear(&lesson, &table);
+        }
         let host = &mut hosts[place];
         if step == Step::Connect {
-            host.offer = learner.offer(&key, &table, now);
+            host.process = usize::try_from(random.between(0, processes as u64)).unwrap();
+            host.offer = learners[host.process].offer(&key, &table, now);
             queue.push(Reverse((now + random.between(2, 30), place, Step::Answer)));
             continue;
         }
         let offer = host.offer.take().unwrap();
+        let learner = &mut learners[host.process];
         host.tries += 1;
-        // A command takes this long until it connects.
-        let start = random.between(10, 110);
+        let start = random.between(10, start);
         let wait = if same(offer.release, host.release) {
             learner.confirm(&key, offer.release, now / 1000);
             tally.pushes += 1;
             tally.tries += host.tries;
             host.tries = 0;
             host.burst = 0;
-            random.between(100, 2 * pause)
+            host.backlog = host.backlog.saturating_sub(1);
+            if host.backlog > 0 { random.between(400, 700) } else { random.between(100, 2 * pause) }
         } else {
             learner.refuse(&key, offer, &table, now / 1000);
             tally.worst = tally.worst.max(host.tries);
@@ -95,6 +127,10 @@ fn archive(kinds: usize, number: usize, pause: u64, seed: u64) -> Tally {
             host.burst = (host.burst + 1) % 3;
             if host.burst == 0 { 60_000 } else { 1000 }
         };
+        for lesson in learner.take_lessons() {
+            let others = (0..processes).filter(|other| *other != host.process);
+            heard.extend(others.map(|other| (now + random.between(1, 5), other, lesson.clone())));
+        }
         queue.push(Reverse((now + wait + start, place, Step::Connect)));
     }
     tally
@@ -102,26 +138,26 @@ fn archive(kinds: usize, number: usize, pause: u64, seed: u64) -> Tally {
 
 #[test]
 fn nobody_starves_at_the_archivers_pace() {
-    for kinds in 2..=4 {
-        for hosts in [kinds, 2 * kinds] {
-            let mut all = Tally::default();
+    for (kinds, start) in (2..=5).flat_map(|kinds| [(kinds, 110), (kinds, 250)]) {
+        let mut all = Tally::default();
+        for (hosts, backlog, processes) in [(kinds, 0, 1), (kinds, 6, 1), (kinds, 6, 2), (2 * kinds, 6, 2)] {
             for pause in [5_000, 30_000, 120_000] {
-                for seed in 0..8 {
-                    let tally = archive(kinds, hosts, pause, seed);
+                for seed in 0..3 {
+                    let tally = archive(Scene { kinds, hosts, pause, backlog, start, processes }, seed);
                     all.pushes += tally.pushes;
                     all.tries += tally.tries;
                     all.worst = all.worst.max(tally.worst + 1);
                     all.slow += tally.slow;
                 }
             }
-            let Tally { pushes, tries, worst, slow } = all;
-            println!("{kinds} releases, {hosts} hosts: {pushes} pushes, {tries} tries, {worst} at most, {slow} slow");
-            assert!(pushes > 20_000 && tries < 3 * pushes, "{tries} tries of {pushes} pushes");
-            // More than two tries for each release: with two releases nobody, with more one of some thousands, when
-            // several go from one turn over the next one again and again.
-            assert!(slow <= if kinds == 3 { pushes / 4000 } else { 0 }, "{slow} slow ones of {pushes}");
-            assert!(worst <= 4 * kinds, "{worst} tries of {kinds} releases");
         }
+        let Tally { pushes, tries, worst, slow } = all;
+        println!("{kinds} releases, up to {start} ms: {pushes} pushes, {tries} tries, {worst} at most, {slow} slow");
+        assert!(pushes > 20_000 && tries < kinds * pushes, "{tries} tries of {pushes} pushes");
+        // More than two tries for each release: nearly nobody, and never many more. Processes that hear of each other a
+        // little late, and several that come at the same moment again and again, are why it is not nobody at all.
+        assert!(slow <= pushes / 500, "{slow} slow ones of {pushes}");
+        assert!(worst <= 4 * kinds, "{worst} tries of {kinds} releases");
     }
 }
 
