@@ -310,6 +310,8 @@ fn check_warns_of_what_the_service_cannot_use(release: &str) {
 
     bench.server.config.set("global", "repo2-type", "s3");
     bench.server.config.set("global", "repo2-path", "/somewhere");
+    bench.server.write_config();
+    assert!(checked_by_root(&bench).lines().any(|line| line.ends_with("configuration is good, 1 warning")));
     bench.server.config.set("global", "repo3-path", "/not/there");
     bench.server.write_config();
     for text in [checked_by_root(&bench), bench.server.own_command(&["check"]).text()] {

@@ -6,7 +6,8 @@
 //!
 //! `REPOHOSTD_TEST_SERVER=original` puts the real `pgbackrest server` of the client's release where
 //! repohostd stands otherwise. What passes with both is compatible; what passes only with repohostd
-//! is where it is meant to be better.
+//! is where it is meant to be better. `REPOHOSTD_TEST_BINARY` names another build of repohostd, such as one of before a
+//! change, with which a new test should fail.
 
 mod access;
 mod archiving;

@@ -302,7 +302,7 @@ fn a_server_certificate_that_clients_refuse_is_warned_of(release: &str) {
 fn files_as_windows_and_openssl_write_them_are_read(release: &str) {
     let mut bench = Bench::new(release);
     let Certificates { authority, server, client } = Certificates::shared();
-    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', " \r\n"));
     bench.server.write_authority(&marked(&authority.certificate));
     bench.server.write_identity(&Identity { key: marked(&server.key), certificate: marked(&server.certificate) });
     bench.workspace.file("server/list.crl", 0o644, &marked(&authority.revokes(&[])));

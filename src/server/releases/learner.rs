@@ -171,10 +171,12 @@ impl Entry {
     }
 
     /// Whether so many refusals followed each other that somebody may be there whose release is none of those in use.
-    /// Those in use have their turns between two guesses.
+    /// Those in use have their turns between two guesses. Until an earlier release has come back it may as well be one
+    /// host that is upgraded again.
     fn has_stranger(&self) -> bool {
         let known = u32::try_from(self.current().count()).unwrap_or(u32::MAX);
-        self.streak > known.saturating_mul(REFUSALS_OF_KNOWN) && self.streak.is_multiple_of(known.saturating_add(1))
+        let each = if self.returns == 0 { 1 } else { REFUSALS_OF_KNOWN };
+        self.streak > known.saturating_mul(each) && self.streak.is_multiple_of(known.saturating_add(1))
     }
 }
 

@@ -36,7 +36,8 @@ impl Site {
     }
 
     fn offer(&mut self, key: &Key) -> Offer {
-        self.learner.offer(key, &self.table, self.now * 1000).unwrap()
+        // a second, and what a command takes to connect
+        self.learner.offer(key, &self.table, self.now * 1070).unwrap()
     }
 
     fn offered(&mut self, key: &Key) -> &'static str {
@@ -135,6 +136,20 @@ fn an_upgrade_to_the_newest_of_the_common_releases_fails_once() {
         site.until_it_works(&key, from);
         assert_eq!(site.until_it_works(&key, to), 1, "{from} to {to}");
     }
+}
+
+#[test]
+fn a_host_that_is_upgraded_again_and_again_is_no_crowd() {
+    let table = super::super::policy::Policy::new(&crate::config::OwnSettings::default()).unwrap().table().clone();
+    let mut site = Site { table, ..Site::new() };
+    let key = host("db", "192.0.2.1");
+    site.until_it_works(&key, "2.45");
+    assert_eq!(site.until_it_works(&key, "2.55.1"), 1);
+    // both of which it has had within a week, and then one that nobody had before
+    let failures = site.until_it_works(&key, "2.60.0");
+    assert!(failures <= 3, "{failures}");
+    let failures = site.until_it_works(&key, "2.55.1");
+    assert!(failures <= 3, "{failures} after it went back");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What OpenSSL takes for PEM beyond what rustls-pemfile reads, since the original's files are read with it.
 //!
-//! A byte order mark, as editors on Windows leave it; the label `X509 CERTIFICATE` of old; and the label
-//! `TRUSTED CERTIFICATE`, under which what the certificate is trusted for follows it (`openssl x509
-//! -trustout`, described in openssl-verification-options(1)).
+//! A byte order mark, as editors on Windows leave it; blanks at the end of a line; the label `X509 CERTIFICATE`
+//! of old; and the label `TRUSTED CERTIFICATE`, under which what the certificate is trusted for follows it
+//! (`openssl x509 -trustout`, described in openssl-verification-options(1)).
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
@@ -21,6 +21,7 @@ pub(super) fn plain(text: &[u8]) -> Vec<u8> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut plain = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let (line, end) = line.split_at(line.trim_ascii_end().len());
         let boundary = [&b"-----BEGIN "[..], b"-----END "].into_iter().find(|begin| line.starts_with(begin));
         let label = boundary.and_then(|begin| line.get(begin.len()..)).unwrap_or_default();
         match (boundary, LABELS.iter().find_map(|known| label.strip_prefix(*known))) {
@@ -28,6 +29,9 @@ pub(super) fn plain(text: &[u8]) -> Vec<u8> {
                 plain.extend([begin, LABEL, rest].into_iter().flatten());
             }
             _ => plain.extend_from_slice(line),
+        }
+        if end.ends_with(b"\n") {
+            plain.push(b'\n');
         }
     }
     plain
@@ -84,12 +88,12 @@ mod tests {
 
     #[test]
     fn marks_and_old_labels_become_what_is_known() {
-        let text = b"\xef\xbb\xbf-----BEGIN TRUSTED CERTIFICATE-----\r\nTRUSTED CERTIFICATE-----\n\
+        let text = b"\xef\xbb\xbf-----BEGIN TRUSTED CERTIFICATE----- \t\r\nTRUSTED CERTIFICATE-----\n\
                      -----END TRUSTED CERTIFICATE-----\n# x\n-----BEGIN X509 CERTIFICATE-----\n-----BEGIN X509 CRL-----";
-        let expected = "-----BEGIN CERTIFICATE-----\r\nTRUSTED CERTIFICATE-----\n-----END CERTIFICATE-----\n# x\n\
+        let expected = "-----BEGIN CERTIFICATE-----\nTRUSTED CERTIFICATE-----\n-----END CERTIFICATE-----\n# x\n\
                         -----BEGIN CERTIFICATE-----\n-----BEGIN X509 CRL-----";
         assert_eq!(String::from_utf8(plain(text)).unwrap(), expected);
-        for text in [&b""[..], b"\n\n", b"-----BEGIN ", b"-----BEGIN CERTIFICATE-----"] {
+        for text in [&b""[..], b"\n\n", b"-----BEGIN", b"-----BEGIN CERTIFICATE-----"] {
             assert_eq!(plain(text), text);
         }
     }

@@ -1,5 +1,7 @@
 //! Handshakes with certificates as administrators have them, in both TLS versions.
 
+mod files;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
@@ -407,48 +409,6 @@ fn a_certificate_that_clients_refuse_of_a_server_is_warned_of() {
         let (_, warnings) = pki.load(None).unwrap();
         let found = warnings.iter().find(|warning| warning.contains("is not made for TLS servers"));
         assert_eq!(found.map(|warning| warning.contains(lack.unwrap_or("-"))), lack.map(|_| true), "{extensions}");
-    }
-}
-
-#[test]
-fn files_as_openssl_and_windows_write_them_are_read() {
-    let pki = Pki::of_user_guide();
-    let marked = |name: &str| format!("\u{feff}{}", pki.read(name));
-    let (server, key, ca) = (marked("server.crt"), marked("server.key"), marked("ca.crt"));
-    for (name, text) in [("server.crt", &server), ("server.key", &key), ("ca.crt", &ca)] {
-        pki.write(name, text);
-    }
-    outcome(&pki.server(), || pki.client("client")).unwrap();
-    let old = |name: &str| pki.read(name).replace(" CERTIFICATE-", " X509 CERTIFICATE-");
-    for name in ["server.crt", "ca.crt"] {
-        pki.write(name, &old(name));
-    }
-    outcome(&pki.server(), || pki.client("client")).unwrap();
-    // what OpenSSL writes with -trustout, and what that says of clients
-    pki.openssl("x509 -in server.crt -trustout -setalias it -addtrust serverAuth -out trusted.crt");
-    pki.write("server.crt", &pki.read("trusted.crt"));
-    pki.openssl("x509 -in ca.crt -out plain.crt");
-    for (settings, good) in [
-        ("", true),
-        ("-setalias ours", true),
-        ("-addtrust clientAuth", true),
-        ("-addtrust anyExtendedKeyUsage", true),
-        ("-addreject serverAuth", true),
-        ("-addtrust serverAuth", false),
-        ("-addreject clientAuth", false),
-        ("-addreject anyExtendedKeyUsage", false),
-        ("-addtrust clientAuth -addreject clientAuth", false),
-    ] {
-        pki.openssl(&format!("x509 -in plain.crt -trustout {settings} -out ca.crt"));
-        let mut text = pki.read("ca.crt");
-        assert!(text.contains("BEGIN TRUSTED CERTIFICATE"), "{settings}");
-        pki.authority("other", "/CN=other");
-        text.push_str(&pki.read("other.crt"));
-        pki.write("ca.crt", &text);
-        let (server, warnings) = pki.load(None).unwrap();
-        assert_eq!(outcome(&server, || pki.client("client")).is_ok(), good, "{settings}");
-        let warned = warnings.iter().any(|warning| warning.contains("is not trusted for TLS clients"));
-        assert_eq!(warned, !good, "{settings}: {warnings:?}");
     }
 }
 
