@@ -12,8 +12,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate, lstat};
 use rustix::io::{Errno, Result, pread, retry_on_intr};
 
+use super::calls::{close_descriptor, make_directory, remove_file, write_at};
 use super::identity;
-use super::inline::{close_descriptor, make_directory, remove_file, write_at};
 use super::location::Location;
 use super::resolve::Resolver;
 use super::{Failure, Step};

@@ -9,7 +9,9 @@
 //! Long work (listings, removal of trees) comes in slices of a few hundred entries, so that the
 //! event loop stays fair: an outcome then carries the rest, which the session submits again.
 
+mod calls;
 mod claims;
+mod ended;
 pub mod exclusion;
 mod file_system;
 mod getent;

@@ -23,6 +23,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 
+use super::ended::Ended;
 use super::exclusion::{Exclusion, Taken};
 use super::file_system::{FileSystem, FileSystems, Kind, kind_of};
 use super::helpers::{Free, Helpers, Refused, SHARE, Start};
@@ -125,21 +126,6 @@ struct Queued {
     who: Who,
     /// When it is tried again, if another process has one of its names, and how long that is from the last time.
     again: Option<(Instant, Duration)>,
-}
-
-/// What has become of an operation that was taken on.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// It is done.
-    Completed(Completion),
-    /// A helper has done it, in so long.
-    Answered(Completion, Duration),
-    /// The ring leaves it to a helper, a helper to the server itself, from its beginning.
-    Left(Operation),
-    /// Who did it is lost, and it can be done again.
-    Lost(Operation),
-    /// Names of owners were found.
-    Named(Found),
 }
 
 impl Offload {

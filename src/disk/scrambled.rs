@@ -10,7 +10,8 @@
 
 use std::os::fd::AsFd;
 
-use super::inline::{Inline, Options, read_at, write_at};
+use super::calls::{read_at, write_at};
+use super::inline::{Inline, Options};
 use super::{Completion, Disk, Errno, Failure, Operation, Outcome, Ticket};
 
 const EIO: Errno = Errno(5);

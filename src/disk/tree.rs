@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek
 use rustix::io::{Errno, Result, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
+use super::calls::remove_directory;
 use super::information::{describe, of_kind};
-use super::inline::remove_directory;
 use super::location::Location;
 use super::names::Names;
 use super::resolve::Resolver;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::inline::{Refusing, rename_refusing};
+use super::calls::{Refusing, rename_refusing};
 
 /// Whether the file system that `directory` is on refuses by itself to give a file a name that is taken. Tries it with
 /// an empty file, which is removed again.

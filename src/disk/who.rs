@@ -38,7 +38,8 @@ pub(super) fn who(operation: &Operation, on: Option<&FileSystem>) -> Who {
 }
 
 /// Whether reading this would wait for the disk. Only its first and its last byte are looked at: what is
-/// read ahead is read in order.
+/// read ahead is read in order. To read the data themselves in this way, safe Rust would have to zero their room
+/// first, which takes longer from 64 KiB on (50 us for a block of 1 MiB, where both looks take one).
 fn is_cold(file: BorrowedFd<'_>, length: usize, offset: u64) -> bool {
     let last = offset.saturating_add(length.saturating_sub(1) as u64);
     [offset, last].iter().any(|offset| {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::inline::read_at;
+use crate::disk::calls::read_at;
 use crate::disk::location::{Links, Location, RelativePath, Root};
 use crate::disk::names::{Found, Unknown};
 use crate::disk::tree::Rest;

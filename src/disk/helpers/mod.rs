@@ -22,9 +22,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use slab::Slab;
 
 use self::message::{Answer, Reply, decode_reply, encode, encode_names, encode_warm, needs_memory};
-use super::inline::write_at;
+use super::calls::write_at;
+use super::ended::Ended;
 use super::names::Unknown;
-use super::offload::Ended;
 use super::{Completion, Failure, Location, Operation, Outcome};
 use crate::observe::log;
 use crate::process::{self, link};

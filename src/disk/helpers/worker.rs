@@ -10,7 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::message::{Answer, Reply, Task, decode, encode_entries, encode_reply};
 use super::{KEPT, MESSAGE};
-use crate::disk::inline::{Inline, Options, read_at, write_at};
+use crate::disk::calls::{read_at, write_at};
+use crate::disk::inline::{Inline, Options};
 use crate::disk::{Outcome, getent};
 use crate::process::{self, link};
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::inline::write_at;
+use crate::disk::calls::write_at;
 
 /// Names that are awkward somewhere.
 const NAMES: [&[u8]; 8] = [

@@ -1,7 +1,7 @@
 //! The server's back end: what waits for what, who does what, and what happens when a helper is lost.
 
 use super::*;
-use crate::disk::inline::write_at;
+use crate::disk::calls::write_at;
 use crate::process::link;
 
 fn write(at: &Location, fresh: bool) -> Operation {

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use self::ring::{Answer, Call, Ring};
-use super::inline::{CAREFUL, close_descriptor, write_flags};
-use super::offload::Ended;
+use super::calls::{CAREFUL, close_descriptor, write_flags};
+use super::ended::Ended;
 use super::resolve::{CONFINED, DIRECTORY_HANDLE, below};
 use super::{Completion, Failure, File, Links, Location, Operation, Outcome, Over, Step};
 
