@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Host, KnownRepository, OwnSettings, Role};
 use crate::disk::trial;
-use crate::repository::protection::aged;
+use crate::repository::policy::aged;
 
 /// So many backups from the future are named.
 const NAMED: usize = 8;

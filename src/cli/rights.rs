@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use crate::config::{self, Command, Environment, Grant, OwnSettings, Role};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::protection::layout::{Area, part};
-use crate::repository::protection::rules::Rule;
-use crate::repository::view::Access;
+use crate::repository::policy::access::Access;
+use crate::repository::policy::layout::{Area, part};
+use crate::repository::policy::rules::Rule;
 
 /// One place of each kind: how it is called, and a name that looks like it.
 const PLACES: [(Area, &str, &str); 9] = [

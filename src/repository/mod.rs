@@ -1,31 +1,16 @@
-//! What a request means on disk: confined paths, reads, writes, listings, changes, locks and stop
-//! files.
+//! What a request means: what it may reach and do ([`policy`]), and the operations that it takes ([`posix`]).
 //!
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
-//! with its completion. Nothing here does I/O. [`view::View`] is where a client's paths become
-//! places, of a repository or of a cluster; no request reaches the disk but through it. [`protection`] is
-//! what a client may not do with what it can reach.
+//! with its completion. Nothing here does I/O.
 
-pub mod change;
-pub mod cluster;
-pub mod info_file;
-pub mod info_guard;
-pub mod listing;
-pub mod listing_memory;
-pub mod locks;
-pub mod make_path;
-pub mod protection;
-pub mod read;
-pub mod versions;
-pub mod view;
-pub mod whole_file;
-pub mod write;
+pub mod policy;
+pub mod posix;
 
 use crate::disk::{Completion, Operation};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::response::Payload;
 
-use self::listing_memory::Share;
+use self::posix::listing_memory::Share;
 
 /// What a request needs next.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{reload, umask};
 use crate::config::{Command, Environment, Grant, Role, ServerSettings, SessionSettings, parse_session};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
-use crate::repository::versions::Versions;
+use crate::repository::policy::versions::Versions;
 use crate::session::{Authority, Authorized, Refusal};
 
 /// What one load of the configuration allows.

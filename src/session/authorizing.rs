@@ -11,8 +11,9 @@ use crate::protocol::error::{Code, Error};
 use crate::protocol::framing::Envelope;
 use crate::protocol::request::Request;
 use crate::repository::Answer;
-use crate::repository::protection::{Guard, Measures};
-use crate::repository::view::View;
+use crate::repository::policy::guard::Guard;
+use crate::repository::policy::shared::Measures;
+use crate::repository::policy::view::View;
 
 use super::conversation::{Active, Phase, REQUEST_MAXIMUM, Session};
 use super::{Authority, Authorized, Event, Opened};

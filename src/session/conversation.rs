@@ -11,11 +11,12 @@ use crate::protocol::framing::{Envelope, Framer, Framing, Piece};
 use crate::protocol::release::Release;
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
-use crate::repository::locks::Locks;
-use crate::repository::protection::{Guard, Measures};
-use crate::repository::read::ReadStream;
-use crate::repository::view::View;
-use crate::repository::write::{Fed, WriteStream};
+use crate::repository::policy::guard::Guard;
+use crate::repository::policy::shared::Measures;
+use crate::repository::policy::view::View;
+use crate::repository::posix::locks::Locks;
+use crate::repository::posix::read::ReadStream;
+use crate::repository::posix::write::{Fed, WriteStream};
 use crate::repository::{Answer, Step, Task};
 
 use super::ahead::Ahead;

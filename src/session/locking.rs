@@ -6,7 +6,7 @@ use crate::protocol::framing::Envelope;
 use crate::protocol::release::Release;
 use crate::protocol::request::Request;
 use crate::repository::Answer;
-use crate::repository::locks::{LockRequest, Locks, Progress as LockProgress};
+use crate::repository::posix::locks::{LockRequest, Locks, Progress as LockProgress};
 
 use super::conversation::{Active, Phase, Session};
 

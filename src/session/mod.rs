@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use crate::config::{Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
-use crate::repository::versions::Versions;
+use crate::repository::policy::versions::Versions;
 
 /// What several processes that serve one repository tell each other: which backups were finished.
-pub use crate::repository::protection::finished;
+pub use crate::repository::policy::finished;
 pub use buffers::release as release_buffers;
 pub use conversation::Session;
 pub use databases::{DatabaseAction, DatabaseOutcome};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::response::Payload;
-use crate::repository::listing_memory::Share;
+use crate::repository::posix::listing_memory::Share;
 
 use super::buffers;
 use super::memory::SMALL;

@@ -9,13 +9,14 @@ use crate::protocol::framing::Envelope;
 use crate::protocol::release::Release;
 use crate::protocol::request::{ReadRequest, Request, WriteRequest};
 use crate::protocol::response::Payload;
-use crate::repository::change::{Change, PathCreate, PathRemove};
-use crate::repository::listing::{Info, List, decode_level};
-use crate::repository::protection::Precaution;
-use crate::repository::protection::check::Checked;
-use crate::repository::read::{ReadOptions, ReadRange, ReadStream};
-use crate::repository::view::{Access, Place, Sight};
-use crate::repository::write::WriteStream;
+use crate::repository::policy::access::Access;
+use crate::repository::policy::guard::Precaution;
+use crate::repository::policy::view::{Place, Sight};
+use crate::repository::posix::change::{Change, PathCreate, PathRemove};
+use crate::repository::posix::check::Checked;
+use crate::repository::posix::listing::{Info, List, decode_level};
+use crate::repository::posix::read::{ReadOptions, ReadRange, ReadStream};
+use crate::repository::posix::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
 use super::ahead::Prepared;
@@ -110,7 +111,7 @@ impl Session {
         let precaution = self.guard.precaution(&self.view, place, path, access)?;
         let at = place.location.clone();
         Ok(match precaution {
-            Precaution { check: None, watch: None } => task(start(at)),
+            Precaution { preconditions: None, watch: None } => task(start(at)),
             precaution => {
                 let begin = Box::new({
                     let at = at.clone();
@@ -119,7 +120,7 @@ impl Session {
                         (Box::new(begun) as Box<dyn Task>, step)
                     }
                 });
-                task(Checked::begin(at, precaution, begin))
+                task(Checked::begin(at, precaution, begin)?)
             }
         })
     }

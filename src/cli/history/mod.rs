@@ -11,8 +11,8 @@ use argh::FromArgs;
 use super::status::Grid;
 use crate::config::{Environment, Host, load_host};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::info_file::{InfoFile, Reading};
-use crate::repository::versions::VersionName;
+use crate::repository::policy::info::{InfoFile, Reading};
+use crate::repository::policy::versions::VersionName;
 use crate::server::reload::{check_history, history_path};
 
 const STANZA: &str = "--stanza";

@@ -17,8 +17,9 @@ use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Location, RelativePath, Root, Ticket};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::info_file::Reading;
-use crate::repository::versions::{Keep, Versions};
+use crate::repository::policy::info::Reading;
+use crate::repository::policy::versions::Versions;
+use crate::repository::posix::keep::Keep;
 
 const COPY_SUFFIX: &str = ".copy";
 /// Suffix of the name under which a file is written. Not pgBackRest's, since a client may be writing.

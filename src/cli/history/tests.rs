@@ -6,10 +6,10 @@ use super::*;
 use crate::config::{KnownRepository, OwnSettings};
 use crate::protocol::filter::Secret;
 
-const FULL: &[u8] = include_bytes!("../../repository/info_file/data/2.45-full.backup.info");
-const INCR: &[u8] = include_bytes!("../../repository/info_file/data/2.45-incr.backup.info");
-const ENCRYPTED: &[u8] = include_bytes!("../../repository/info_file/data/encrypted.2.45-full.backup.info");
-const ARCHIVE: &[u8] = include_bytes!("../../repository/info_file/data/2.45.archive.info");
+const FULL: &[u8] = include_bytes!("../../repository/policy/info/data/2.45-full.backup.info");
+const INCR: &[u8] = include_bytes!("../../repository/policy/info/data/2.45-incr.backup.info");
+const ENCRYPTED: &[u8] = include_bytes!("../../repository/policy/info/data/encrypted.2.45-full.backup.info");
+const ARCHIVE: &[u8] = include_bytes!("../../repository/policy/info/data/2.45.archive.info");
 const FIRST: &str = "20201125T101112.000001Z";
 const SECOND: &str = "20201125T101112.000002Z";
 

@@ -19,7 +19,7 @@ use crate::observe::log;
 use crate::process;
 use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
-use crate::repository::listing_memory;
+use crate::repository::posix::listing_memory;
 use crate::server::connection::Service;
 use crate::server::held::Held;
 use crate::server::limits;

@@ -1,0 +1,94 @@
+//! Which backups are too young to be removed, whoever wants to: `min-age`.
+//!
+//! A backup's age is that of its manifest by the file system's own clock, which no client can set. What
+//! a young backup depends on is protected with it: the backups that hold files of it and the WAL that
+//! makes it consistent, as `backup.info` tells. Where that cannot be read, every backup of the same
+//! set that is not younger counts as needed.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::info::{InfoFile, WalRange};
+use super::layout::Wal;
+
+/// How much the clock of a file system may be ahead of this host's.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+
+/// Backups of a stanza that no client may remove, and the WAL that they need.
+#[derive(Debug, Default)]
+pub struct Protected {
+    labels: BTreeSet<String>,
+    wal: Vec<WalRange>,
+}
+
+impl Protected {
+    /// What the `young` ones of all `finished` backups need, as `info` says or as their labels do.
+    #[must_use]
+    pub fn of(young: &BTreeSet<String>, finished: &BTreeSet<String>, info: Option<&InfoFile>) -> Self {
+        let mut protected = Self::default();
+        let mut pending: Vec<String> = young.iter().cloned().collect();
+        while let Some(label) = pending.pop() {
+            if let Some(backup) = info.and_then(|info| info.backup(&label)) {
+                protected.wal.extend(backup.wal);
+                pending.extend(backup.references.into_iter().chain(backup.prior));
+            } else {
+                let set = label.split('_').next().unwrap_or_default();
+                let needed = |other: &&String| other.starts_with(set) && **other <= label;
+                pending.extend(finished.iter().filter(needed).cloned());
+            }
+            pending.retain(|other| *other != label && !protected.labels.contains(other));
+            protected.labels.insert(label);
+        }
+        protected
+    }
+
+    /// Labels of the backups.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeSet<String> {
+        &self.labels
+    }
+
+    /// Whether a segment, or anything in a directory of segments, is needed.
+    #[must_use]
+    pub fn needs(&self, wal: Wal<'_>) -> bool {
+        let from = |name: &str| name.get(..wal.name.len()).unwrap_or_default().to_owned();
+        self.wal.iter().any(|range| {
+            range.archive_id == wal.archive && (from(&range.start)..=from(&range.stop)).contains(&wal.name.to_owned())
+        })
+    }
+
+    /// Whether anything in an archive is needed.
+    #[must_use]
+    pub fn needs_archive(&self, archive: &str) -> bool {
+        self.wal.iter().any(|range| range.archive_id == archive)
+    }
+}
+
+/// Whether something that was last changed at `changed`, in seconds since 1970, is younger than `age`.
+#[must_use]
+pub fn is_young(changed: i64, age: Duration) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
+    // what comes from the future is as young as can be
+    now.saturating_sub(changed) < age
+}
+
+/// The time of something that was last changed at `changed`, in seconds since 1970, if that has not come yet: a clock
+/// is wrong then, or was.
+#[must_use]
+pub fn future(changed: i64) -> Option<Timestamp> {
+    let changed = Timestamp::from_second(changed).ok()?;
+    (changed.duration_since(Timestamp::now()) > AHEAD).then_some(changed)
+}
+
+/// Why a backup that comes from the future is told of.
+#[must_use]
+pub fn future_backup(backup: impl std::fmt::Display, time: Timestamp) -> String {
+    format!(
+        "backup '{backup}' was finished at {time} by the clock of its file system, which has not come yet: it and what \
+         it needs are kept until min-age after that\nHINT: a clock is wrong, or was when the backup was made; one \
+         that is ahead now lets backups go before their time."
+    )
+}

@@ -1,0 +1,26 @@
+//! What a client may do to the info files of a stanza.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::config::Role;
+use crate::protocol::filter::Secret;
+use crate::repository::policy::versions::Versions;
+
+/// What a client may do to the info files of a stanza.
+#[derive(Debug)]
+pub struct InfoRules {
+    /// Its role.
+    pub role: Role,
+    /// Labels of backups that no client may lose.
+    pub protected: BTreeSet<String>,
+    /// `opaque-info`.
+    pub opaque_info: bool,
+    /// Passphrases to try: the repository's, and what the client encrypts with.
+    pub keys: Vec<Secret>,
+    /// Where to keep what is replaced.
+    pub versions: Option<Versions>,
+    /// The time, by which versions are named.
+    pub now: Timestamp,
+}

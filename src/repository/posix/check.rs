@@ -1,0 +1,286 @@
+//! What is looked at before a request that the names in its path do not decide.
+
+use std::rc::Rc;
+
+use super::info_guard::{InfoGuard, Progress as InfoProgress};
+use super::search::{Progress as SearchProgress, Search};
+use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
+use crate::protocol::carried::Carried;
+use crate::protocol::error::{Code, Error, Result};
+use crate::repository::errno::ENOENT;
+use crate::repository::policy::aged::{Protected, future, is_young};
+use crate::repository::policy::finished::Watch;
+use crate::repository::policy::guard::Precaution;
+use crate::repository::policy::layout::{MANIFEST, Wal};
+use crate::repository::policy::preconditions::{Preconditions, RemovalSubject};
+use crate::repository::{Step, Task, unexpected_outcome};
+
+/// More directories than any archive has; they are not removed at once while ages count.
+const DIRECTORIES_MAXIMUM: usize = 100_000;
+
+/// How a check goes on.
+#[derive(Debug)]
+pub enum Progress {
+    /// With this operation.
+    Disk(Operation),
+    /// Not at all: the request may begin.
+    Passed,
+}
+
+/// Looks whether a request may begin.
+#[derive(Debug)]
+pub struct Check {
+    /// What the request is about.
+    place: Location,
+    wanted: Box<Preconditions>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Begun,
+    Manifest,
+    Searching(Search),
+    /// Looking how old a file is.
+    Age,
+    /// Keeping a version of an info file.
+    Keeping(Box<InfoGuard>),
+    /// Looking how old the files in these directories are, the last of which is being listed.
+    Ages(Vec<Location>),
+}
+
+impl Check {
+    /// Begins to look; `None` when what is known already lets the request begin.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn begin(place: Location, wanted: Box<Preconditions>) -> Result<Option<(Self, Operation)>> {
+        let mut check = Self { place, wanted, phase: Phase::Begun };
+        Ok(match check.look_at_backup()? {
+            Progress::Disk(operation) => Some((check, operation)),
+            Progress::Passed => None,
+        })
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        match std::mem::replace(&mut self.phase, Phase::Begun) {
+            Phase::Begun => Err(unexpected_outcome()),
+            Phase::Manifest => {
+                let (watch, _) = self.wanted.unfinished.take().ok_or_else(unexpected_outcome)?;
+                match completion {
+                    Err(failure) if failure.errno == ENOENT => {
+                        self.wanted.shared.note_unfinished(watch.directory().to_owned());
+                        self.look_at_age()
+                    }
+                    Err(failure) => {
+                        let message = format_args!("unable to look whether backup '{}' is finished", watch.directory());
+                        Err(Error::system(Code::FileOpen, message, failure.errno.0))
+                    }
+                    Ok(_) => Err(watch.refusal(&self.place)),
+                }
+            }
+            Phase::Searching(mut search) => {
+                let progress = search.resume(completion)?;
+                self.take_search(search, progress)
+            }
+            Phase::Age => match completion {
+                Ok(Outcome::Metadata(metadata)) if is_young(metadata.changed, self.wanted.shared.min_age) => {
+                    Err(self.refused(&format!("it is younger{}", dated(metadata.changed))))
+                }
+                // What is wrong with it the request says.
+                Ok(Outcome::Metadata(_)) | Err(_) => Ok(self.keep()),
+                Ok(_) => Err(unexpected_outcome()),
+            },
+            Phase::Keeping(mut guard) => Ok(match guard.resume(completion)? {
+                InfoProgress::Disk(operation) => {
+                    self.phase = Phase::Keeping(guard);
+                    Progress::Disk(operation)
+                }
+                InfoProgress::Done(_) => Progress::Passed,
+            }),
+            Phase::Ages(mut directories) => {
+                let (entries, rest) = match completion {
+                    Ok(Outcome::Entries(entries, rest)) => (entries, rest),
+                    Ok(_) => return Err(unexpected_outcome()),
+                    Err(failure) if failure.errno == ENOENT => (Vec::new(), None),
+                    Err(failure) => {
+                        let message = format_args!("unable to look how old the files in '{}' are", self.place);
+                        return Err(Error::system(Code::PathOpen, message, failure.errno.0));
+                    }
+                };
+                let directory = directories.pop().ok_or_else(unexpected_outcome)?;
+                self.look_at_entries(&directory, entries, &mut directories)?;
+                // Its subdirectories come after the rest of it.
+                if rest.is_some() {
+                    directories.push(directory);
+                }
+                Ok(self.look_further(directories, rest.map(|listing| Operation::ListMore { listing })))
+            }
+        }
+    }
+
+    /// Keeps a version of what is going to be removed, if that is wanted.
+    fn keep(&mut self) -> Progress {
+        if !std::mem::take(&mut self.wanted.kept) {
+            return Progress::Passed;
+        }
+        // Its age has been seen to.
+        let rules = self.wanted.shared.info_rules(&Protected::default(), None);
+        let (guard, operation) = InfoGuard::begin_removal(rules, self.place.clone());
+        self.phase = Phase::Keeping(Box::new(guard));
+        Progress::Disk(operation)
+    }
+
+    fn look_at_backup(&mut self) -> Result<Progress> {
+        match &self.wanted.unfinished {
+            Some((_, label)) => {
+                let path = RelativePath::new(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
+                let at = Location::new(Rc::clone(&self.place.root), path).without_links();
+                self.phase = Phase::Manifest;
+                Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
+            }
+            None => self.look_at_age(),
+        }
+    }
+
+    fn look_at_age(&mut self) -> Result<Progress> {
+        let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
+        let (search, progress) = Search::begin(Rc::clone(&self.wanted.shared), aged.backups.clone());
+        self.take_search(search, progress)
+    }
+
+    fn take_search(&mut self, search: Search, progress: SearchProgress) -> Result<Progress> {
+        match progress {
+            SearchProgress::Disk(operation) => {
+                self.phase = Phase::Searching(search);
+                Ok(Progress::Disk(operation))
+            }
+            SearchProgress::Found(protected) => self.decide(&protected),
+        }
+    }
+
+    fn decide(&mut self, protected: &Protected) -> Result<Progress> {
+        let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
+        let needed = || Err(self.refused("a younger backup needs it"));
+        let kept = |label: &str| Err(self.refused(&format!("backup '{label}' is younger, or a younger one needs it")));
+        match (&aged.subject, protected.labels().last()) {
+            (RemovalSubject::Backup(label), _) if protected.labels().contains(label) => kept(label),
+            (RemovalSubject::Backups | RemovalSubject::Archives, Some(label)) => kept(label),
+            (RemovalSubject::Segment(archive, name) | RemovalSubject::Segments(archive, name), _)
+                if protected.needs(Wal { archive, name }) =>
+            {
+                needed()
+            }
+            (RemovalSubject::Archive(name), _) if protected.needs_archive(name) => needed(),
+            (RemovalSubject::Backup(_) | RemovalSubject::Backups, _) => Ok(self.keep()),
+            (RemovalSubject::Segment(..) | RemovalSubject::Record, _) => {
+                self.phase = Phase::Age;
+                Ok(Progress::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))
+            }
+            (RemovalSubject::Segments(..) | RemovalSubject::Archive(_) | RemovalSubject::Archives, _) => {
+                Ok(self.look_further(vec![self.place.clone()], None))
+            }
+        }
+    }
+
+    /// Goes on with `more` of the last directory, or with the directory before it.
+    fn look_further(&mut self, directories: Vec<Location>, more: Option<Operation>) -> Progress {
+        let next = more.or_else(|| Some(Operation::List { at: directories.last()?.clone(), level: Level::Detail }));
+        self.phase = Phase::Ages(directories);
+        next.map_or_else(|| self.keep(), Progress::Disk)
+    }
+
+    /// Looks at what is in a directory; those in it are added to `further`.
+    fn look_at_entries(&self, at: &Location, entries: Vec<Entry>, further: &mut Vec<Location>) -> Result<()> {
+        for Entry { name, metadata } in entries {
+            if metadata.kind == Kind::Directory {
+                let path = at.path.join(name).ok_or_else(unexpected_outcome)?;
+                further.push(Location::new(Rc::clone(&at.root), path).without_links());
+                if further.len() > DIRECTORIES_MAXIMUM {
+                    let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.place);
+                    return Err(Error::new(Code::Memory, message));
+                }
+            } else if is_young(metadata.changed, self.wanted.shared.min_age) {
+                let dated = dated(metadata.changed);
+                return Err(self.refused(&format!("'{}' in it is younger{dated}", Carried(&name))));
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        let path = Carried::cut(self.wanted.aged.as_ref().map_or(&[], |aged| aged.path.as_slice()));
+        Error::access(format!(
+            "access denied: '{path}' cannot be removed or replaced before the min-age of {} s: {why}\n\
+             HINT: the retention of clients has to be longer than min-age in repohostd.conf of the repository host.",
+            self.wanted.shared.min_age.as_secs()
+        ))
+    }
+}
+
+/// What is said of something that was changed in the future.
+fn dated(changed: i64) -> String {
+    future(changed).map_or_else(String::new, |time| format!(", dated {time}, which has not come yet"))
+}
+
+/// A request that begins once its check is passed, and ends when its backup is finished meanwhile.
+pub struct Checked {
+    at: Location,
+    check: Option<Check>,
+    watch: Option<Watch>,
+    start: Option<Start>,
+    task: Option<Box<dyn Task>>,
+}
+
+/// Begins a request.
+pub type Start = Box<dyn FnOnce() -> (Box<dyn Task>, Step)>;
+
+impl Checked {
+    /// Lets the request on `at` begin with `start` when the precaution allows it.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    pub fn begin(at: Location, precaution: Precaution, start: Start) -> Result<(Self, Step)> {
+        let Precaution { preconditions, watch } = precaution;
+        let check = match preconditions {
+            Some(wanted) => Check::begin(at.clone(), wanted)?,
+            None => None,
+        };
+        let Some((check, operation)) = check else {
+            let (task, step) = start();
+            return Ok((Self { at, check: None, watch, start: None, task: Some(task) }, step));
+        };
+        Ok((Self { at, check: Some(check), watch, start: Some(start), task: None }, Step::Disk(operation)))
+    }
+}
+
+impl Task for Checked {
+    fn resume(&mut self, completion: Completion) -> Result<Step> {
+        if let Some(check) = &mut self.check {
+            if let Progress::Disk(operation) = check.resume(completion)? {
+                return Ok(Step::Disk(operation));
+            }
+            self.check = None;
+            let (task, step) = self.start.take().ok_or_else(unexpected_outcome)?();
+            self.task = Some(task);
+            return Ok(step);
+        }
+        let step = self.task.as_mut().ok_or_else(unexpected_outcome)?.resume(completion)?;
+        // What is done is done; what would go on does not.
+        if let (Step::Disk(_) | Step::Work, Some(watch)) = (&step, &self.watch) {
+            watch.check(&self.at)?;
+        }
+        Ok(step)
+    }
+
+    fn proceed(&mut self) -> Result<Step> {
+        self.task.as_mut().ok_or_else(unexpected_outcome)?.proceed()
+    }
+}

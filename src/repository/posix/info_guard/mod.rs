@@ -1,0 +1,367 @@
+//! What stands between a newly written info file and its name.
+//!
+//! A client writes `backup.info`, `archive.info` and their copies as a whole, so whoever may write them
+//! could lose every backup of the stanza at once. Between the end of writing and the renaming,
+//! [`InfoGuard`] reads what is there and what is new, tells whether the client may do that, and keeps
+//! what is replaced. Below role `admin` an info file only gains backups; an administrator's client cannot
+//! drop what `min-age` protects.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
+
+use super::keep::Keep;
+use super::whole_file::{self, WholeFile};
+use crate::config::Role;
+use crate::disk::{Completion, File, Level, Location, Operation, RelativePath};
+use crate::protocol::error::{Code, Error, Result};
+use crate::repository::errno::{ENOENT, ENOTDIR, EXDEV};
+use crate::repository::policy::info::{InfoFile, InfoRules, MAXIMUM, Reading};
+use crate::repository::policy::layout::MANIFEST;
+use crate::repository::policy::view::leads_out;
+use crate::repository::unexpected_outcome;
+
+const BACKUP: &str = "backup.info";
+const COPY_SUFFIX: &str = ".copy";
+/// More labels than this are not named in a message.
+const NAMED: usize = 3;
+
+/// What the guard needs next.
+#[derive(Debug)]
+pub enum Progress {
+    /// This operation.
+    Disk(Operation),
+    /// Nothing: the file may get its name.
+    Done(Verdict),
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What could not be verified, for the log.
+    pub unverified: Option<String>,
+    /// The file that was looked at under the final name, or none if there was none. When another one has
+    /// the name by now, the verdict is void.
+    pub replaced: Option<File>,
+}
+
+/// What was found under a name.
+#[derive(Debug, PartialEq, Eq, Default)]
+enum Found {
+    #[default]
+    Nothing,
+    Bytes(Vec<u8>),
+    TooLarge,
+}
+
+impl Found {
+    fn memory(&self) -> usize {
+        if let Self::Bytes(bytes) = self { bytes.capacity() } else { 0 }
+    }
+
+    fn understand(&self, keys: &[&[u8]]) -> Option<Reading> {
+        match self {
+            Self::Nothing => None,
+            Self::Bytes(bytes) => Some(InfoFile::read(bytes, keys)),
+            Self::TooLarge => Some(Reading::Damaged(format!("it is larger than {} MiB", MAXIMUM >> 20))),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The file that is replaced, then its copy or what it is a copy of, then the new one.
+    Reading(WholeFile),
+    /// Looking whether lost backups are there.
+    Looking,
+    Keeping(Keep),
+}
+
+/// The check of one new info file.
+#[derive(Debug)]
+pub struct InfoGuard {
+    rules: InfoRules,
+    target: Location,
+    /// The file is removed, not replaced.
+    removes: bool,
+    /// What is still to be read after the present one.
+    unread: VecDeque<Location>,
+    /// What was read of the present file, its sibling and the new one.
+    read: Vec<Found>,
+    /// The present file, if the new one differs.
+    replaced: Found,
+    /// Labels that are not in the new file, and which of them are still there.
+    lost: Vec<String>,
+    present: Vec<String>,
+    verdict: Verdict,
+    phase: Phase,
+}
+
+impl InfoGuard {
+    /// Starts to look at what is `written` and meant to get the name `target`.
+    #[must_use]
+    pub fn begin(rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
+        let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
+        unread.push_back(written);
+        Self::start(rules, target, unread, false)
+    }
+
+    /// Starts to keep what is at `target`, which is going to be removed. Whether it may be is seen to before.
+    #[must_use]
+    pub fn begin_removal(rules: InfoRules, target: Location) -> (Self, Operation) {
+        Self::start(rules, target, VecDeque::new(), true)
+    }
+
+    fn start(rules: InfoRules, target: Location, unread: VecDeque<Location>, removes: bool) -> (Self, Operation) {
+        let file = WholeFile::new(target.clone(), MAXIMUM);
+        let operation = file.begin();
+        let guard = Self {
+            rules,
+            target,
+            removes,
+            unread,
+            read: vec![],
+            replaced: Found::Nothing,
+            lost: vec![],
+            present: vec![],
+            verdict: Verdict::default(),
+            phase: Phase::Reading(file),
+        };
+        (guard, operation)
+    }
+
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let keeping = if let Phase::Keeping(keep) = &self.phase { keep.memory() } else { 0 };
+        self.read.iter().chain([&self.replaced]).map(Found::memory).sum::<usize>() + keeping
+    }
+
+    /// Goes on after `completion`.
+    ///
+    /// # Errors
+    ///
+    /// 105 when the client may not replace the file with this one; others when something cannot be read or
+    /// kept. The file must not be replaced then.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        match &mut self.phase {
+            Phase::Reading(file) => match file.resume(completion)? {
+                whole_file::Progress::Disk(operation) => Ok(Progress::Disk(operation)),
+                whole_file::Progress::Read(bytes) => self.was_read(Found::Bytes(bytes)),
+                whole_file::Progress::TooLarge => self.was_read(Found::TooLarge),
+                whole_file::Progress::Missing => self.was_read(Found::Nothing),
+                whole_file::Progress::Failed(failure) if failure.errno == EXDEV => Err(leads_out(&self.target)),
+                whole_file::Progress::Failed(failure) => {
+                    let text = format_args!("unable to read '{}' before it is replaced", self.target);
+                    Err(Error::system(Code::FileRead, text, failure.errno.0))
+                }
+            },
+            Phase::Looking => {
+                let label = self.lost.pop().ok_or_else(unexpected_outcome)?;
+                match completion {
+                    Ok(_) => self.present.push(label),
+                    Err(failure) if [ENOENT, ENOTDIR].contains(&failure.errno) => {}
+                    Err(failure) if failure.errno == EXDEV => return Err(leads_out(&self.target)),
+                    Err(failure) => {
+                        let text = format_args!("unable to get info for the manifest of backup '{label}'");
+                        return Err(Error::system(Code::FileOpen, text, failure.errno.0));
+                    }
+                }
+                self.look()
+            }
+            Phase::Keeping(keep) => match keep.resume(completion)? {
+                Some(operation) => Ok(Progress::Disk(operation)),
+                None => Ok(self.done()),
+            },
+        }
+    }
+
+    fn was_read(&mut self, found: Found) -> Result<Progress> {
+        if let (Phase::Reading(file), true) = (&self.phase, self.read.is_empty()) {
+            self.verdict.replaced = file.file().cloned();
+        }
+        self.read.push(found);
+        if let Some(next) = self.unread.pop_front() {
+            let file = WholeFile::new(next, MAXIMUM);
+            let operation = file.begin();
+            self.phase = Phase::Reading(file);
+            return Ok(Progress::Disk(operation));
+        }
+        let new = self.read.pop().unwrap_or(Found::Nothing);
+        if self.removes {
+            self.replaced = new;
+            return self.keep();
+        }
+        if let Found::Nothing = new {
+            let message = format!("'{}' is gone before it has its name: another client writes it too", self.target);
+            return Err(Error::new(Code::FileMissing, message));
+        }
+        if self.read.first() != Some(&new) {
+            self.judge(&new)?;
+            self.replaced = self.read.drain(..).next().unwrap_or(Found::Nothing);
+        }
+        self.read.clear();
+        self.phase = Phase::Looking;
+        self.look()
+    }
+
+    fn keys(&self) -> Vec<&[u8]> {
+        self.rules.keys.iter().map(|key| key.0.as_slice()).collect()
+    }
+
+    /// Whether the client may do that, as far as the files tell.
+    fn judge(&mut self, new: &Found) -> Result<()> {
+        // Both are usually alike.
+        self.read.dedup();
+        let keys = self.keys();
+        let admin = self.rules.role == Role::Admin;
+        if admin && self.rules.protected.is_empty() {
+            return Ok(());
+        }
+        let mut opaque = false;
+        let mut known = Vec::new();
+        for old in &self.read {
+            match old.understand(&keys) {
+                Some(Reading::Known(file)) => known.push(file),
+                Some(Reading::Opaque) => opaque = true,
+                Some(Reading::Damaged(_)) | None => {}
+            }
+        }
+        let Some(new) = new.understand(&keys) else { return Err(unexpected_outcome()) };
+        match new {
+            Reading::Known(new) if !known.is_empty() => {
+                let mut lost = BTreeSet::new();
+                for old in &known {
+                    lost.extend(self.compare(old, &new)?);
+                }
+                self.lost = lost.into_iter().collect();
+                Ok(())
+            }
+            Reading::Opaque if !known.is_empty() => Err(self.denied("nobody could read it any more")),
+            Reading::Damaged(reason) if !known.is_empty() => Err(self.denied(&damaged(&reason))),
+            _ if admin => {
+                // `opaque-info` is for the roles below.
+                if opaque {
+                    self.unseen();
+                }
+                Ok(())
+            }
+            Reading::Known(_) | Reading::Damaged(_) if opaque => {
+                Err(self.denied("it would not be encrypted with the passphrase of the present one"))
+            }
+            Reading::Known(_) => Ok(()),
+            Reading::Damaged(reason) => Err(self.denied(&damaged(&reason))),
+            Reading::Opaque => self.opaque(),
+        }
+    }
+
+    fn compare(&self, old: &InfoFile, new: &InfoFile) -> Result<Vec<String>> {
+        let result = if self.rules.role == Role::Admin {
+            old.keeps_in(new, self.rules.protected.iter().map(String::as_str)).map(|()| vec![])
+        } else if self.is_backup() {
+            old.lost_in(new)
+        } else {
+            old.unchanged_in(new).map(|()| vec![])
+        };
+        result.map_err(|reason| self.denied(&reason))
+    }
+
+    /// Nothing is known of either file.
+    fn opaque(&mut self) -> Result<()> {
+        if !self.rules.opaque_info {
+            let reason = "the server cannot read it without the repository's passphrase, and opaque-info=n is set";
+            return Err(self.denied(reason));
+        }
+        self.unseen();
+        Ok(())
+    }
+
+    fn unseen(&mut self) {
+        self.verdict.unverified = Some(format!(
+            "'{}' is replaced unseen, since it is encrypted with a passphrase that this server does not have\nHINT: set \
+             repo-cipher-pass on the repository host, or opaque-info=n to refuse this to roles below admin.",
+            self.target
+        ));
+    }
+
+    fn is_backup(&self) -> bool {
+        let name = self.target.path.name();
+        name.strip_suffix(COPY_SUFFIX.as_bytes()).unwrap_or(name) == BACKUP.as_bytes()
+    }
+
+    /// Looks for the next of the lost backups. A client drops those of its own accord whose manifest is
+    /// gone; the others would be lost.
+    fn look(&mut self) -> Result<Progress> {
+        if let Some(label) = self.lost.last() {
+            let directory = self.target.parent().ok_or_else(unexpected_outcome)?;
+            let path = directory.path.join(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
+            let at = Location::new(directory.root, path);
+            return Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }));
+        }
+        if !self.present.is_empty() {
+            // They were looked at from the end.
+            self.present.reverse();
+            let mut names = self.present.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            if let Some(more) = self.present.len().checked_sub(NAMED + 1) {
+                // Writing to a string does not fail.
+                let _ = write!(names, " and {} more", more + 1);
+            }
+            let plural = if self.present.len() > 1 { "s" } else { "" };
+            return Err(self.denied(&format!("backup{plural} {names} would be gone")));
+        }
+        self.keep()
+    }
+
+    fn keep(&mut self) -> Result<Progress> {
+        let Some(versions) = self.rules.versions.take() else { return Ok(self.done()) };
+        let bytes = match std::mem::take(&mut self.replaced) {
+            Found::Bytes(bytes) => bytes,
+            Found::Nothing => return Ok(self.done()),
+            Found::TooLarge => {
+                let target = &self.target;
+                self.verdict.unverified =
+                    Some(format!("'{target}' is larger than {} MiB, so no version of it is kept", MAXIMUM >> 20));
+                return Ok(self.done());
+            }
+        };
+        let (keep, operation) = Keep::begin(versions, &self.target, bytes, self.rules.now)?;
+        self.phase = Phase::Keeping(keep);
+        Ok(Progress::Disk(operation))
+    }
+
+    fn done(&mut self) -> Progress {
+        Progress::Done(std::mem::take(&mut self.verdict))
+    }
+
+    /// The refusal, with what would be needed instead.
+    fn denied(&self, reason: &str) -> Error {
+        let target = &self.target;
+        if self.rules.role == Role::Admin {
+            return Error::access(format!(
+                "access denied: '{target}' has backups that are protected: {reason}\nHINT: min-age in repohostd.conf \
+                 of the repository host protects them from every client; retention must be longer than that."
+            ));
+        }
+        let may = if self.is_backup() { "only add backups to it" } else { "not change it" };
+        Error::access(format!(
+            "access denied: role '{}' may {may}, but {reason}: '{target}'\nHINT: that needs role '{}'.",
+            self.rules.role.name(),
+            Role::Admin.name()
+        ))
+    }
+}
+
+fn damaged(reason: &str) -> String {
+    format!("no client could read the new one: {reason}")
+}
+
+/// The copy of an info file, or what it is a copy of.
+fn sibling(target: &Location) -> Option<Location> {
+    let path = target.path.as_bytes();
+    match path.strip_suffix(COPY_SUFFIX.as_bytes()) {
+        Some(path) => Some(Location::new(target.root.clone(), RelativePath::new(path)?)),
+        None => target.with_suffix(COPY_SUFFIX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

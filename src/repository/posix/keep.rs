@@ -1,0 +1,401 @@
+//! Keeps the version of an info file that is about to be replaced ([`versions`](crate::repository::policy::versions)).
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use bstr::{BString, ByteSlice};
+use jiff::{SignedDuration, Timestamp};
+
+use super::make_path::{self, MakePath};
+use super::whole_file::{self, WholeFile};
+use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, Over};
+use crate::protocol::error::{Code, Error, Result};
+use crate::repository::errno::ENOENT;
+use crate::repository::policy::versions::{VersionName, Versions};
+use crate::repository::unexpected_outcome;
+
+/// Permission bits of a version.
+const FILE_MODE: u32 = 0o640;
+/// Permission bits of the directories that are made.
+const PATH_MODE: u32 = 0o750;
+/// Suffix of the name under which a version is written.
+const TEMPORARY_SUFFIX: &str = ".tmp";
+/// A temporary name that is older than this belongs to a server that crashed.
+const ABANDONED: SignedDuration = SignedDuration::from_hours(1);
+#[derive(Debug)]
+enum Phase {
+    Listing,
+    /// Reading the newest version, since the same need not be kept twice.
+    Comparing(WholeFile),
+    MakingPath(MakePath),
+    Opening,
+    Writing(File),
+    Syncing(File),
+    Closing(File),
+    Renaming,
+    /// Syncing directories, the last one first.
+    SyncingPath(Vec<Location>),
+    /// Removing what is too much, the last one first.
+    Removing(Vec<Location>),
+}
+
+/// A version that is being kept.
+#[derive(Debug)]
+pub struct Keep {
+    versions: Versions,
+    directory: Location,
+    now: Timestamp,
+    bytes: Vec<u8>,
+    /// What is there, with its size.
+    found: Vec<(VersionName, u64)>,
+    abandoned: Vec<BString>,
+    /// Directories that were made for it.
+    made: Vec<Location>,
+    name: VersionName,
+    phase: Phase,
+}
+
+impl Keep {
+    /// Starts to keep `bytes` as the version of `file` that is replaced `now`.
+    ///
+    /// # Errors
+    ///
+    /// 64 for a path that cannot be used below another one.
+    pub fn begin(versions: Versions, file: &Location, bytes: Vec<u8>, now: Timestamp) -> Result<(Self, Operation)> {
+        let directory = versions.directory(file)?;
+        let operation = Operation::List { at: directory.clone(), level: Level::Basic };
+        let name = VersionName::at(now);
+        let phase = Phase::Listing;
+        Ok((
+            Self { versions, directory, now, bytes, found: vec![], abandoned: vec![], made: vec![], name, phase },
+            operation,
+        ))
+    }
+
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() * if matches!(self.phase, Phase::Comparing(_)) { 2 } else { 1 }
+    }
+
+    /// Goes on after `completion`; `None` when the version is kept.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told; the file must not be replaced then.
+    pub fn resume(&mut self, completion: Completion) -> Result<Option<Operation>> {
+        self.advance(completion).map_err(|mut error| {
+            let path = self.versions.path().display();
+            // Writing to a string does not fail.
+            let _ = write!(
+                error.message,
+                "\nHINT: the present version is kept in history-path '{path}' of the repository host before it is \
+                 replaced; see to its space and permissions, or keep none with info-history=0 in repohostd.conf."
+            );
+            error
+        })
+    }
+
+    fn advance(&mut self, completion: Completion) -> Result<Option<Operation>> {
+        match &mut self.phase {
+            Phase::Listing => match completion {
+                Ok(Outcome::Entries(entries, rest)) => {
+                    for entry in entries {
+                        self.found(&entry);
+                    }
+                    match rest {
+                        Some(listing) => Ok(Some(Operation::ListMore { listing })),
+                        None => self.compare().map(Some),
+                    }
+                }
+                Ok(_) => Err(unexpected_outcome()),
+                Err(failure) if failure.errno == ENOENT => {
+                    let path = MakePath::new(self.directory.clone(), PATH_MODE);
+                    let operation = path.begin();
+                    self.phase = Phase::MakingPath(path);
+                    Ok(Some(operation))
+                }
+                Err(failure) => {
+                    Err(failed(Code::PathOpen, "unable to list file info for path", &self.directory, failure.errno))
+                }
+            },
+            Phase::Comparing(file) => match file.resume(completion)? {
+                whole_file::Progress::Disk(operation) => Ok(Some(operation)),
+                whole_file::Progress::Read(bytes) if bytes == self.bytes => Ok(None),
+                // Whatever is the matter with it, one more does no harm.
+                _ => self.open().map(Some),
+            },
+            Phase::MakingPath(path) => match path.resume(completion) {
+                make_path::Progress::Disk(operation) => Ok(Some(operation)),
+                make_path::Progress::Done => {
+                    self.made.append(&mut path.made);
+                    self.open().map(Some)
+                }
+                make_path::Progress::Failed(at, errno) => {
+                    Err(failed(Code::PathCreate, "unable to create path", &at, errno))
+                }
+            },
+            Phase::Opening => {
+                let Outcome::File(file) = self.check(completion, Code::FileOpen, "unable to open file for write")?
+                else {
+                    return Err(unexpected_outcome());
+                };
+                self.phase = Phase::Writing(file.clone());
+                let data = std::mem::take(&mut self.bytes);
+                Ok(Some(Operation::Write { file, data, offset: 0 }))
+            }
+            _ => self.complete(completion),
+        }
+    }
+
+    /// What comes once there is data in the file.
+    fn complete(&mut self, completion: Completion) -> Result<Option<Operation>> {
+        match &mut self.phase {
+            Phase::Writing(file) => {
+                let file = file.clone();
+                self.check(completion, Code::FileWrite, "unable to write")?;
+                self.phase = Phase::Syncing(file.clone());
+                Ok(Some(Operation::Sync { file }))
+            }
+            Phase::Syncing(file) => {
+                let file = file.clone();
+                self.check(completion, Code::FileSync, "unable to sync file")?;
+                self.phase = Phase::Closing(file.clone());
+                Ok(Some(Operation::Close { file }))
+            }
+            Phase::Closing(file) => {
+                let file = file.clone();
+                self.check(completion, Code::FileClose, "unable to close file")?;
+                self.phase = Phase::Renaming;
+                let (from, to) = (self.temporary()?, self.place(self.name.to_string())?);
+                Ok(Some(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
+            }
+            Phase::Renaming => {
+                self.check(completion, Code::FileMove, "unable to move to its name")?;
+                let mut left: Vec<_> = self.made.iter().filter_map(make_path::parent).collect();
+                left.push(self.directory.clone());
+                self.phase = Phase::SyncingPath(left);
+                self.next_sync()
+            }
+            Phase::SyncingPath(left) => {
+                let at = left.pop().unwrap_or_else(|| self.directory.clone());
+                if let Err(failure) = completion {
+                    return Err(super::change::sync_failure(&at, &failure));
+                }
+                self.next_sync()
+            }
+            Phase::Removing(left) => {
+                let at = left.pop().unwrap_or_else(|| self.directory.clone());
+                match completion {
+                    Err(failure) if failure.errno != ENOENT => {
+                        Err(failed(Code::FileRemove, "unable to remove old version", &at, failure.errno))
+                    }
+                    _ => Ok(self.next_removal()),
+                }
+            }
+            _ => Err(unexpected_outcome()),
+        }
+    }
+
+    fn found(&mut self, entry: &Entry) {
+        if entry.metadata.kind != Kind::File {
+            return;
+        }
+        // Others are no names of ours.
+        let Ok(name) = entry.name.to_str() else { return };
+        if let Some(name) = VersionName::parse(name) {
+            self.found.push((name, entry.metadata.size));
+        } else if let Some(name) = name.strip_suffix(TEMPORARY_SUFFIX).and_then(VersionName::parse)
+            && self.now.duration_since(name.time()) > ABANDONED
+        {
+            self.abandoned.push(entry.name.clone());
+        }
+    }
+
+    /// Reads the newest version if it may be the same.
+    fn compare(&mut self) -> Result<Operation> {
+        self.found.sort_unstable();
+        let Some((newest, size)) = self.found.last().copied() else { return self.open() };
+        self.name = newest.or_later(self.now);
+        if size != self.bytes.len() as u64 {
+            return self.open();
+        }
+        let file = WholeFile::new(self.place(newest.to_string())?, self.bytes.len());
+        let operation = file.begin();
+        self.phase = Phase::Comparing(file);
+        Ok(operation)
+    }
+
+    fn open(&mut self) -> Result<Operation> {
+        self.phase = Phase::Opening;
+        Ok(Operation::OpenWrite { at: self.temporary()?, mode: FILE_MODE, fresh: true })
+    }
+
+    fn next_sync(&mut self) -> Result<Option<Operation>> {
+        if let Phase::SyncingPath(left) = &self.phase
+            && let Some(at) = left.last()
+        {
+            return Ok(Some(Operation::SyncDirectory { at: at.clone() }));
+        }
+        let mut names: Vec<_> = self.found.iter().map(|(name, _)| *name).collect();
+        names.push(self.name);
+        let surplus = self.versions.surplus(&names).into_iter().map(|name| name.to_string().into());
+        let surplus = surplus.chain(std::mem::take(&mut self.abandoned));
+        self.phase = Phase::Removing(surplus.map(|name: BString| self.place(&name)).collect::<Result<_>>()?);
+        Ok(self.next_removal())
+    }
+
+    fn next_removal(&self) -> Option<Operation> {
+        let Phase::Removing(left) = &self.phase else { return None };
+        left.last().map(|at| Operation::RemoveFile { at: at.clone() })
+    }
+
+    fn place(&self, name: impl AsRef<[u8]>) -> Result<Location> {
+        let path = self.directory.path.join(name).ok_or_else(|| {
+            const ENAMETOOLONG: Errno = Errno(36);
+            failed(Code::FileOpen, "unable to open file for write below", &self.directory, ENAMETOOLONG)
+        })?;
+        Ok(Location::new(Rc::clone(&self.directory.root), path))
+    }
+
+    fn temporary(&self) -> Result<Location> {
+        self.place(format!("{}{TEMPORARY_SUFFIX}", self.name))
+    }
+
+    fn check(&self, completion: Completion, code: Code, text: &str) -> Result<Outcome> {
+        completion.map_err(|failure| match self.temporary() {
+            Ok(at) => failed(code, text, &at, failure.errno),
+            Err(error) => error,
+        })
+    }
+}
+
+fn failed(code: Code, text: &str, at: &Location, errno: Errno) -> Error {
+    Error::system(code, format_args!("{text} '{at}'"), errno.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::inline::Options;
+    use crate::disk::scrambled::{Faults, Scrambled};
+    use std::path::PathBuf;
+
+    use crate::disk::{Disk, RelativePath, Root, Ticket};
+
+    const FILE: &str = "backup/demo/backup.info";
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        disk: Scrambled,
+        now: Timestamp,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let disk = Scrambled::new(7, Options::default(), Faults::default());
+            Self { directory: tempfile::tempdir().unwrap(), disk, now: "2026-11-25T10:11:12.1234567Z".parse().unwrap() }
+        }
+
+        fn keep(&mut self, bytes: &[u8], count: usize) -> Result<()> {
+            let versions = Versions::new(self.directory.path().join("state/history"), count).unwrap();
+            let file = Location::new(Root::new("/srv/repo"), RelativePath::new(FILE).unwrap());
+            let (mut keep, operation) = Keep::begin(versions, &file, bytes.to_vec(), self.now)?;
+            let mut next = Some(operation);
+            while let Some(operation) = next {
+                self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
+                let completion = loop {
+                    if let Some((_, completion)) = self.disk.complete() {
+                        break completion;
+                    }
+                };
+                next = keep.resume(completion)?;
+            }
+            Ok(())
+        }
+
+        fn place(&self) -> PathBuf {
+            self.directory.path().join("state/history/srv/repo").join(FILE)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(self.place()).into_iter().flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_file_named_by_its_time_that_only_its_owner_and_group_can_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut bench = Bench::new();
+        bench.keep(b"first", 9).unwrap();
+        assert_eq!(bench.names(), ["20261125T101112.123456Z"]);
+        let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let umask = 0o777 & !mode(bench.place()) & !0o750;
+        assert_eq!(mode(bench.place().join("20261125T101112.123456Z")) | umask & 0o640, 0o640);
+        assert_eq!(mode(bench.directory.path().join("state/history/srv")) & 0o007, 0);
+        bench.keep(b"first", 9).unwrap();
+        assert_eq!(bench.names().len(), 1, "the same is not kept twice");
+        bench.keep(b"other", 9).unwrap();
+        bench.now = "2026-11-25T09:00:00Z".parse().unwrap();
+        bench.keep(b"third", 9).unwrap();
+        let names = ["20261125T101112.123456Z", "20261125T101112.123457Z", "20261125T101112.123458Z"];
+        assert_eq!(bench.names(), names, "names are in the order of keeping, whatever the clock does");
+        assert_eq!(std::fs::read(bench.place().join(names[2])).unwrap(), b"third");
+    }
+
+    #[test]
+    fn what_is_too_much_goes_oldest_first_but_one_version_of_each_day_outlives_a_flood() {
+        let mut bench = Bench::new();
+        bench.now = "2026-11-20T08:00:00Z".parse().unwrap();
+        for round in 0..5 {
+            bench.keep(format!("day {round}").as_bytes(), 2).unwrap();
+            bench.now += SignedDuration::from_hours(24);
+        }
+        let other = bench.place().join("README");
+        std::fs::write(&other, "somebody's").unwrap();
+        std::fs::write(bench.place().join("20261120T000000.000000Z.tmp"), "of a crash").unwrap();
+        std::fs::write(bench.place().join("20261125T075959.000000Z.tmp"), "of another writer").unwrap();
+        for round in 0..50 {
+            bench.keep(format!("flood {round}").as_bytes(), 2).unwrap();
+            bench.now += SignedDuration::from_secs(1);
+        }
+        let expected = [
+            "20261124T080000.000000Z",
+            "20261125T075959.000000Z.tmp",
+            "20261125T080000.000000Z",
+            "20261125T080048.000000Z",
+            "20261125T080049.000000Z",
+            "README",
+        ];
+        assert_eq!(bench.names(), expected);
+    }
+
+    #[test]
+    fn whatever_fails_is_an_error_that_names_the_path_and_the_remedy() {
+        let mut bench = Bench::new();
+        bench.keep(b"first", 9).unwrap();
+        let faults = [
+            Faults { open: 1000, ..Faults::default() },
+            Faults { write: 1000, ..Faults::default() },
+            Faults { sync: 1000, ..Faults::default() },
+            Faults { close: 1000, ..Faults::default() },
+            Faults { rename: 1000, ..Faults::default() },
+        ];
+        for fault in faults {
+            bench.disk.set_faults(fault);
+            let error = bench.keep(b"another", 9).unwrap_err();
+            assert!(error.message.contains("/state/history/srv/repo/backup/demo/backup.info"), "{error}");
+            assert!(error.message.contains("info-history=0"), "{error}");
+        }
+        bench.disk.set_faults(Faults { other: 1000, ..Faults::default() });
+        std::fs::remove_dir_all(bench.directory.path().join("state")).unwrap();
+        let error = bench.keep(b"another", 9).unwrap_err();
+        assert_eq!(error.code, Code::PathCreate, "{error}");
+        bench.disk.set_faults(Faults::default());
+        bench.keep(b"another", 9).unwrap();
+        assert_eq!(bench.names().len(), 1);
+    }
+}

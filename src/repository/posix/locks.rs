@@ -1,0 +1,169 @@
+//! Stop files and locks, which a client's first `noop` asks for (specification, section 1.4 of the
+//! protocol and section 5 of the server).
+//!
+//! They are shared with every pgbackrest that runs on this host: the same files, the same contents.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::disk::{
+    Completion, Errno, HeldLock, Kind, Level, Location, LockAttempt, Operation, Outcome, RelativePath, Root,
+};
+use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::release::LockContents;
+
+use crate::repository::errno::ENOENT;
+use crate::repository::unexpected_outcome;
+
+const EAGAIN: Errno = Errno(11);
+const EACCES: Errno = Errno(13);
+
+/// What the locks of a session are made of.
+#[derive(Debug, Clone)]
+pub struct LockRequest {
+    /// Where lock and stop files are.
+    pub lock_path: PathBuf,
+    /// The session's stanza.
+    pub stanza: String,
+    /// Names of the lock files, in the order in which they are taken.
+    pub names: Vec<String>,
+    /// The client's id for its run.
+    pub exec_id: String,
+    /// The process that a `stop --force` would signal.
+    pub pid: u32,
+    /// How they say so.
+    pub contents: LockContents,
+}
+
+/// What taking the locks needs next.
+#[derive(Debug)]
+pub enum Progress {
+    /// This operation.
+    Disk(Operation),
+    /// Nothing: they are taken, or the client holds them already through another connection.
+    Done,
+}
+
+#[derive(Debug)]
+enum Phase {
+    StanzaStop,
+    GlobalStop,
+    Locking(Location),
+}
+
+/// Looks for stop files, then takes locks.
+#[derive(Debug)]
+pub struct Locks {
+    request: LockRequest,
+    root: Rc<Root>,
+    names: VecDeque<String>,
+    phase: Phase,
+    /// What is held so far; whoever owns this must release it when the session ends.
+    pub held: Vec<HeldLock>,
+}
+
+impl Locks {
+    /// Starts with the stop files.
+    #[must_use]
+    pub fn begin(request: LockRequest) -> (Self, Operation) {
+        let root = Root::new(request.lock_path.as_path());
+        let names = request.names.iter().cloned().collect();
+        let locks = Self { request, root, names, phase: Phase::StanzaStop, held: Vec::new() };
+        let operation = locks.stop_file(&format!("{}.stop", locks.request.stanza));
+        (locks, operation)
+    }
+
+    /// Goes on after `completion`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Stop`] when there is a stop file, [`Code::LockAcquire`] when somebody else holds a lock.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        match &self.phase {
+            Phase::StanzaStop => {
+                self.refuse_stop(completion, &format!("stop file exists for stanza {}", self.request.stanza))?;
+                self.phase = Phase::GlobalStop;
+                Ok(Progress::Disk(self.stop_file("all.stop")))
+            }
+            Phase::GlobalStop => {
+                self.refuse_stop(completion, "stop file exists for all stanzas")?;
+                self.next_lock()
+            }
+            Phase::Locking(at) => {
+                match completion {
+                    Ok(Outcome::Lock(LockAttempt::Acquired(lock))) => self.held.push(lock),
+                    Ok(Outcome::Lock(LockAttempt::Busy { contents })) if self.is_own(&contents) => {}
+                    Ok(Outcome::Lock(LockAttempt::Busy { .. })) => return Err(busy(at, EAGAIN)),
+                    Ok(_) => return Err(unexpected_outcome()),
+                    Err(failure) => return Err(busy(at, failure.errno)),
+                }
+                self.next_lock()
+            }
+        }
+    }
+
+    fn stop_file(&self, name: &str) -> Operation {
+        // A stanza's name that is no file name cannot have a stop file; the lock names were checked.
+        let path = RelativePath::new(name).unwrap_or_default();
+        Operation::Stat { at: Location::new(Rc::clone(&self.root), path), follow: true, level: Level::Type }
+    }
+
+    fn refuse_stop(&self, completion: Completion, message: &str) -> Result<()> {
+        match completion {
+            Ok(Outcome::Metadata(metadata)) if metadata.kind == Kind::File => Err(Error::new(Code::Stop, message)),
+            Ok(_) => Ok(()),
+            Err(failure) if failure.errno == ENOENT => Ok(()),
+            Err(failure) => {
+                let LockRequest { lock_path, stanza, .. } = &self.request;
+                let name = if matches!(self.phase, Phase::StanzaStop) { stanza.as_str() } else { "all" };
+                let path = lock_path.join(format!("{name}.stop"));
+                let message = format_args!("unable to get info for path/file '{}'", path.display());
+                let mut error = Error::system(Code::FileOpen, message, failure.errno.0);
+                if failure.errno == EACCES {
+                    error.message.push_str("\nHINT: does the user that runs the server have permissions on lock-path?");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn next_lock(&mut self) -> Result<Progress> {
+        let Some(name) = self.names.pop_front() else { return Ok(Progress::Done) };
+        let path = RelativePath::new(&name).filter(|path| !path.is_root() && !name.contains('/'));
+        let path = path.ok_or_else(|| Error::access(format!("access denied: '{name}' is no name of a lock file")))?;
+        let at = Location::new(Rc::clone(&self.root), path);
+        self.phase = Phase::Locking(at.clone());
+        Ok(Progress::Disk(Operation::Lock { at, contents: self.contents() }))
+    }
+
+    /// The contents of a lock file, for other readers of the same release: as JSON, with keys in
+    /// alphabetical order and no spaces.
+    fn contents(&self) -> String {
+        let LockRequest { exec_id, pid, .. } = &self.request;
+        match self.request.contents {
+            LockContents::Lines => format!("{pid}\n{exec_id}\n"),
+            LockContents::Json => serde_json::json!({ "execId": exec_id, "pid": pid }).to_string(),
+        }
+    }
+
+    fn is_own(&self, contents: &str) -> bool {
+        if self.request.contents == LockContents::Lines {
+            return contents.lines().nth(1) == Some(&self.request.exec_id);
+        }
+        // A longer text that an earlier holder left behind may follow the object.
+        let mut values = serde_json::Deserializer::from_str(contents).into_iter::<serde_json::Value>();
+        let exec_id = values.next().and_then(std::result::Result::ok);
+        exec_id.is_some_and(|value| value["execId"].as_str() == Some(&self.request.exec_id))
+    }
+}
+
+fn busy(at: &Location, errno: Errno) -> Error {
+    let hint = match errno {
+        EAGAIN => "\nHINT: is another pgBackRest process running?".to_owned(),
+        EACCES => format!("\nHINT: does the user running pgBackRest have permissions on the '{at}' file?"),
+        _ => String::new(),
+    };
+    let text = crate::protocol::errno::describe_errno(errno.0);
+    Error::new(Code::LockAcquire, format!("unable to acquire lock on file '{at}': {text}{hint}"))
+}

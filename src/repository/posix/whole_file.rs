@@ -1,0 +1,114 @@
+//! Reading a small file as a whole, for what the server itself looks into.
+
+use crate::disk::{Completion, Failure, File, Location, Operation, Outcome};
+use crate::protocol::error::Result;
+
+use crate::repository::errno::ENOENT;
+use crate::repository::unexpected_outcome;
+
+/// Bytes that are asked for at a time.
+const CHUNK: usize = 64 << 10;
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Progress {
+    /// This operation first.
+    Disk(Operation),
+    /// Here it is.
+    Read(Vec<u8>),
+    /// There is no such file.
+    Missing,
+    /// It has more bytes than are wanted.
+    TooLarge,
+    /// It cannot be read.
+    Failed(Failure),
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub struct WholeFile {
+    at: Location,
+    maximum: usize,
+    file: Option<File>,
+    /// How many bytes of it were read.
+    length: usize,
+}
+
+impl WholeFile {
+    /// Reads the file `at`, of `maximum` bytes at most.
+    #[must_use]
+    pub const fn new(at: Location, maximum: usize) -> Self {
+        Self { at, maximum, file: None, length: 0 }
+    }
+
+    /// The file, once it is open.
+    #[must_use]
+    pub const fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// The first operation.
+    #[must_use]
+    pub fn begin(&self) -> Operation {
+        Operation::OpenRead { at: self.at.clone() }
+    }
+
+    /// Goes on after the operation that was asked for last.
+    ///
+    /// # Errors
+    ///
+    /// Only for an outcome that does not belong to it.
+    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+        let buffer = match completion {
+            Ok(Outcome::File(file)) => {
+                self.file = Some(file);
+                Vec::new()
+            }
+            Ok(Outcome::Read(buffer)) if buffer.len() > self.maximum => return Ok(Progress::TooLarge),
+            Ok(Outcome::Read(buffer)) if buffer.len() < self.length + CHUNK => return Ok(Progress::Read(buffer)),
+            Ok(Outcome::Read(buffer)) => buffer,
+            Ok(_) => return Err(unexpected_outcome()),
+            Err(failure) if failure.errno == ENOENT => return Ok(Progress::Missing),
+            Err(failure) => return Ok(Progress::Failed(failure)),
+        };
+        let file = self.file.clone().ok_or_else(unexpected_outcome)?;
+        self.length = buffer.len();
+        Ok(Progress::Disk(Operation::Read { file, offset: buffer.len() as u64, buffer, length: CHUNK }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::inline::{Inline, Options};
+    use crate::disk::{Disk, RelativePath, Root, Ticket};
+
+    fn read(path: &std::path::Path, name: &str, maximum: usize) -> Progress {
+        let at = Location::new(Root::new(path), RelativePath::new(name).unwrap());
+        let mut disk = Inline::new(Options::default());
+        let mut file = WholeFile::new(at, maximum);
+        let mut operation = file.begin();
+        loop {
+            disk.submit(Ticket { session: 0, operation: 0 }, operation);
+            match file.resume(disk.complete().unwrap().1).unwrap() {
+                Progress::Disk(next) => operation = next,
+                end => return end,
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
+            std::fs::write(directory.path().join("file"), &bytes).unwrap();
+            let Progress::Read(found) = read(directory.path(), "file", 3 * CHUNK) else { panic!("{length} bytes") };
+            assert_eq!(found, bytes);
+            let found = read(directory.path(), "file", length.saturating_sub(1));
+            assert_eq!(matches!(found, Progress::TooLarge), length > 0, "{length} bytes");
+        }
+        assert!(matches!(read(directory.path(), "other", 1), Progress::Missing));
+        assert!(matches!(read(directory.path(), "", 1), Progress::Failed(_)));
+    }
+}

@@ -1,0 +1,176 @@
+//! That several processes on one repository archive a segment once. Threads stand for the processes: each has
+//! its own memory of what it listed and its own part in the exclusion.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
+
+use super::write::WriteStream;
+use super::write::tests::request;
+use crate::config::Role;
+use crate::disk::exclusion::Exclusion;
+use crate::disk::inline::Options;
+use crate::disk::offload::Offload;
+use crate::disk::{Completion, Disk, Operation, Ticket};
+use crate::protocol::error::{Code, Result};
+use crate::protocol::release::Release;
+use crate::repository::Step;
+use crate::repository::policy::access::Access;
+use crate::repository::policy::guard::Guard;
+use crate::repository::policy::layout::TEMPORARY_SUFFIX;
+use crate::repository::policy::shared::Measures;
+use crate::repository::policy::view::View;
+
+const DIRECTORY: &str = "archive/demo/15-1/0000000100000000";
+
+struct Worker<'a> {
+    base: &'a Path,
+    disk: Offload,
+    poll: Poll,
+    listings: usize,
+}
+
+impl<'a> Worker<'a> {
+    fn new(base: &'a Path, exclusion: Option<&OwnedFd>) -> Self {
+        let exclusion = exclusion.map(|file| Exclusion::join(file.as_fd()).unwrap());
+        // Without helpers it does itself what the ring does not.
+        let nobody = |_| Err(std::io::ErrorKind::OutOfMemory.into());
+        let mut disk = Offload::new(Options::default(), true, nobody, exclusion);
+        let poll = Poll::new().unwrap();
+        disk.watch(poll.registry().try_clone().unwrap(), 0);
+        Self { base, disk, poll, listings: 0 }
+    }
+
+    fn run(&mut self, operation: Operation) -> Completion {
+        self.listings += usize::from(matches!(operation, Operation::List { .. }));
+        self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
+        let mut events = Events::with_capacity(8);
+        loop {
+            if let Some((_, completion)) = self.disk.complete() {
+                return completion;
+            }
+            let longest = self.disk.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let longest = longest.unwrap_or(Duration::from_secs(10));
+            if let Err(error) = self.poll.poll(&mut events, Some(longest)) {
+                assert_eq!(error.kind(), std::io::ErrorKind::Interrupted);
+            }
+            events.iter().for_each(|event| self.disk.ready(event.token().0));
+        }
+    }
+
+    /// Archives a file of a segment.
+    fn push(&mut self, name: &str) -> Result<()> {
+        let base = self.base.display().to_string();
+        let path = format!("{base}/{DIRECTORY}/{name}").into_bytes();
+        let view = View::new(&base, Some("demo")).restricted(Role::Archiver, false);
+        let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() });
+        let place = view.locate(&path, Access::Write)?;
+        let safeguard = guard.safeguard(&view, &place, &path, &[])?;
+        let (mut stream, mut step) =
+            WriteStream::begin(request(), place.location, safeguard, Release::newest(), Vec::with_capacity)?;
+        loop {
+            step = match step {
+                Step::Disk(operation) => stream.resume(self.run(operation))?,
+                Step::Done(answer) if answer.close => return Ok(()),
+                Step::Done(_) => {
+                    stream.feed(&mut &b"wal"[..])?;
+                    stream.finish()?
+                }
+                step => panic!("{step:?}"),
+            };
+        }
+    }
+}
+
+fn name(segment: usize, checksum: usize, suffix: &str) -> String {
+    format!("0000000100000000{segment:08X}-{checksum:040x}{suffix}")
+}
+
+/// The files of each segment.
+fn archived(base: &Path) -> HashMap<String, Vec<String>> {
+    let mut archived = HashMap::<_, Vec<_>>::new();
+    for entry in fs::read_dir(base.join(DIRECTORY)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(TEMPORARY_SUFFIX) {
+            archived.entry(name[..24].to_owned()).or_default().push(name);
+        }
+    }
+    archived
+}
+
+#[test]
+fn of_twins_in_several_processes_one_gets_its_name() {
+    const WORKERS: usize = 3;
+    const ROUNDS: usize = 200;
+    let base = tempfile::tempdir().unwrap();
+    let file = Exclusion::create().unwrap();
+    let barrier = Barrier::new(WORKERS);
+    let work = |worker: usize| {
+        let mut process = Worker::new(base.path(), Some(&file));
+        let mut push = |segment: usize| {
+            barrier.wait();
+            // So that some come a little later, when others have just been there.
+            std::thread::sleep(Duration::from_micros((segment * (worker + 1) * 37 % 500) as u64));
+            let pushed = process.push(&name(segment, worker, ""));
+            if let Err(error) = &pushed {
+                assert!([Code::Access, Code::FileMove].contains(&error.code), "{error}");
+            }
+            pushed.is_ok()
+        };
+        // The segments that it has archived.
+        (0..ROUNDS).filter(|segment| push(*segment)).collect::<Vec<_>>()
+    };
+    let work = &work;
+    let wins: Vec<Vec<usize>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let archived = archived(base.path());
+    for segment in 0..ROUNDS {
+        let winners: Vec<_> = wins.iter().filter(|wins| wins.contains(&segment)).collect();
+        let names = archived.get(&name(segment, 0, "")[..24]).cloned().unwrap_or_default();
+        // Each may find the right of another one taken, and nobody be left who tries again.
+        assert!(winners.len() <= 1 && names.len() == winners.len(), "segment {segment}: {winners:?}, {names:?}");
+    }
+    assert!(archived.len() > ROUNDS / 2);
+}
+
+#[test]
+fn who_archives_through_several_processes_by_turns_has_the_directory_listed_now_and_then() {
+    let base = tempfile::tempdir().unwrap();
+    let file = Exclusion::create().unwrap();
+    let begun = Instant::now();
+    let (turns, turn) = std::sync::mpsc::channel::<usize>();
+    let (dones, done) = std::sync::mpsc::channel::<usize>();
+    let listings = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut worker = Worker::new(base.path(), Some(&file));
+            for segment in turn {
+                worker.push(&name(segment, 1, ".gz")).unwrap();
+                dones.send(segment).unwrap();
+            }
+            worker.listings
+        });
+        let mut worker = Worker::new(base.path(), Some(&file));
+        for segment in 0..100 {
+            worker.push(&name(2 * segment, 1, ".gz")).unwrap();
+            turns.send(2 * segment + 1).unwrap();
+            done.recv().unwrap();
+            let twin = worker.push(&name(2 * segment + 1, 2, ".gz")).unwrap_err();
+            assert_eq!(twin.code, Code::Access, "{twin}");
+            worker.push(&name(2 * segment + 1, 1, ".zst")).unwrap();
+        }
+        drop(turns);
+        // Those for the twins are needed.
+        (worker.listings - 200) + other.join().unwrap()
+    });
+    assert_eq!(archived(base.path()).values().map(Vec::len).collect::<Vec<_>>(), [1; 200]);
+    let allowed = 2 * (1 + usize::try_from(begun.elapsed().as_secs()).unwrap());
+    // Two segments may look like one to the others.
+    assert!(listings <= allowed + 10, "{listings} listings");
+}
