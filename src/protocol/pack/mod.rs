@@ -241,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn an_array_with_null_elements_without_end_is_an_error() {
+        let mut far = Writer::new();
+        far.array(|array| _ = array.skip_to(u64::from(u32::MAX)).str("last"));
+        let error = Reader::new(&far.finish()).read_array(Reader::read_str).unwrap_err();
+        assert_eq!(error.message, "array has more than 65536 elements");
+    }
+
+    #[test]
     fn a_wrong_type_is_named_with_its_field() {
         let error = Reader::new(&[0x94, 0]).read_str().unwrap_err();
         assert_eq!(error.message, "field 1 is type 'u64' but expected 'str'");

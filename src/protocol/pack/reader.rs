@@ -4,6 +4,10 @@ use super::super::error::{Error, Result};
 use super::super::string_id::StringId;
 use super::{Field, Incomplete, MAXIMUM_DEPTH, Type, decode_field};
 
+/// Elements of an array, of which the longest that a client sends is its command line. Null ones take no bytes, so the
+/// length of a pack does not bound them.
+const ELEMENTS_MAXIMUM: usize = 1 << 16;
+
 /// Reads the fields of one pack (or of one container in it) in order.
 ///
 /// Each `read_*` takes the next id. It returns `None` when that field is null, which it also is
@@ -184,13 +188,16 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Reader::read_bool`]; also what `element` fails with.
+    /// As [`Reader::read_bool`]; also what `element` fails with, and for more than 65,536 elements.
     pub fn read_array<T>(&mut self, mut element: impl FnMut(&mut Reader<'a>) -> Result<T>) -> Result<Option<Vec<T>>> {
         let depth = self.deeper()?;
         let Some((_, head)) = self.take(Type::Array)? else { return Ok(None) };
         let mut inner = Reader { depth, ..Reader::new(&self.bytes[self.at + head..]) };
         let mut elements = Vec::new();
         while inner.peek()?.is_some() {
+            if elements.len() == ELEMENTS_MAXIMUM {
+                return Err(Error::format(format!("array has more than {ELEMENTS_MAXIMUM} elements")));
+            }
             elements.push(element(&mut inner)?);
         }
         self.at += head + inner.at;
