@@ -12,23 +12,27 @@ use crate::protocol::error::{Code, Error, Result};
 
 /// One value with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Value {
-    pub(super) text: String,
-    pub(super) file: Arc<Path>,
-    pub(super) line: u32,
+pub struct Value {
+    /// What is behind the `=`, without blanks around it.
+    pub text: String,
+    /// The file that it is in.
+    pub file: Arc<Path>,
+    /// The number of its line, from 1; 0 for what is in no file.
+    pub line: u32,
 }
 
 /// A key of a section with all its values, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: String,
+pub struct Entry {
+    /// What is before the `=`, without blanks around it.
+    pub key: String,
     /// Never empty; more than one where the key was repeated.
-    pub(super) values: Vec<Value>,
+    pub values: Vec<Value>,
 }
 
 /// Sections with their keys in the order in which they were first written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Ini {
+pub struct Ini {
     sections: BTreeMap<String, Vec<Entry>>,
 }
 
@@ -38,7 +42,7 @@ impl Ini {
     /// # Errors
     ///
     /// 29 for a line that is neither a comment, a section nor `key=value`; a hint names the file.
-    pub(super) fn add(&mut self, file: &Path, text: &str) -> Result<()> {
+    pub fn add(&mut self, file: &Path, text: &str) -> Result<()> {
         let file: Arc<Path> = Arc::from(file);
         let mut section: Option<&mut Vec<Entry>> = None;
         for (number, line) in (1u32..).zip(text.split('\n')) {
@@ -83,12 +87,13 @@ impl Ini {
     }
 
     /// The keys of a section; none when there is no such section.
-    pub(super) fn section(&self, name: &str) -> &[Entry] {
+    #[must_use]
+    pub fn section(&self, name: &str) -> &[Entry] {
         self.sections.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The sections with their keys, in alphabetical order.
-    pub(super) fn sections(&self) -> impl Iterator<Item = (&str, &[Entry])> {
+    pub fn sections(&self) -> impl Iterator<Item = (&str, &[Entry])> {
         self.sections.iter().map(|(name, entries)| (name.as_str(), entries.as_slice()))
     }
 }

@@ -20,7 +20,7 @@ mod faults;
 mod files;
 mod found;
 mod grants;
-mod ini;
+pub mod ini;
 mod own;
 mod pins;
 mod query;
