@@ -1,9 +1,10 @@
 //! Where log lines go: standard output, standard error and the file, each with a level of its own.
 //! Source: specification, sections 2.7 and 2.8.
 //!
-//! Writing a line never fails and never waits: what a closed, full or undrained sink does not take
-//! is dropped, and how many lines were dropped is told once the sink takes lines again. A server
-//! must not stand still because nobody reads its output.
+//! Writing a line never fails. Standard output and standard error are never waited for: what a closed, full or
+//! undrained one does not take is dropped, and how many lines were dropped is told once it takes lines again. A
+//! server must not stand still because nobody reads its output. The file is written like any other, into the page
+//! cache: on a file system that is slow or gone, so is the line. What it does not take is dropped.
 //!
 //! The sinks are one per process, because the facade of the crate `log` is.
 

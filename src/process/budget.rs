@@ -1,7 +1,7 @@
 //! A bound on bytes that several processes share: what one holds the others cannot have.
 //!
 //! Each grain of the bytes is one byte, far behind the end, of a file in memory, and whoever has locked that has the
-//! grain. Such a lock belongs to an opening of the file, which each process has of its own, so that the kernel gives
+//! grain. Such a lock belongs to an open file description, and each process has its own, so that the kernel gives
 //! back what a process held when it is dead. Nobody waits, and nobody has to be asked.
 
 use std::io;
@@ -41,7 +41,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// What the system says, for want of `/proc` for instance.
+    /// That of open(2) on `/proc/self/fd`, where `/proc` is not mounted for instance.
     pub fn join(file: BorrowedFd<'_>, bound: Bound) -> io::Result<Self> {
         let file = open(format!("/proc/self/fd/{}", file.as_raw_fd()), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let base = match bound {

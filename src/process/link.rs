@@ -17,7 +17,7 @@ pub const DESCRIPTORS: usize = 4;
 ///
 /// # Errors
 ///
-/// What the system says.
+/// That of socketpair(2), such as too many open files, or of making ours non-blocking.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
@@ -28,7 +28,8 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 ///
-/// What the system says; nothing was sent then.
+/// That of sendmsg(2), with which nothing was sent: `AGAIN` when the socket is full, `PIPE` when the other end is
+/// closed; `TOOBIG` for more than [`DESCRIPTORS`], `MSGSIZE` for a message that was cut.
 pub fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a socket, a file or a clock. The source of every layout is the protocol
 //! specification (`protocol.md`), checked against recorded answers of real servers by
-//! `tests/golden.rs`.
+//! `tests/golden`.
 
 pub mod carried;
 pub mod database;

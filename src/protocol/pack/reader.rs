@@ -59,15 +59,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether the next id is null.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Format`](super::error::Code::Format) when the bytes are no pack.
-    pub fn next_is_null(&mut self) -> Result<bool> {
-        Ok(self.head()?.is_none_or(|(id, ..)| id > self.id + 1))
-    }
-
     /// The next field as a bool; null is false.
     ///
     /// # Errors
@@ -103,15 +94,6 @@ impl<'a> Reader<'a> {
     pub fn read_i32(&mut self) -> Result<i32> {
         let value = narrow(self.scalar(Type::I32)?.unwrap_or(0))?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
-    }
-
-    /// The next field as an `i64`; null is 0.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::read_bool`].
-    pub fn read_i64(&mut self) -> Result<i64> {
-        Ok(unzigzag(self.scalar(Type::I64)?.unwrap_or(0)))
     }
 
     /// The next field as seconds since 1970; null is 0.
