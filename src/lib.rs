@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cli → server → session → {repository, filter, postgres} → protocol
-//!          └──→ disk        config, observe: used by server and cli
+//!                   └──→ disk ←──┘        config, observe, process: used by those who need them
 //! ```
 //!
 //! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O and read no clock.

@@ -9,8 +9,9 @@ use super::{file_systems, rights, systemd_drop_in};
 use crate::config::{self, Environment, Fault, Search};
 use crate::observe::line::counted;
 use crate::protocol::error::{Code, Error, Result};
+use crate::server::event_loop::listen;
+use crate::server::life::configuration;
 use crate::server::releases::policy::Policy;
-use crate::server::{listen, reload};
 
 /// read the configuration and the certificates as the server would, print every setting with its
 /// source, and say what is wrong; takes the options of 'serve'. The exit status is 0, or the number of the first error; with
@@ -74,7 +75,7 @@ pub(super) fn before_service(arguments: &[String], environment: &Environment) ->
 fn check_service(arguments: &[String], environment: &Environment) -> Result<Vec<String>> {
     systemd_drop_in::check_reach(arguments, environment)?;
     let (mut warnings, faults) = usable(arguments, environment, None)?;
-    warnings.extend(faults.iter().map(reload::fault_warning));
+    warnings.extend(faults.iter().map(configuration::fault_warning));
     Ok(warnings)
 }
 
@@ -109,14 +110,14 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<(Vec<String>, Vec<Fault>)> {
     let (files, loaded) = config::load_server(arguments, environment)?;
     let faults = config::faults(&files, environment, &loaded.server.own);
-    reload::check_history(&loaded.server.own, &config::repositories(&files, environment))?;
+    configuration::check_history(&loaded.server.own, &config::repositories(&files, environment))?;
     let mut warnings = loaded.warnings;
     // whoever serves is somebody else
     warnings.retain(|warning| user.is_none() || !warning.starts_with(config::AS_ROOT));
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
-    warnings.extend(reload::history_warning(&loaded.server.own));
+    warnings.extend(configuration::history_warning(&loaded.server.own));
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
-    let (_, further) = reload::tls_of(&loaded.server, user)?;
+    let (_, further) = configuration::tls_of(&loaded.server, user)?;
     warnings.extend(further);
     Ok((warnings, faults))
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::status::{ask, list, member};
 use crate::config::{Environment, OwnSettings, load_own};
 use crate::protocol::error::{Code, Error, Result};
+use crate::server::life::configuration::state_path;
 use crate::server::releases::memory;
 use crate::server::releases::policy::Policy;
-use crate::server::reload::state_path;
 
 /// print the lines for repohostd.conf that pin clients to the releases that were learned for them,
 /// from the running server or, when none answers, from its state directory. Takes the options of 'serve'.
@@ -49,7 +49,7 @@ fn learned(own: &OwnSettings) -> Result<Vec<Value>> {
     let client = |(key, worked): &(crate::server::releases::Key, Vec<_>)| {
         let releases: Vec<_> = worked
             .iter()
-            .map(|worked: &crate::server::releases::learner::Worked| json!({ "release": worked.release.version }))
+            .map(|worked: &crate::server::releases::table::Worked| json!({ "release": worked.release.version }))
             .collect();
         json!({ "client": key.client, "address": key.address.to_string(), "releases": releases })
     };

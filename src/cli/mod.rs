@@ -26,7 +26,7 @@ use argh::{EarlyExit, FromArgs, SubCommand};
 use crate::config::Environment;
 use crate::disk::helpers;
 use crate::protocol::error::{Code, Error};
-use crate::server::workers;
+use crate::server::{life, workers};
 
 /// The name that help texts show.
 const PROGRAM: &str = "repohostd";
@@ -72,7 +72,7 @@ pub fn run(arguments: &[String]) -> u8 {
         "systemd-drop-in" if !help => return systemd_drop_in::run(rest, &environment),
         "--version" => return version::run(),
         helpers::COMMAND => return helpers::worker::run(),
-        workers::COMMAND => return workers::worker::run(rest, &environment),
+        workers::COMMAND => return life::worker::run(rest, &environment),
         "quickstart" | "ping" | "version" | "help" | "--help" | "-h" => {}
         "serve" | "server" | "check" | "status" | "learn" | "history" | "systemd-drop-in" if help => {}
         _ if help && word.starts_with("--") => {}

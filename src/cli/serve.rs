@@ -3,7 +3,7 @@
 use argh::FromArgs;
 
 use crate::config::Environment;
-use crate::server::serve::serve;
+use crate::server::life::serve::serve;
 
 /// serve the repository until a signal ends it (the default; also called 'server').
 #[derive(FromArgs)]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::config::{Environment, OwnSettings, load_own};
 use crate::protocol::error::{Code, Error, Result};
-use crate::server::reload::status_paths;
+use crate::server::life::configuration::status_paths;
 use crate::server::status::{REQUEST, VERSION};
 
 /// The server answers at once or not at all.

@@ -7,7 +7,7 @@ use argh::FromArgs;
 use super::quickstart::{self, Options};
 use crate::config::Environment;
 use crate::protocol::release::RELEASES;
-use crate::server::serve::serve;
+use crate::server::life::serve::serve;
 
 /// make a directory with a throw-away CA, certificates, a repository and configuration files, print
 /// the client commands to try, and serve it.

@@ -1,38 +1,22 @@
 //! The server: listeners, connections with TLS, signals, reload, shutdown, limits, systemd.
 //!
-//! It is the only part that knows sockets and clocks. [`event_loop`] turns, [`connection`] is one
-//! client, [`serve`] is the life of the process around them.
+//! It is the only part that knows sockets and clocks. Its rooms, from the top; each uses only those below it:
+//!
+//! ```text
+//! life                          the processes: start, reload, signals, end
+//! workers                       worker processes and what is said to them
+//! event_loop → status           poll, time, who may come in; what is told of the server
+//! client                        one connection
+//! tls   releases   outgoing     certificates; which release a client is greeted with; sockets to databases
+//! service                       what connections are served with
+//! ```
 
-mod accept;
-mod admission;
-pub mod authority;
-mod clock;
-pub mod connection;
-mod databases;
+pub mod client;
 pub mod event_loop;
-mod front;
-mod greeting;
-mod held;
-mod hello;
-mod last_words;
-pub mod limits;
-pub mod listen;
-pub mod notify;
-mod occupant;
-mod record;
+pub mod life;
+mod outgoing;
 pub mod releases;
-pub mod reload;
-mod reports;
-pub mod serve;
-mod serving;
-pub mod signals;
-mod start;
+pub mod service;
 pub mod status;
-pub mod stop_files;
 pub mod tls;
-mod turn;
-mod umask;
 pub mod workers;
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,7 @@ use crate::config::{Environment, Host, load_host};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::info::{InfoFile, Reading};
 use crate::repository::policy::versions::VersionName;
-use crate::server::reload::{check_history, history_path};
+use crate::server::life::configuration::{check_history, history_path};
 
 const STANZA: &str = "--stanza";
 const REPO: &str = "--repo";

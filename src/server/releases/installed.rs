@@ -8,8 +8,8 @@ use std::time::Instant;
 use mio::{Registry, Token};
 use rustix::process::geteuid;
 
-use super::learner::Table;
 use super::policy::Policy;
+use super::table::Table;
 use crate::config::OwnSettings;
 use crate::observe::log;
 use crate::process::asked::Asked;

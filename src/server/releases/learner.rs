@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 use super::Key;
 use super::lesson::{Lesson, What};
+use super::table::{Table, Worked, same};
 use super::turns::{Moment, Turns};
 use crate::protocol::release::Release;
 
@@ -44,28 +45,6 @@ const REFUSALS_OF_KNOWN: u32 = 8;
 /// Each time that refusals were wrong doubles them.
 const PATIENCE_MAXIMUM: (u32, u32) = (4, 16);
 
-/// The releases that can be announced.
-#[derive(Debug, Clone, Default)]
-pub struct Table {
-    /// Old to new.
-    pub by_age: Vec<&'static Release>,
-    /// The likeliest first; every one of `by_age` once.
-    pub likely: Vec<&'static Release>,
-    /// So many of them, at its beginning, are those that the administrator named.
-    pub named: usize,
-}
-
-impl Table {
-    /// The release that is called so.
-    pub(in crate::server) fn find(&self, version: &str) -> Option<&'static Release> {
-        self.by_age.iter().find(|release| release.version == version).copied()
-    }
-
-    fn age(&self, release: &Release) -> Option<usize> {
-        self.by_age.iter().position(|known| known.version == release.version)
-    }
-}
-
 /// The release for one connection, and the state of knowledge that it was chosen in.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer {
@@ -73,15 +52,6 @@ pub struct Offer {
     pub release: &'static Release,
     turn: u64,
     moment: Moment,
-}
-
-/// A release that worked, and when it did last, in seconds since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Worked {
-    /// The release.
-    pub release: &'static Release,
-    /// When.
-    pub at: u64,
 }
 
 /// How much it matters that what was learned is kept.
@@ -518,11 +488,6 @@ impl Learner {
         self.turn += 1;
         self.turn
     }
-}
-
-/// Whether a client could not tell them apart.
-pub(super) fn same(one: &Release, other: &Release) -> bool {
-    one.version == other.version
 }
 
 #[cfg(test)]

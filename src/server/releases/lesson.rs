@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Key;
-use super::learner::{Table, Worked};
+use super::table::{Table, Worked};
 use super::turns::Moment;
 
 /// Something that was learned of a client.

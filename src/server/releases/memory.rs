@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
-use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner, Table, Worked};
+use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner};
+use super::table::{Table, Worked};
 use super::{Key, NAME_MAXIMUM, seconds};
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};

@@ -11,6 +11,7 @@ pub mod learner;
 pub mod lesson;
 pub mod memory;
 pub mod policy;
+pub mod table;
 mod turns;
 
 use std::net::IpAddr;

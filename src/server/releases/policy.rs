@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
-use super::learner::Table;
+use super::table::Table;
 use crate::config::{OwnSettings, Pin};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::{RELEASES, Release};

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::learner::same;
+use super::table::same;
 use crate::protocol::release::Release;
 
 /// How long a turn takes at least where two, three, four, and more releases take turns, in milliseconds. A host that comes

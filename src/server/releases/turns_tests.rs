@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::super::Key;
-use super::super::learner::{Learner, Offer, Table};
+use super::super::learner::{Learner, Offer};
 use super::super::lesson::Lesson;
 use super::super::policy::intern;
+use super::super::table::Table;
 use super::*;
 use crate::protocol::release::RELEASES;
 

@@ -79,19 +79,19 @@ impl Pki {
     }
 
     /// The user guide's server or client: RSA with 2048 bits, signed without an extension file.
-    pub(crate) fn version_1(&self, name: &str, subject: &str, issuer: &str) {
+    pub(super) fn version_1(&self, name: &str, subject: &str, issuer: &str) {
         self.openssl(&format!("genrsa -out {name}.key 2048"));
         self.sign_version_1(name, subject, issuer);
     }
 
     /// The same with an EC key.
-    pub(crate) fn version_1_ec(&self, name: &str, subject: &str, issuer: &str) {
+    pub(super) fn version_1_ec(&self, name: &str, subject: &str, issuer: &str) {
         self.openssl(&format!("ecparam -genkey -name prime256v1 -out {name}.key"));
         self.sign_version_1(name, subject, issuer);
     }
 
     /// Signs an existing key.
-    pub(crate) fn sign_version_1(&self, name: &str, subject: &str, issuer: &str) {
+    pub(super) fn sign_version_1(&self, name: &str, subject: &str, issuer: &str) {
         fs::set_permissions(self.path(&format!("{name}.key")), fs::Permissions::from_mode(0o600)).unwrap();
         self.openssl(&format!("req -new -sha256 -nodes -out {name}.csr -key {name}.key -subj {subject}"));
         self.openssl(&format!(
@@ -100,7 +100,7 @@ impl Pki {
     }
 
     /// A certificate of version 3 with the given extensions, in the words of an OpenSSL extension file.
-    pub(crate) fn version_3(&self, name: &str, subject: &str, issuer: &str, extensions: &str) {
+    pub(super) fn version_3(&self, name: &str, subject: &str, issuer: &str, extensions: &str) {
         self.openssl(&format!("ecparam -genkey -name prime256v1 -noout -out {name}.key"));
         fs::set_permissions(self.path(&format!("{name}.key")), fs::Permissions::from_mode(0o600)).unwrap();
         self.openssl(&format!("req -new -sha256 -nodes -out {name}.csr -key {name}.key -subj {subject}"));
@@ -152,7 +152,7 @@ impl Pki {
 }
 
 /// What a client presents.
-pub(crate) type Presented = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(super) type Presented = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// A client that takes any server for granted, since the server is under test.
 pub(crate) fn client_config(version: &'static SupportedProtocolVersion, presented: Option<Presented>) -> ClientConfig {

@@ -10,14 +10,14 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::suspects::Guest;
-use crate::server::admission::{Admission, Bounds, site};
+use crate::server::event_loop::admission::{Admission, Bounds, site};
 
 /// The place of connections that no worker has yet.
 const NOWHERE: usize = usize::MAX;
 
 /// The ledger.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     held: Slab<Held>,
     /// Those of them that were given up.
     given_up: usize,
@@ -48,19 +48,19 @@ enum Standing {
 impl Connections {
     /// An empty ledger.
     #[must_use]
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { held: Slab::new(), given_up: 0, generation: 0, admission: Admission::new() }
     }
 
     /// How many there are.
     #[must_use]
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.held.len() - self.given_up
     }
 
     /// Whether `peer` may come in; and which connection, of the worker in which place, is to be given up for
     /// it.
-    pub(super) fn admit(&mut self, peer: SocketAddr, bounds: Bounds, now: Instant) -> (bool, Option<(u64, usize)>) {
+    pub(crate) fn admit(&mut self, peer: SocketAddr, bounds: Bounds, now: Instant) -> (bool, Option<(u64, usize)>) {
         let (present, held) = (self.count(), &mut self.held);
         let mut stranger = None;
         let admitted = self.admission.admits(peer, present, bounds, now, |number| {
@@ -76,7 +76,7 @@ impl Connections {
     }
 
     /// Enters a connection of `peer` that no worker has yet. Returns its number.
-    pub(super) fn enter(&mut self, peer: SocketAddr) -> u64 {
+    pub(crate) fn enter(&mut self, peer: SocketAddr) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let held = Held { place: NOWHERE, peer, standing: Standing::Stranger, name: None, generation };
@@ -86,19 +86,19 @@ impl Connections {
     }
 
     /// Notes that the worker in `place` gets a connection.
-    pub(super) fn hand(&mut self, number: u64, place: usize) {
+    pub(crate) fn hand(&mut self, number: u64, place: usize) {
         if let Some(held) = find(&mut self.held, number) {
             held.place = place;
         }
     }
 
     /// Notes that a connection is to get another worker, since it was not read by the one that it had.
-    pub(super) fn hand_back(&mut self, number: u64) {
+    pub(crate) fn hand_back(&mut self, number: u64) {
         self.hand(number, NOWHERE);
     }
 
     /// Notes that a connection was authorized, of a client with this name. Returns whose it is.
-    pub(super) fn prove(&mut self, number: u64, name: String) -> Option<Guest> {
+    pub(crate) fn prove(&mut self, number: u64, name: String) -> Option<Guest> {
         let held = find(&mut self.held, number)?;
         self.given_up -= usize::from(held.standing == Standing::GivenUp);
         held.standing = Standing::Authorized;
@@ -107,7 +107,7 @@ impl Connections {
     }
 
     /// Strikes a connection out that is over. Returns the place of its worker.
-    pub(super) fn leave(&mut self, number: u64) -> Option<usize> {
+    pub(crate) fn leave(&mut self, number: u64) -> Option<usize> {
         find(&mut self.held, number)?;
         let Held { place, peer, standing, .. } = self.held.try_remove(slot(number))?;
         self.given_up -= usize::from(standing == Standing::GivenUp);
@@ -118,13 +118,13 @@ impl Connections {
     }
 
     /// Whose connections the worker in `place` has.
-    pub(super) fn guests(&self, place: usize) -> Vec<Guest> {
+    pub(crate) fn guests(&self, place: usize) -> Vec<Guest> {
         self.held.iter().filter(|(_, held)| held.place == place).map(|(_, held)| held.guest()).collect()
     }
 
     /// Those that the worker in `place` has: their numbers, and whose they are.
     #[must_use]
-    pub(super) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
+    pub(crate) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
         let there = self.held.iter().filter(|(_, held)| held.place == place);
         there.map(|(slot, held)| (number(held.generation, slot), held.peer)).collect()
     }

@@ -27,10 +27,10 @@ const ADDRESSES: usize = 64;
 
 /// Who was connected when a worker was lost.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     /// The name in its certificate, if it was authorized.
-    pub(super) name: Option<String>,
-    pub(super) address: IpAddr,
+    pub(crate) name: Option<String>,
+    pub(crate) address: IpAddr,
 }
 
 /// A client, as it is known.
@@ -49,7 +49,7 @@ struct Suspect {
 
 /// Those who are suspected, and what for.
 #[derive(Debug, Default)]
-pub(super) struct Suspects {
+pub(crate) struct Suspects {
     /// The last losses, the earliest first, and who was connected.
     losses: VecDeque<(Instant, Vec<Guest>)>,
     all: Vec<Suspect>,
@@ -57,7 +57,7 @@ pub(super) struct Suspects {
 
 impl Suspects {
     /// Notes that a worker was lost that had these connections.
-    pub(super) fn lose(&mut self, mut guests: Vec<Guest>, now: Instant) {
+    pub(crate) fn lose(&mut self, mut guests: Vec<Guest>, now: Instant) {
         if guests.is_empty() {
             return;
         }
@@ -113,25 +113,25 @@ impl Suspects {
     }
 
     /// Takes note of where a name comes from.
-    pub(super) fn meet(&mut self, guest: &Guest) {
+    pub(crate) fn meet(&mut self, guest: &Guest) {
         if let Some(suspect) = self.all.iter_mut().find(|suspect| suspect.who == Who::of(guest)) {
             suspect.comes_from(guest.address);
         }
     }
 
     /// Which of the workers for suspects somebody gets that comes from this address, if any.
-    pub(super) fn slot(&self, address: IpAddr) -> Option<usize> {
+    pub(crate) fn slot(&self, address: IpAddr) -> Option<usize> {
         self.all.iter().find(|suspect| suspect.addresses.contains(&address)).map(|suspect| suspect.slot)
     }
 
     /// Whom the worker of a slot is for, if there is anybody.
-    pub(super) fn of(&self, slot: usize) -> Option<String> {
+    pub(crate) fn of(&self, slot: usize) -> Option<String> {
         let there: Vec<_> = self.all.iter().filter(|suspect| suspect.slot == slot).collect();
         (!there.is_empty()).then(|| there.iter().map(|suspect| suspect.who.to_string()).collect::<Vec<_>>().join(", "))
     }
 
     /// Clears everybody when nothing was lost for long.
-    pub(super) fn tidy(&mut self, now: Instant) {
+    pub(crate) fn tidy(&mut self, now: Instant) {
         if self.deadline().is_some_and(|at| at <= now) {
             self.losses.clear();
             clear(std::mem::take(&mut self.all));
@@ -139,7 +139,7 @@ impl Suspects {
     }
 
     /// When [`Self::tidy`] clears somebody.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.losses.back().filter(|_| !self.all.is_empty()).map(|(at, _)| *at + LASTS)
     }
 }

@@ -1,0 +1,113 @@
+//! What a client's first bytes tell before TLS has understood them.
+
+use crate::server::tls::hide;
+
+/// Kinds of records (RFC 8446, section 5.1), and the message that begins a handshake.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+
+/// How much of a client's first bytes is kept to tell what it speaks: up to the version of a
+/// `ClientHello`.
+pub(super) const FIRST_BYTES: usize = 11;
+/// The alert `protocol_version`, in a record that every version reads (RFC 5246, section 7.2).
+pub(super) const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
+
+/// Whether these are the first bytes of a `ClientHello` of a version before TLS 1.2. Later versions
+/// all say 1.2 in this place.
+pub(super) fn is_before_tls_1_2(first: &[u8]) -> bool {
+    matches!(first, [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, minor] if *minor < 3)
+}
+
+/// The hellos at the beginning of a connection, which are looked at before TLS gets them.
+#[derive(Debug, Default)]
+pub(super) struct Hellos {
+    /// The beginning of a record.
+    held: Vec<u8>,
+    /// Something else has come.
+    over: bool,
+}
+
+impl Hellos {
+    /// Whether nothing has to be looked at any more.
+    pub(super) const fn are_over(&self) -> bool {
+        self.over
+    }
+
+    /// Takes what the client sent; returns what TLS is to get of it now.
+    ///
+    /// A server name that is no DNS name is hidden in a hello that is one whole record, as every client sends
+    /// it. A second one follows the answer that asks for it (RFC 8446, section 4.1.2).
+    pub(crate) fn take(&mut self, input: &[u8]) -> Vec<u8> {
+        const HEADER: usize = 5;
+        /// The largest record that is not protected.
+        const RECORD_MAXIMUM: usize = 1 << 14;
+        let mut bytes = std::mem::take(&mut self.held);
+        bytes.extend_from_slice(input);
+        let mut at = 0;
+        while let Some(&[kind, _, _, high, low]) = bytes.get(at..at + HEADER) {
+            let length = usize::from(high) << 8 | usize::from(low);
+            if !matches!(kind, HANDSHAKE | CHANGE_CIPHER_SPEC) || !(1..=RECORD_MAXIMUM).contains(&length) {
+                self.over = true;
+                break;
+            }
+            let Some(record) = bytes.get_mut(at + HEADER..at + HEADER + length) else { break };
+            if kind == HANDSHAKE {
+                if record.first() != Some(&CLIENT_HELLO) {
+                    self.over = true;
+                    break;
+                }
+                hide(record);
+            }
+            at += HEADER + length;
+        }
+        // What cannot become a record is for TLS to judge, and at once.
+        if !self.over && bytes.get(at).is_none_or(|kind| matches!(kind, &HANDSHAKE | &CHANGE_CIPHER_SPEC)) {
+            self.held = bytes.split_off(at);
+        } else {
+            self.over = true;
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_hello_is_told_from_what_is_none() {
+        let hello = |minor: u8| [22, 3, 1, 0, 100, 1, 0, 0, 96, 3, minor];
+        for (minor, old) in [(0, true), (1, true), (2, true), (3, false), (4, false)] {
+            assert_eq!(is_before_tls_1_2(&hello(minor)), old, "{minor}");
+        }
+        assert!(!is_before_tls_1_2(&hello(2)[..10]));
+        assert!(!is_before_tls_1_2(b"GET / HTTP/"));
+    }
+
+    #[test]
+    fn a_hello_is_held_until_it_is_whole_and_nothing_else_is() {
+        let record =
+            |kind: u8, content: &[u8]| [&[kind, 3, 1, 0, u8::try_from(content.len()).unwrap()], content].concat();
+        let (hello, cipher) = (record(HANDSHAKE, &[CLIENT_HELLO, 0, 0, 1, 9]), record(CHANGE_CIPHER_SPEC, &[1]));
+        for cut in 1..hello.len() {
+            let mut hellos = Hellos::default();
+            assert_eq!(hellos.take(&hello[..cut]), b"");
+            assert_eq!(
+                hellos.take(&[&hello[cut..], &cipher, &hello, &hello[..cut]].concat()),
+                [&hello[..], &cipher, &hello].concat()
+            );
+            assert!(!hellos.are_over());
+            let rest = [&hello[cut..], &record(23, b"data"), &hello[..2]].concat();
+            assert_eq!(hellos.take(&rest), [&hello[..cut], &rest].concat());
+            assert!(hellos.are_over());
+        }
+        for other in [&b"GET / HTTP/1.1"[..], b"\x80", b"\x16\x03\x01\x40\x01\x01", b"\x16\x03\x01\0\0", b"\x15\x03"] {
+            let mut hellos = Hellos::default();
+            assert_eq!((hellos.take(other), hellos.are_over()), (other.to_vec(), true), "{other:?}");
+        }
+        let certificate = record(HANDSHAKE, &[11, 0, 0, 0]);
+        let mut hellos = Hellos::default();
+        assert_eq!((hellos.take(&certificate), hellos.are_over()), (certificate.clone(), true));
+    }
+}

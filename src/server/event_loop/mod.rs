@@ -1,0 +1,653 @@
+//! The event loop: one thread that waits for sockets, disk work and deadlines, and gives every
+//! connection its turn.
+//!
+//! A turn is: wait, note what is ready, accept, let connections advance and hand them their disk
+//! completions for a few rounds, and only then look at deadlines; what is ready thus beats the
+//! deadline that it would have missed. It knows no configuration file: [`EventLoop::replace`] takes
+//! over what a reload built.
+
+pub(super) mod accept;
+pub(super) mod admission;
+pub(super) mod clock;
+pub mod listen;
+mod occupant;
+pub(super) mod reports;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::disk::Disk;
+use crate::observe::log;
+use crate::observe::quota::Quotas;
+use crate::observe::rate::Rate;
+use crate::protocol::error::Error;
+use crate::server::client::connection::Connection;
+use crate::server::client::context::{Context, Next, Rates};
+use crate::server::client::view::ClientView;
+use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
+use crate::server::event_loop::admission::{Admission, Bounds};
+use crate::server::event_loop::clock::{Clock, Timer, Timers};
+use crate::server::event_loop::listen::Listener;
+use crate::server::event_loop::reports::Reports;
+use crate::server::outgoing::{self, Databases};
+use crate::server::releases::installed::Installed;
+use crate::server::releases::learner::Learner;
+use crate::server::service::Service;
+use crate::server::status::document::{self, View};
+use crate::server::status::socket::{self as status, Status, StatusSocket};
+use crate::session;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+/// Bytes read from a socket at a time, four records of TLS.
+const READ_BYTES: usize = 64 * 1024;
+/// Buffers kept for connections that read more than their session took.
+const SPARE_BUFFERS: usize = 16;
+/// Rounds in which connections advance before the kernel is asked again.
+const ROUNDS: usize = 8;
+/// For about so long connections advance before the kernel is asked again: somebody new needs several turns for
+/// a handshake, and has to wait for all that transfer files in each.
+const TURN: Duration = Duration::from_millis(1);
+/// Lines about failed handshakes: so many in this time.
+const LOG_RATE: (u32, Duration) = (30, Duration::from_secs(10));
+
+/// How far a deadline may be passed by who always has something to do.
+const OVERDUE: Duration = Duration::from_secs(1);
+/// How long a session counts as ended a moment ago.
+const RECENT: Duration = Duration::from_secs(10);
+
+const SIGNAL: Token = Token(usize::MAX);
+const CONTROL: Token = Token(usize::MAX - 1);
+const INSTALLED: Token = Token(usize::MAX - 2);
+/// Listeners have the tokens from here on, connections those below.
+const LISTENERS: usize = usize::MAX / 2;
+/// The disk has the tokens from here on.
+const DISK: usize = usize::MAX / 8 * 7;
+
+/// Waits for everything and serves it.
+pub struct EventLoop {
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    timers: Timers,
+    acceptor: Acceptor,
+    admission: Admission,
+    service: Service,
+    disk: Box<dyn Disk>,
+    databases: Databases,
+    connections: Slab<Box<Connection>>,
+    generation: u32,
+    queue: VecDeque<u64>,
+    /// Stanzas of sessions with locks that ended a moment ago, each once, and when.
+    ended: Vec<(Instant, Option<String>)>,
+    buffer: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    rates: Rates,
+    learner: Learner,
+    installed: Installed,
+    status: Status,
+    reports: Option<Reports>,
+}
+
+/// What a turn brought that is not a client's.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// The source of signals has some.
+    pub signalled: bool,
+    /// The service manager's watchdog wants to be fed.
+    pub watchdog: bool,
+    /// Whoever gives us connections may have said something, or take something again.
+    pub control: bool,
+}
+
+impl EventLoop {
+    /// A loop that serves `service` and runs disk work on `disk`. It listens nowhere yet.
+    ///
+    /// # Errors
+    ///
+    /// What the system says against a poll.
+    pub fn new(service: Service, mut disk: Box<dyn Disk>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        disk.watch(poll.registry().try_clone()?, DISK);
+        let databases = Databases::new(poll.registry().try_clone()?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            clock: Clock::new(),
+            timers: Timers::default(),
+            acceptor: Acceptor::new(LISTENERS),
+            admission: Admission::new(),
+            service,
+            disk,
+            databases,
+            connections: Slab::new(),
+            generation: 0,
+            queue: VecDeque::new(),
+            ended: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            spare: Vec::with_capacity(SPARE_BUFFERS),
+            rates: Rates { handshake: Rate::new(LOG_RATE.0, LOG_RATE.1), clients: Quotas::default() },
+            learner: Learner::default(),
+            installed: Installed::default(),
+            status: Status::default(),
+            reports: None,
+        })
+    }
+
+    /// Reports from now on that `source` has signals.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), SIGNAL, Interest::READABLE)
+    }
+
+    /// Reports from now on that something can be read from this socket or written to it, and collects what
+    /// there is to tell of connections.
+    pub(super) fn obey(&mut self, control: BorrowedFd<'_>) -> io::Result<()> {
+        let mut source = SourceFd(&control.as_raw_fd());
+        self.poll.registry().register(&mut source, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
+        self.reports = Some(Reports::default());
+        self.learner.collect_lessons();
+        Ok(())
+    }
+
+    /// What there is to tell, once [`EventLoop::obey`] was called.
+    pub(super) const fn reports(&mut self) -> Option<&mut Reports> {
+        self.reports.as_mut()
+    }
+
+    /// Asks for [`Turn::watchdog`] in `period`.
+    pub fn arm_watchdog(&mut self, period: Duration) {
+        self.timers.set(self.clock.now() + period, Timer::Watchdog);
+    }
+
+    /// Serves new connections with `service` from now on; its grants also count for clients that are
+    /// connected but not authorized yet.
+    pub fn replace(&mut self, service: Service) {
+        for (_, connection) in &mut self.connections {
+            if connection.replace_authority(&service.authority) {
+                enqueue(&mut self.queue, connection);
+            }
+        }
+        self.learner.adopt(service.policy.table());
+        self.service = service;
+    }
+
+    /// What counts for clients that are not authorized yet was told: those who wait for that go on.
+    pub(super) fn resume_authorization(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if connection.resume_authorization() {
+                enqueue(&mut self.queue, connection);
+            }
+        }
+    }
+
+    /// What new connections are served with.
+    #[must_use]
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// What clients taught about their releases.
+    pub const fn learner(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    /// Has the release of the installed pgbackrest be tried first, once that has told it.
+    pub(super) fn ask_installed(&mut self) {
+        self.installed.ask(self.clock.now(), self.poll.registry(), INSTALLED);
+    }
+
+    /// Answers questions about the state on this socket from now on, or on none.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn answer_on(&mut self, socket: Option<StatusSocket>) -> io::Result<()> {
+        self.status.replace(socket, self.poll.registry())
+    }
+
+    /// Where questions about the state are answered.
+    #[must_use]
+    pub const fn status_socket(&self) -> Option<&StatusSocket> {
+        self.status.socket()
+    }
+
+    /// Takes the listeners out, so that those that are still wanted can be put back by
+    /// [`EventLoop::listen`]. None of them is closed or misses a connection.
+    pub fn take_listeners(&mut self) -> Vec<Listener> {
+        self.acceptor.take(self.poll.registry())
+    }
+
+    /// Accepts connections of these listeners too.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        self.acceptor.listen(self.poll.registry(), listeners)
+    }
+
+    /// Where connections are accepted, as the system numbers it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.acceptor.addresses()
+    }
+
+    /// Connections, those included whose client is gone while disk work goes on.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The time that deadlines are measured by.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// One turn; waits for `longest` at most when there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Only when waiting itself fails, which leaves nothing to go on with.
+    pub fn turn(&mut self, longest: Option<Duration>) -> io::Result<Turn> {
+        let mut turn = Turn::default();
+        let wait = self.wait(longest);
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        self.clock.advance(wait);
+
+        for event in &self.events {
+            match event.token() {
+                SIGNAL => turn.signalled = true,
+                CONTROL => turn.control = true,
+                INSTALLED => {}
+                Token(token) if token >= DISK => self.disk.ready(token - DISK),
+                Token(token) if token >= status::TOKENS => self.status.note(),
+                Token(token) if token >= LISTENERS => self.acceptor.note(token),
+                Token(token) if token >= outgoing::TOKENS => self.databases.note(token - outgoing::TOKENS, event),
+                Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),
+            }
+        }
+        if let Some(release) = self.installed.advance(self.clock.now(), self.service.policy.table()) {
+            self.learner.note_installed(release);
+        }
+        self.accept();
+        self.advance();
+        self.answer();
+        self.expire(&mut turn);
+        Ok(turn)
+    }
+
+    /// Ends the connections for which `reason` gives an error. Returns how many there are.
+    pub fn end(&mut self, ending: Ending, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
+        let now = self.clock.now();
+        let mut count = 0;
+        for (_, connection) in &mut self.connections {
+            let Some(error) = reason(&connection.client()) else { continue };
+            match ending {
+                Ending::Drain => connection.drain(now, error),
+                Ending::Abort => connection.abort(now, error),
+                Ending::Revoke { at_once } => connection.revoke(now, error, at_once),
+            }
+            enqueue(&mut self.queue, connection);
+            count += 1;
+        }
+        self.advance();
+        count
+    }
+
+    /// The stanzas of sessions that hold locks or did so until a moment ago; `None` for sessions of no
+    /// stanza.
+    #[must_use]
+    pub fn locked_stanzas(&self) -> Vec<Option<String>> {
+        let now = self.clock.now();
+        let ended = self.ended.iter().filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
+        let open = self.connections.iter().map(|(_, connection)| connection).filter(|one| one.has_locked());
+        let mut stanzas: Vec<_> = ended.map(|(_, stanza)| stanza.clone()).collect();
+        stanzas.extend(open.map(|connection| connection.stanza().map(str::to_owned)));
+        stanzas.sort_unstable();
+        stanzas.dedup();
+        stanzas
+    }
+
+    /// What there is to tell of each session, as a JSON object.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = String> {
+        sessions(&self.connections)
+    }
+
+    /// What there is to tell of each file system, as a JSON object.
+    pub(super) fn file_systems(&self) -> Vec<String> {
+        self.disk.file_systems().iter().map(document::file_system_json).collect()
+    }
+
+    /// Answers those who ask about the state.
+    fn answer(&mut self) {
+        if !self.status.is_idle() {
+            let (addresses, file_systems) = (self.addresses(), self.file_systems());
+            let view = View {
+                addresses: &addresses,
+                policy: &self.service.policy,
+                learner: &self.learner,
+                connections: self.connections.len(),
+                workers: &[],
+                file_systems: &file_systems,
+                sessions: Box::new(|each| sessions(&self.connections).for_each(|session| each(&session))),
+            };
+            self.status.advance(self.clock.now(), self.poll.registry(), Some(&view));
+        }
+    }
+
+    /// How long the poll may wait.
+    fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
+        let busy = !self.queue.is_empty() || self.acceptor.is_ready() || self.databases.is_busy();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let next = self
+            .timers
+            .next()
+            .into_iter()
+            .chain(self.status.deadline())
+            .chain(self.databases.deadline())
+            .chain(self.installed.deadline())
+            .chain(self.rates.clients.deadline())
+            .chain(self.acceptor.deadline())
+            .chain(self.reports.as_ref().and_then(Reports::deadline))
+            .min()
+            .map(|at| at.saturating_duration_since(self.clock.now()));
+        // By the real time: the loop's own stands still while it is busy.
+        let disk = self.disk.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        next.into_iter().chain(longest).chain(disk).min()
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS {
+            let Some((socket, peer)) = self.acceptor.accept(self.clock.now()) else { return };
+            self.admit(socket, peer, 0);
+        }
+    }
+
+    /// Gives up the connection with this number, if it is without authorization.
+    pub(super) fn evict(&mut self, number: u64) {
+        let mut connections = self.connections.iter_mut().map(|(_, connection)| connection);
+        let now = self.clock.now();
+        let silent = connections.find(|connection| connection.number == number && connection.is_unproven());
+        let key = silent.map(|connection| {
+            connection.evict(now);
+            connection.key()
+        });
+        if let Some(key) = key {
+            self.remove(key);
+        }
+    }
+
+    /// Makes a connection of an accepted socket, or closes it when there are too many. It is reported by
+    /// `number`.
+    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, number: u64) {
+        let bounds =
+            Bounds { connections: self.service.connections, per_address: self.service.connections_per_address };
+        let (present, now) = (self.connections.len(), self.clock.now());
+        let mut silent = None;
+        let connections = &mut self.connections;
+        let admitted = self.admission.admits(peer, present, bounds, now, |key| {
+            let connection = find(connections, key).filter(|connection| connection.is_unproven());
+            silent = connection.map(|connection| {
+                connection.evict(now);
+                key
+            });
+            silent.is_some()
+        });
+        if let Some(key) = silent {
+            self.remove(key);
+        }
+        if !admitted {
+            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
+        }
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key();
+        self.generation = self.generation.wrapping_add(1);
+        let key = key(self.generation, slot);
+        let registration = (self.poll.registry(), Token(slot));
+        let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, now) else {
+            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
+        };
+        let connection = entry.insert(Box::new(connection));
+        connection.number = number;
+        arm(&mut self.timers, connection);
+        self.admission.enter(peer, key);
+    }
+
+    /// Lets connections advance, with a bound so that the kernel is asked again in between.
+    fn advance(&mut self) {
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            self.complete();
+            if self.queue.is_empty() {
+                return;
+            }
+            for _ in 0..self.queue.len() {
+                if let Some(key) = self.queue.pop_front() {
+                    self.advance_one(key, false);
+                }
+                if begun.elapsed() >= TURN {
+                    return self.complete();
+                }
+            }
+        }
+        self.complete();
+    }
+
+    /// Hands completions of disk work, and what databases answered, to the sessions that asked for it.
+    fn complete(&mut self) {
+        let now = self.clock.now();
+        while let Some((ticket, completion)) = self.disk.complete() {
+            // Sessions stay in the table until they have all completions, so this always finds one.
+            if let Some(connection) = find(&mut self.connections, ticket.session) {
+                connection.complete(now, ticket.operation, completion);
+                enqueue(&mut self.queue, connection);
+            }
+        }
+        self.databases.advance(now);
+        while let Some(((key, id), outcome)) = self.databases.complete() {
+            if let Some(connection) = find(&mut self.connections, key) {
+                connection.complete_database(now, id, outcome);
+                enqueue(&mut self.queue, connection);
+            }
+        }
+    }
+
+    fn advance_one(&mut self, key: u64, expired: bool) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let mut cx = Context {
+            now: self.clock.now(),
+            buffer: &mut self.buffer,
+            spare: &mut self.spare,
+            disk: &mut *self.disk,
+            databases: &mut self.databases,
+            service: &self.service,
+            learner: &mut self.learner,
+            rates: &mut self.rates,
+        };
+        connection.queued = false;
+        if expired {
+            connection.expire(&mut cx);
+        }
+        let next = connection.advance(&mut cx);
+        if let Some(reports) = &mut self.reports {
+            report(reports, connection, self.clock.now());
+        }
+        match next {
+            Next::Remove => self.remove(key),
+            Next::Again => {
+                enqueue(&mut self.queue, connection);
+                arm(&mut self.timers, connection);
+            }
+            Next::Wait => arm(&mut self.timers, connection),
+        }
+    }
+
+    fn remove(&mut self, key: u64) {
+        let Some(connection) = self.connections.try_remove(slot(key)) else { return };
+        debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
+        connection.log_end(&mut self.rates.clients, self.clock.now());
+        if let Some(reports) = &mut self.reports {
+            reports.closes(connection.number);
+        }
+        self.databases.forget(self.clock.now(), key);
+        if connection.has_locked() {
+            self.remember(connection.stanza().map(str::to_owned));
+        }
+        if let Some(at) = connection.armed {
+            self.timers.cancel(at, Timer::Connection(key));
+        }
+        self.admission.leave(connection.peer());
+        if self.connections.is_empty() {
+            session::release_buffers();
+        }
+        let connections = &mut self.connections;
+        self.admission.tidy(|key| find(connections, key).is_some_and(|connection| connection.is_unproven()));
+    }
+
+    fn remember(&mut self, stanza: Option<String>) {
+        let now = self.clock.now();
+        self.ended.retain(|(at, old)| *old != stanza && now.saturating_duration_since(*at) < RECENT);
+        self.ended.push((now, stanza));
+    }
+
+    fn expire(&mut self, turn: &mut Turn) {
+        let now = self.clock.now();
+        self.rates.clients.tell(now, |line| log::warn(format_args!("{line}")));
+        while let Some((at, timer)) = self.timers.expire(now) {
+            match timer {
+                Timer::Watchdog => turn.watchdog = true,
+                Timer::Connection(key) => self.expire_connection(key, at, now),
+            }
+        }
+        self.advance();
+    }
+
+    fn expire_connection(&mut self, key: u64, at: Instant, now: Instant) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if connection.armed != Some(at) {
+            return;
+        }
+        connection.armed = None;
+        // Deadlines move on with every request, timers only when they are looked at.
+        let overdue = connection.deadline().and_then(|deadline| now.checked_duration_since(deadline));
+        let due = overdue.is_some();
+        // Somebody who always has something to do is not spared forever.
+        if overdue.is_some_and(|overdue| !connection.queued || overdue > OVERDUE) {
+            self.advance_one(key, true);
+        } else if due {
+            // It has something to do, which may be what the deadline waits for. A moment later the
+            // deadline is looked at again.
+            let again = now + Duration::from_millis(1);
+            connection.armed = Some(again);
+            self.timers.set(again, timer_of(key));
+        } else {
+            arm(&mut self.timers, connection);
+        }
+    }
+}
+
+/// How connections end when the server wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The request in flight finishes, then the client is told.
+    Drain,
+    /// The client is told at once; nothing is waited for but the disk.
+    Abort,
+    /// The client stays, and is told with the answer to whatever it asks for.
+    Revoke {
+        /// Whether the request in flight and the file in transfer do not finish.
+        at_once: bool,
+    },
+}
+
+fn sessions(connections: &Slab<Box<Connection>>) -> impl Iterator<Item = String> {
+    connections.iter().filter_map(|(_, connection)| connection.view().map(|view| document::session_json(&view)))
+}
+
+/// Takes note of what others want to know of a connection.
+fn report(reports: &mut Reports, connection: &mut Connection, now: Instant) {
+    if connection.is_transferring() {
+        reports.transfers(connection.number, now);
+    }
+    if !connection.told && !connection.is_unproven() {
+        connection.told = true;
+        reports.proves(connection.number, connection.client_name());
+    }
+}
+
+const fn timer_of(key: u64) -> Timer {
+    Timer::Connection(key)
+}
+
+/// Sets the timer if the deadline is sooner than what is set; a later one is found out in time.
+fn arm(timers: &mut Timers, connection: &mut Connection) {
+    let Some(deadline) = connection.deadline() else { return };
+    match connection.armed {
+        Some(at) if at <= deadline => return,
+        Some(at) => timers.cancel(at, timer_of(connection.key())),
+        None => {}
+    }
+    connection.armed = Some(deadline);
+    timers.set(deadline, timer_of(connection.key()));
+}
+
+fn enqueue(queue: &mut VecDeque<u64>, connection: &mut Connection) {
+    if !std::mem::replace(&mut connection.queued, true) {
+        queue.push_back(connection.key());
+    }
+}
+
+fn wake(connections: &mut Slab<Box<Connection>>, queue: &mut VecDeque<u64>, slot: usize, event: &Event) {
+    if let Some(connection) = connections.get_mut(slot) {
+        connection.ready(event);
+        enqueue(queue, connection);
+    }
+}
+
+/// A connection's number: its slot, and a generation so that the number comes back only when nobody
+/// remembers it.
+fn key(generation: u32, slot: usize) -> u64 {
+    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
+}
+
+fn slot(key: u64) -> usize {
+    usize::try_from(key & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
+fn find(connections: &mut Slab<Box<Connection>>, key: u64) -> Option<&mut Connection> {
+    connections.get_mut(slot(key)).map(|connection| &mut **connection).filter(|connection| connection.key() == key)
+}
+
+#[cfg(test)]
+pub(super) mod tests;
+
+#[cfg(test)]
+mod key_tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_its_slot_and_differs_by_its_generation() {
+        assert_eq!(slot(key(7, 42)), 42);
+        assert_ne!(key(7, 42), key(8, 42));
+    }
+}

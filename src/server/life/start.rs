@@ -1,0 +1,96 @@
+//! What has to be there before a server can begin: priority, descriptors, sockets to listen on.
+
+use std::time::{Duration, Instant};
+
+use super::configuration::Configuration;
+use super::limits;
+use super::signals::{Meaning, Signals};
+use crate::observe::log;
+use crate::protocol::error::{Code, Error, Result};
+use crate::server::event_loop::listen::{self, Endpoint, KeepAlive, Listener};
+use crate::server::service::Service;
+
+/// How long a busy port is waited for. A predecessor's exit takes a moment.
+const BIND_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
+const BIND_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a server begins with.
+pub(super) struct Started {
+    pub(crate) service: Service,
+    pub(crate) signals: Signals,
+    pub(crate) listeners: Vec<Listener>,
+    /// The service manager opened the sockets and decides where they listen.
+    pub(crate) inherited: bool,
+    pub(crate) descriptors: Option<u64>,
+}
+
+/// What came first.
+pub(crate) enum Start {
+    Listening(Box<Started>),
+    /// This signal.
+    Ended(&'static str),
+}
+
+/// Loads certificates and listens: who can connect finds a server that is complete.
+///
+/// # Errors
+///
+/// Those of both.
+pub(crate) fn start(configuration: &mut Configuration) -> Result<Start> {
+    if let Some(priority) = configuration.server().priority
+        && let Err(errno) = rustix::process::setpriority_process(None, priority)
+    {
+        let error = Error::system(Code::Kernel, "unable to set priority", errno.raw_os_error());
+        log::warn(format_args!("{}", error.message));
+    }
+    let descriptors = limits::raise_descriptors();
+    let mut signals =
+        Signals::install().map_err(|error| super::serving::system("unable to install signal handlers", &error))?;
+    let service = configuration.service(descriptors)?;
+    let mut listeners = listen::inherited(configuration.keep_alive())?;
+    let inherited = !listeners.is_empty();
+    if !inherited {
+        let endpoints = configuration.endpoints()?;
+        listeners = match bind_patiently(&endpoints, configuration.keep_alive(), &mut signals)? {
+            Bound::Listening(listeners) => listeners,
+            Bound::Ended(signal) => return Ok(Start::Ended(signal)),
+        };
+    } else if listeners.iter().all(|listener| listener.endpoint.address.port() != configuration.server().port) {
+        log::warn(format_args!(
+            "the service manager's sockets listen on another port than tls-server-port={}, which has no effect\n\
+             HINT: ListenStream= of the socket unit says where to listen.",
+            configuration.server().port
+        ));
+    }
+    Ok(Start::Listening(Box::new(Started { service, signals, listeners, inherited, descriptors })))
+}
+
+enum Bound {
+    Listening(Vec<Listener>),
+    /// A signal came first.
+    Ended(&'static str),
+}
+
+/// Opens every endpoint, waiting for a bounded time while a port is in use.
+fn bind_patiently(endpoints: &[Endpoint], keep_alive: KeepAlive, signals: &mut Signals) -> Result<Bound> {
+    let begun = Instant::now();
+    let mut warned = false;
+    loop {
+        let error = match listen::open_all(endpoints, keep_alive, &mut Vec::new()) {
+            Ok(listeners) => return Ok(Bound::Listening(listeners)),
+            Err(error) => error,
+        };
+        if begun.elapsed() >= BIND_PATIENCE {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut warned, true) {
+            log::warn(format_args!("{}; trying again for {} s", error.message, BIND_PATIENCE.as_secs()));
+        }
+        for meaning in signals.wait(BIND_PAUSE) {
+            if meaning != Meaning::Reload {
+                return Ok(Bound::Ended(meaning.signal()));
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What connections are served with: the lowest of the server's own types, which every room above may name.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::releases::policy::Policy;
+use super::tls::Tls;
+use crate::protocol::release::Release;
+use crate::session::{Authority, Limits};
+
+/// What new connections are served with; a reload replaces it as a whole.
+#[derive(Clone)]
+pub struct Service {
+    /// Certificates and ciphers.
+    pub tls: Tls,
+    /// Who may do what.
+    pub authority: Rc<dyn Authorities>,
+    /// Which release is written down for whom, and which ones there are.
+    pub policy: Rc<Policy>,
+    /// From `accept` to the end of the handshake.
+    pub handshake: Duration,
+    /// What a session is allowed after that.
+    pub limits: Limits,
+    /// Connections in total.
+    pub connections: usize,
+    /// Connections from one address.
+    pub connections_per_address: usize,
+}
+
+/// Makes the authority for a conversation.
+pub trait Authorities {
+    /// The authority for clients that were greeted with `release`.
+    fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority>;
+}
