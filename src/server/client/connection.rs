@@ -35,7 +35,7 @@ use super::context::{Context, Next};
 use super::corked_write::LastWords;
 use super::greeting::Greeting;
 use super::record::Record;
-use super::view::{ClientView, SessionView};
+use super::view::{ClientView, SessionState};
 use crate::config::Role;
 use crate::disk::{Completion, Ticket};
 use crate::observe::log::Level;
@@ -235,7 +235,7 @@ impl Connection {
     }
 
     /// What is shown of it, once it has a session.
-    pub(crate) fn view(&self) -> Option<SessionView<'_>> {
+    pub(crate) fn view(&self) -> Option<SessionState> {
         let (session, greeting) = (self.session.as_ref()?, self.greeting.as_ref()?);
         Some(self.record.view(greeting.release().version, session.counters()))
     }

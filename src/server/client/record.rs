@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::observe::log::{self, Level};
 use crate::observe::quota::{Kind, Quotas};
 use crate::protocol::error::{Code, Error};
-use crate::server::client::view::SessionView;
+use crate::server::client::view::SessionState;
 use crate::session::{Counters, Event, Opened, Refusal};
 
 /// A client that keeps asking for what it may not have does not fill the log.
@@ -76,14 +76,22 @@ impl Record {
     }
 
     /// What is shown of the session.
-    pub(crate) fn view(&self, release: &'static str, counters: Counters) -> SessionView<'_> {
-        SessionView {
+    pub(crate) fn view(&self, release: &'static str, counters: Counters) -> SessionState {
+        let opened = self.opened.as_ref();
+        SessionState {
+            pid: std::process::id(),
             peer: self.peer,
-            client: self.client.as_deref(),
-            release,
-            opened: self.opened.as_ref(),
-            age: self.age(),
-            counters,
+            client: self.client.clone(),
+            stanza: opened.and_then(|opened| opened.stanza.clone()),
+            command: opened.map(|opened| opened.command.clone()),
+            process: opened.map(|opened| opened.process),
+            release: release.to_owned(),
+            seconds: self.age().as_secs(),
+            requests: counters.requests,
+            errors: counters.errors,
+            denied: counters.denied,
+            read: counters.read,
+            written: counters.written,
         }
     }
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Role;
 use crate::disk::HeldLock;
-use crate::session::{Counters, Opened};
 
 /// What a caller sees of a client.
 #[derive(Debug)]
@@ -28,13 +28,33 @@ pub struct ClientView<'a> {
     pub locks: &'a [HeldLock],
 }
 
-/// What is shown of a session.
-#[derive(Debug)]
-pub(crate) struct SessionView<'a> {
-    pub(crate) peer: SocketAddr,
-    pub(crate) client: Option<&'a str>,
-    pub(crate) release: &'static str,
-    pub(crate) opened: Option<&'a Opened>,
-    pub(crate) age: Duration,
-    pub(crate) counters: Counters,
+/// What administrators are shown of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// The process that serves it.
+    pub pid: u32,
+    /// The other end of it.
+    pub peer: SocketAddr,
+    /// The client's name.
+    pub client: Option<String>,
+    /// The stanza that it named, if it was authorized and named one.
+    pub stanza: Option<String>,
+    /// The command, such as `archive-push`, once it is authorized.
+    pub command: Option<String>,
+    /// 0 for the main process of a client, otherwise the number of its worker.
+    pub process: Option<u32>,
+    /// What it was greeted with.
+    pub release: String,
+    /// How long it has been connected, in seconds.
+    pub seconds: u64,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Those of them that were answered with an error.
+    pub errors: u64,
+    /// Those of them that the client was not allowed to make.
+    pub denied: u64,
+    /// Bytes of files sent to the client.
+    pub read: u64,
+    /// Bytes of files taken from the client.
+    pub written: u64,
 }

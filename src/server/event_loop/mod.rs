@@ -32,7 +32,7 @@ use crate::observe::rate::Rate;
 use crate::protocol::error::Error;
 use crate::server::client::connection::Connection;
 use crate::server::client::context::{Context, Next, Rates};
-use crate::server::client::view::ClientView;
+use crate::server::client::view::{ClientView, SessionState};
 use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
 use crate::server::event_loop::admission::{Admission, Bounds};
 use crate::server::event_loop::clock::{Clock, Timer, Timers};
@@ -42,7 +42,7 @@ use crate::server::outgoing::{self, Databases};
 use crate::server::releases::installed::Installed;
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
-use crate::server::status::document::{self, View};
+use crate::server::status::document::{FileSystemState, ServerState};
 use crate::server::status::socket::{self as status, Status, StatusSocket};
 use crate::session;
 
@@ -326,31 +326,28 @@ impl EventLoop {
         stanzas
     }
 
-    /// What there is to tell of each session, as a JSON object.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = String> {
+    /// What there is to tell of each session.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionState> {
         sessions(&self.connections)
     }
 
-    /// What there is to tell of each file system, as a JSON object.
-    pub(super) fn file_systems(&self) -> Vec<String> {
-        self.disk.file_systems().iter().map(document::file_system_json).collect()
+    /// What there is to tell of each file system.
+    pub(super) fn file_systems(&self) -> Vec<FileSystemState> {
+        self.disk.file_systems().iter().map(FileSystemState::new).collect()
     }
 
     /// Answers those who ask about the state.
     fn answer(&mut self) {
-        if !self.status.is_idle() {
-            let (addresses, file_systems) = (self.addresses(), self.file_systems());
-            let view = View {
-                addresses: &addresses,
-                policy: &self.service.policy,
-                learner: &self.learner,
-                connections: self.connections.len(),
-                workers: &[],
-                file_systems: &file_systems,
-                sessions: Box::new(|each| sessions(&self.connections).for_each(|session| each(&session))),
-            };
-            self.status.advance(self.clock.now(), self.poll.registry(), Some(&view));
+        if self.status.is_idle() {
+            return;
         }
+        let (addresses, file_systems) = (self.addresses(), self.file_systems());
+        let state = || {
+            let (policy, learner) = (&self.service.policy, &self.learner);
+            let state = ServerState::new(&addresses, policy, learner, self.connections.len());
+            Some(state.with_sessions(sessions(&self.connections), file_systems.clone()).compose())
+        };
+        self.status.advance(self.clock.now(), self.poll.registry(), state);
     }
 
     /// How long the poll may wait.
@@ -580,8 +577,8 @@ pub enum Ending {
     },
 }
 
-fn sessions(connections: &Slab<Box<Connection>>) -> impl Iterator<Item = String> {
-    connections.iter().filter_map(|(_, connection)| connection.view().map(|view| document::session_json(&view)))
+fn sessions(connections: &Slab<Box<Connection>>) -> impl Iterator<Item = SessionState> {
+    connections.iter().filter_map(|(_, connection)| connection.view())
 }
 
 /// Takes note of what others want to know of a connection.

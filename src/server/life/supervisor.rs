@@ -18,6 +18,7 @@ use crate::config::Environment;
 use crate::config::snapshot::{Snapshot, record};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
+use crate::server::client::view::SessionState;
 use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
 use crate::server::event_loop::admission::{Bounds, site};
 use crate::server::event_loop::clock::Clock;
@@ -32,7 +33,7 @@ use crate::server::releases::installed::Installed;
 use crate::server::releases::learner::Learner;
 use crate::server::releases::lesson::Known;
 use crate::server::releases::memory::Memory;
-use crate::server::status::document::{View, WorkerView};
+use crate::server::status::document::{FileSystemState, ServerState, WorkerState};
 use crate::server::status::socket::{self as status, Status};
 use crate::server::workers::connections::Connections;
 use crate::server::workers::message::{ToSupervisor, ToWorker};
@@ -103,9 +104,9 @@ pub(super) struct Supervisor {
     reload: Option<Asked<String>>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
-    sessions: Option<Asked<String>>,
+    sessions: Option<Asked<SessionState>>,
     /// What they told of file systems with that.
-    file_systems: Vec<String>,
+    file_systems: Vec<FileSystemState>,
 }
 
 impl Supervisor {
@@ -466,7 +467,7 @@ impl Supervisor {
 
     /// Forgets a worker that is gone. The error if it could not begin.
     fn forget(&mut self, departure: Departure, now: Instant) -> Option<Error> {
-        let Departure { place, view: WorkerView { number: worker, pid, .. }, is_lost, waiting, error } = departure;
+        let Departure { place, view: WorkerState { number: worker, pid, .. }, is_lost, waiting, error } = departure;
         for connection in waiting {
             // Somebody else can do what it was to do.
             self.connections.hand_back(connection.number);
@@ -481,7 +482,10 @@ impl Supervisor {
             log::warn(format_args!("client at {peer}: lost with worker {worker}, process {pid}"));
             self.remove(number, now);
         }
-        for asked in [&mut self.reload, &mut self.sessions].into_iter().flatten() {
+        if let Some(asked) = &mut self.reload {
+            asked.waiting.remove(&place);
+        }
+        if let Some(asked) = &mut self.sessions {
             asked.waiting.remove(&place);
         }
         error
@@ -597,18 +601,14 @@ impl Supervisor {
             worker.kept_for = worker.slot.and_then(|slot| self.suspects.of(slot));
         }
         let asked = self.sessions.take_if(|asked| asked.is_answered(now));
-        let sessions = asked.map(|asked| asked.answers);
-        let file_systems = sessions.as_ref().map(|_| std::mem::take(&mut self.file_systems)).unwrap_or_default();
-        let view = sessions.as_ref().map(|sessions| View {
-            addresses: &addresses,
-            policy: &policy,
-            learner: &self.learner,
-            connections: self.connections.count(),
-            workers: &workers,
-            file_systems: &file_systems,
-            sessions: Box::new(|each| sessions.iter().for_each(|session| each(session))),
-        });
-        if self.status.advance(now, self.poll.registry(), view.as_ref()) && self.sessions.is_none() {
+        let told = asked.map(|asked| (asked.answers, std::mem::take(&mut self.file_systems)));
+        let connections = self.connections.count();
+        let state = || {
+            let (sessions, file_systems) = told.clone()?;
+            let state = ServerState::new(&addresses, &policy, &self.learner, connections);
+            Some(state.with_workers(workers.clone()).with_sessions(sessions, file_systems).compose())
+        };
+        if self.status.advance(now, self.poll.registry(), state) && self.sessions.is_none() {
             let places = self.crew.ask(&ToWorker::Sessions);
             self.file_systems.clear();
             self.sessions = Some(Asked::new(places, now));

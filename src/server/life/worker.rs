@@ -25,6 +25,7 @@ use crate::server::life::serving::{Phase, Serving, system};
 use crate::server::life::signals::{Meaning, Signals};
 use crate::server::life::umask;
 use crate::server::service::Service;
+use crate::server::status::document;
 use crate::server::workers::link::{Heard, Link};
 use crate::server::workers::message::{LONGEST, ToSupervisor, ToWorker};
 use crate::server::workers::pool::recall;
@@ -247,17 +248,19 @@ impl Worker {
     }
 
     fn tell_sessions(&mut self) {
-        let mut part: Vec<String> = Vec::new();
+        let (mut part, mut bytes) = (Vec::new(), 0);
         for session in self.serving.event_loop.sessions() {
-            let length: usize = part.iter().map(String::len).sum();
+            let length = document::length(&session);
             // No message takes that; what is in it is bounded, but by far more than names have.
-            if session.len() > LONGEST / 2 {
+            if length > LONGEST / 2 {
                 continue;
             }
-            if length + session.len() > LONGEST / 4 {
+            if bytes + length > LONGEST / 4 {
                 self.link.say(&ToSupervisor::Sessions(std::mem::take(&mut part)), vec![]);
+                bytes = 0;
             }
             part.push(session);
+            bytes += length;
         }
         self.link.say(&ToSupervisor::Sessions(part), vec![]);
         self.link.say(&ToSupervisor::AllSessions(self.serving.event_loop.file_systems()), vec![]);

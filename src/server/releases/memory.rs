@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner};
 use super::table::{Table, Worked};
@@ -35,6 +36,41 @@ const MODE: u32 = 0o640;
 /// each host. The end of the server writes what is left.
 const NEWS_DELAY: Duration = Duration::from_secs(5);
 const MINOR_DELAY: Duration = Duration::from_secs(60);
+
+/// The file.
+#[derive(Serialize)]
+struct File<'a> {
+    version: u64,
+    clients: Vec<Remembered<'a>>,
+}
+
+/// What is remembered of a client, in the file and in what the server tells of its state.
+#[derive(Debug, Serialize)]
+pub struct Remembered<'a> {
+    client: Option<&'a str>,
+    address: IpAddr,
+    releases: &'a [Worked],
+}
+
+impl<'a> From<(&'a Key, &'a [Worked])> for Remembered<'a> {
+    fn from((key, releases): (&'a Key, &'a [Worked])) -> Self {
+        Self { client: key.client.as_deref(), address: key.address, releases }
+    }
+}
+
+/// The same when it is read: it may name releases that this program does not know.
+#[derive(Deserialize)]
+struct Kept {
+    client: Option<Box<str>>,
+    address: IpAddr,
+    releases: Vec<KeptRelease>,
+}
+
+#[derive(Deserialize)]
+struct KeptRelease {
+    release: String,
+    at: u64,
+}
 
 /// Where what was learned is kept, and when it is written next.
 #[derive(Debug)]
@@ -165,21 +201,15 @@ fn parse(text: &str, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, String> {
 }
 
 fn parse_client(value: &Value, table: &Table) -> Option<(Key, Vec<Worked>)> {
-    let address: IpAddr = value.get("address")?.as_str()?.parse().ok()?;
-    let client = match value.get("client")? {
-        Value::Null => None,
-        Value::String(name) if name.len() <= NAME_MAXIMUM => Some(name.as_str().into()),
-        _ => return None,
-    };
+    let Kept { client, address, releases } = Kept::deserialize(value).ok()?;
+    if client.as_ref().is_some_and(|name| name.len() > NAME_MAXIMUM) {
+        return None;
+    }
     let mut worked: Vec<Worked> = Vec::new();
-    for entry in value.get("releases")?.as_array()? {
-        let version = entry.get("release")?.as_str()?;
-        let at = entry.get("at")?.as_u64()?.min(u64::from(u32::MAX));
-        let release = table.find(version);
-        if let Some(release) = release
-            && worked.iter().all(|other| other.release.version != version)
-        {
-            worked.push(Worked { release, at });
+    for KeptRelease { release, at } in releases {
+        let known = table.find(&release);
+        if let Some(release) = known.filter(|known| worked.iter().all(|other| other.release.version != known.version)) {
+            worked.push(Worked { release, at: at.min(u64::from(u32::MAX)) });
         }
     }
     worked.sort_by_key(|worked| std::cmp::Reverse(worked.at));
@@ -187,17 +217,9 @@ fn parse_client(value: &Value, table: &Table) -> Option<(Key, Vec<Worked>)> {
 }
 
 fn compose(learner: &Learner) -> String {
-    let mut text = format!("{{\"version\":{VERSION},\"clients\":[");
-    let mut separator = "\n";
-    for (key, worked) in learner.worked() {
-        let releases: Vec<_> =
-            worked.iter().map(|worked| json!({ "release": worked.release.version, "at": worked.at })).collect();
-        let client = json!({ "client": key.client, "address": key.address.to_string(), "releases": releases });
-        text.push_str(std::mem::replace(&mut separator, ",\n"));
-        text.push_str(&client.to_string());
-    }
-    text.push_str("\n]}\n");
-    text
+    let clients = learner.worked().map(Remembered::from).collect();
+    // Serializing to memory does not fail.
+    serde_json::to_string(&File { version: VERSION, clients }).unwrap_or_default() + "\n"
 }
 
 fn write(directory: &Path, learner: &Learner) -> io::Result<()> {
@@ -215,6 +237,8 @@ fn write(directory: &Path, learner: &Learner) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::protocol::release::RELEASES;
 

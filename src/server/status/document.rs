@@ -1,25 +1,52 @@
 //! What is told of the server, as one JSON document.
+//!
+//! These types are the document; who reads it finds the same members in it for as long as [`VERSION`] stays.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::disk::FileSystemView;
-use crate::server::client::view::SessionView;
+use crate::server::client::view::SessionState;
 use crate::server::releases::learner::Learner;
+use crate::server::releases::memory::Remembered;
 use crate::server::releases::policy::Policy;
 
 /// Raised when the meaning of the document changes.
 pub const VERSION: u64 = 1;
-/// Entries are left out, and counted, when a list gets longer than this.
-pub(super) const SESSIONS_LENGTH: usize = 2 << 20;
-pub(super) const CLIENTS_LENGTH: usize = 2 << 20;
+/// Bytes of each list: further entries are left out, and counted.
+const SESSIONS_LENGTH: usize = 2 << 20;
+const CLIENTS_LENGTH: usize = 2 << 20;
 const FILE_SYSTEMS_LENGTH: usize = 1 << 20;
 
+/// The document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ServerState<'a> {
+    version: u64,
+    /// The version of this program.
+    server: &'static str,
+    pid: u32,
+    addresses: &'a [SocketAddr],
+    /// What clients are greeted with for whom nothing else is written down.
+    release: Option<&'static str>,
+    connections: usize,
+    /// None where one process does everything.
+    workers: Vec<WorkerState>,
+    file_systems: Vec<FileSystemState>,
+    file_systems_omitted: usize,
+    sessions: Vec<SessionState>,
+    sessions_omitted: usize,
+    clients: Vec<Remembered<'a>>,
+    clients_omitted: usize,
+}
+
 /// What is told of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerView {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WorkerState {
     /// Its number.
     pub number: u32,
     /// Its process.
@@ -28,145 +55,231 @@ pub struct WorkerView {
     pub connections: usize,
     /// Those of them that transfer files.
     pub transfers: usize,
-    /// For how long it has not answered, if that is so long that it gets no connections.
-    pub silent: Option<Duration>,
+    /// For how many seconds it has not answered, if that is so long that it gets no connections.
+    pub silent: Option<u64>,
     /// It gets no more connections, and ends after those that it has.
     pub leaving: bool,
     /// Which suspects it is kept for, as [`Suspects`](crate::server::workers::suspects::Suspects) numbers them.
+    #[serde(skip)]
     pub slot: Option<usize>,
     /// Who they are.
     pub kept_for: Option<String>,
 }
 
-/// Calls back with each session, as a JSON object.
-pub(crate) type Sessions<'a> = Box<dyn Fn(&mut dyn FnMut(&str)) + 'a>;
-
-/// What an answer is made of.
-pub(crate) struct View<'a> {
-    pub(crate) addresses: &'a [SocketAddr],
-    pub(crate) policy: &'a Policy,
-    pub(crate) learner: &'a Learner,
-    pub(crate) connections: usize,
-    /// None where one process does everything.
-    pub(crate) workers: &'a [WorkerView],
-    pub(crate) file_systems: &'a [String],
-    pub(crate) sessions: Sessions<'a>,
+/// What a process tells of a file system that it has asked for something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileSystemState {
+    pid: u32,
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    looks: Executor,
+    data: Executor,
+    changes: Executor,
+    slow_ms: Option<u64>,
 }
 
-impl View<'_> {
-    pub(super) fn compose(&self) -> String {
-        let head = json!({
-            "version": VERSION,
-            "server": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "addresses": self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "release": self.policy.general().map(|release| release.version),
-            "connections": self.connections,
-            "workers": self.workers.iter().map(worker_json).collect::<Vec<_>>(),
-        });
-        let mut text = head.to_string();
-        // The lists go between the head's last value and its brace.
-        text.pop();
-        let mut file_systems = List::begin(&mut text, "file-systems", FILE_SYSTEMS_LENGTH);
-        for file_system in self.file_systems {
-            file_systems.add(file_system);
+/// Who does what is asked of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Executor {
+    /// The process itself, which waits for it.
+    #[serde(rename = "at once")]
+    AtOnce,
+    Helpers,
+}
+
+impl<'a> ServerState<'a> {
+    /// A server that listens on `addresses` and has one process.
+    pub(crate) fn new(addresses: &'a [SocketAddr], policy: &Policy, learner: &'a Learner, connections: usize) -> Self {
+        let (clients, clients_omitted) = bounded(learner.worked().map(Remembered::from), CLIENTS_LENGTH);
+        Self {
+            version: VERSION,
+            server: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            addresses,
+            release: policy.general().map(|release| release.version),
+            connections,
+            workers: Vec::new(),
+            file_systems: Vec::new(),
+            file_systems_omitted: 0,
+            sessions: Vec::new(),
+            sessions_omitted: 0,
+            clients,
+            clients_omitted,
         }
-        file_systems.end();
-        let mut sessions = List::begin(&mut text, "sessions", SESSIONS_LENGTH);
-        (self.sessions)(&mut |session| sessions.add(session));
-        sessions.end();
-        let mut clients = List::begin(&mut text, "clients", CLIENTS_LENGTH);
-        for (key, worked) in self.learner.worked() {
-            let releases: Vec<_> =
-                worked.iter().map(|worked| json!({ "release": worked.release.version, "at": worked.at })).collect();
-            let address = key.address.to_string();
-            clients.add(&json!({ "client": key.client, "address": address, "releases": releases }).to_string());
-        }
-        clients.end();
-        text.push_str("}\n");
+    }
+
+    /// The same with these workers.
+    pub(crate) fn with_workers(self, workers: Vec<WorkerState>) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// The same with these sessions and file systems of all its processes.
+    pub(crate) fn with_sessions(
+        self,
+        sessions: impl IntoIterator<Item = SessionState>,
+        file_systems: Vec<FileSystemState>,
+    ) -> Self {
+        let (sessions, sessions_omitted) = bounded(sessions, SESSIONS_LENGTH);
+        let (file_systems, file_systems_omitted) = bounded(file_systems, FILE_SYSTEMS_LENGTH);
+        Self { sessions, sessions_omitted, file_systems, file_systems_omitted, ..self }
+    }
+
+    /// As it is sent.
+    pub(crate) fn compose(&self) -> Vec<u8> {
+        // Serializing to memory does not fail.
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        text.push(b'\n');
         text
     }
 }
 
-fn worker_json(worker: &WorkerView) -> Value {
-    json!({
-        "number": worker.number,
-        "pid": worker.pid,
-        "connections": worker.connections,
-        "transfers": worker.transfers,
-        "silent": worker.silent.map(|silent| silent.as_secs()),
-        "leaving": worker.leaving,
-        "kept-for": worker.kept_for,
-    })
-}
-
-/// What is told of a file system that this process has asked for something.
-pub(crate) fn file_system_json(file_system: &FileSystemView) -> String {
-    let [looks, data, changes] = file_system.is_quick.map(|quick| if quick { "at once" } else { "helpers" });
-    let value = json!({
-        "pid": std::process::id(),
-        "path": file_system.place.to_string_lossy(),
-        "type": file_system.name,
-        "looks": looks,
-        "data": data,
-        "changes": changes,
-        "slow-ms": file_system.slow.map(|slow| u64::try_from(slow.as_millis()).unwrap_or(u64::MAX)),
-    });
-    value.to_string()
-}
-
-/// What is told of a session that this process has.
-pub(crate) fn session_json(session: &SessionView<'_>) -> String {
-    let opened = session.opened;
-    let value = json!({
-        "pid": std::process::id(),
-        "peer": session.peer.to_string(),
-        "client": session.client,
-        "stanza": opened.and_then(|opened| opened.stanza.as_deref()),
-        "command": opened.map(|opened| opened.command.as_str()),
-        "process": opened.map(|opened| opened.process),
-        "release": session.release,
-        "seconds": session.age.as_secs(),
-        "requests": session.counters.requests,
-        "errors": session.counters.errors,
-        "denied": session.counters.denied,
-        "read": session.counters.read,
-        "written": session.counters.written,
-    });
-    value.to_string()
-}
-
-/// A list of an answer that does not grow without bound.
-struct List<'a> {
-    text: &'a mut String,
-    name: &'static str,
-    longest: usize,
-    empty: bool,
-    omitted: usize,
-}
-
-impl<'a> List<'a> {
-    fn begin(text: &'a mut String, name: &'static str, length: usize) -> Self {
-        text.push_str(",\"");
-        text.push_str(name);
-        text.push_str("\":[");
-        let longest = text.len() + length;
-        Self { text, name, longest, empty: true, omitted: 0 }
-    }
-
-    fn add(&mut self, value: &str) {
-        if self.text.len() >= self.longest {
-            self.omitted += 1;
-            return;
+impl FileSystemState {
+    /// What this process tells of one.
+    pub(crate) fn new(seen: &FileSystemView) -> Self {
+        let [looks, data, changes] =
+            seen.is_quick.map(|is_quick| if is_quick { Executor::AtOnce } else { Executor::Helpers });
+        let milliseconds = |slow: Duration| u64::try_from(slow.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            pid: std::process::id(),
+            path: seen.place.to_string_lossy().into_owned(),
+            kind: seen.name.clone(),
+            looks,
+            data,
+            changes,
+            slow_ms: seen.slow.map(milliseconds),
         }
-        self.text.push_str(if std::mem::replace(&mut self.empty, false) { "\n" } else { ",\n" });
-        self.text.push_str(value);
+    }
+}
+
+/// The first entries, of `longest` bytes in JSON or little more, and how many are left out.
+fn bounded<T: Serialize>(entries: impl IntoIterator<Item = T>, longest: usize) -> (Vec<T>, usize) {
+    let (mut taken, mut bytes, mut omitted) = (Vec::new(), 0, 0);
+    for entry in entries {
+        if bytes >= longest {
+            omitted += 1;
+        } else {
+            bytes += length(&entry);
+            taken.push(entry);
+        }
+    }
+    (taken, omitted)
+}
+
+/// Bytes of a value in JSON, which is longer than the form in which processes send it to each other.
+pub(crate) fn length(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither does counting.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::protocol::release::Release;
+    use crate::server::releases::Key;
+
+    fn session() -> SessionState {
+        SessionState {
+            pid: 7,
+            peer: "192.0.2.1:1".parse().unwrap(),
+            client: Some("db\"1".to_owned()),
+            stanza: Some("demo".to_owned()),
+            command: Some("archive-push".to_owned()),
+            process: Some(1),
+            release: "2.60.0".to_owned(),
+            seconds: 2,
+            requests: 3,
+            errors: 0,
+            denied: 0,
+            read: 0,
+            written: 5,
+        }
     }
 
-    fn end(self) {
-        self.text.push_str("],\"");
-        self.text.push_str(self.name);
-        self.text.push_str("-omitted\":");
-        self.text.push_str(&self.omitted.to_string());
+    fn state(sessions: usize) -> Value {
+        let mut learner = Learner::default();
+        let key = Key { address: "192.0.2.1".parse().unwrap(), client: Some("db\"1".into()) };
+        learner.confirm(&key, Release::newest(), 7);
+        let file_system = FileSystemView {
+            place: "/srv".into(),
+            name: "nfs4".to_owned(),
+            is_quick: [true, false, false],
+            slow: Some(Duration::from_millis(70)),
+        };
+        let worker = WorkerState {
+            number: 1,
+            pid: 2,
+            connections: 3,
+            transfers: 4,
+            silent: Some(5),
+            leaving: true,
+            slot: Some(0),
+            kept_for: Some("'db1'".to_owned()),
+        };
+        let addresses = ["127.0.0.1:8432".parse().unwrap()];
+        let state = ServerState::new(&addresses, &Policy::pinned_to(Release::newest()), &learner, sessions)
+            .with_workers(vec![worker])
+            .with_sessions((0..sessions).map(|_| session()), vec![FileSystemState::new(&file_system)]);
+        serde_json::from_slice(&state.compose()).unwrap()
+    }
+
+    #[test]
+    fn the_members_of_the_document_are_those_of_its_version() {
+        let mut value = state(1);
+        let (server, pid) = (value["server"].take(), value["pid"].take());
+        assert_eq!((server, pid), (json!(env!("CARGO_PKG_VERSION")), json!(std::process::id())));
+        value["file-systems"][0]["pid"].take();
+        let newest = Release::newest().version;
+        let expected = json!({
+            "version": 1, "server": null, "pid": null, "addresses": ["127.0.0.1:8432"], "release": newest,
+            "connections": 1,
+            "workers": [{ "number": 1, "pid": 2, "connections": 3, "transfers": 4, "silent": 5, "leaving": true,
+                "kept-for": "'db1'" }],
+            "file-systems": [{ "pid": null, "path": "/srv", "type": "nfs4", "looks": "at once", "data": "helpers",
+                "changes": "helpers", "slow-ms": 70 }],
+            "file-systems-omitted": 0,
+            "sessions": [{ "pid": 7, "peer": "192.0.2.1:1", "client": "db\"1", "stanza": "demo",
+                "command": "archive-push", "process": 1, "release": "2.60.0", "seconds": 2, "requests": 3,
+                "errors": 0, "denied": 0, "read": 0, "written": 5 }],
+            "sessions-omitted": 0,
+            "clients": [{ "client": "db\"1", "address": "192.0.2.1", "releases": [{ "release": newest, "at": 7 }] }],
+            "clients-omitted": 0,
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_very_long_list_is_cut_and_says_so() {
+        let value = state(100_000);
+        let shown = value["sessions"].as_array().unwrap();
+        assert!(length(shown) < SESSIONS_LENGTH * 2, "{}", length(shown));
+        assert_eq!(shown.len() as u64 + value["sessions-omitted"].as_u64().unwrap(), 100_000);
+        assert_eq!(value["clients-omitted"], 0);
+    }
+
+    #[test]
+    fn what_processes_send_each_other_is_shorter_than_its_json() {
+        let mut session = session();
+        for number in [0, 9, 10, 127, 128, 16_383, 16_384, u64::MAX] {
+            session.read = number;
+            assert!(postcard::to_allocvec(&session).unwrap().len() < length(&session));
+        }
     }
 }

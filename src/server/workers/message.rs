@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::server::client::view::SessionState;
 use crate::server::releases::lesson::{Known, Lesson};
+use crate::server::status::document::FileSystemState;
 
 /// Bytes of the longest message.
 pub const LONGEST: usize = 64 << 10;
@@ -77,10 +79,10 @@ pub enum ToSupervisor {
     AsksFiles,
     /// The configuration was taken over; the error if it could not be used.
     Reloaded(Option<String>),
-    /// Some of its sessions, each as a JSON object.
-    Sessions(Vec<String>),
-    /// Those were all. What it knows of file systems, each as a JSON object.
-    AllSessions(Vec<String>),
+    /// Some of its sessions.
+    Sessions(Vec<SessionState>),
+    /// Those were all. What it knows of file systems.
+    AllSessions(Vec<FileSystemState>),
     /// Somebody wants it to end, after its sessions.
     Leaving,
     /// It lives.

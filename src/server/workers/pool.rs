@@ -26,7 +26,7 @@ use crate::disk::exclusion::Exclusion;
 use crate::observe::log;
 use crate::process;
 use crate::protocol::error::{Code, Error};
-use crate::server::status::document::WorkerView;
+use crate::server::status::document::WorkerState;
 
 /// A worker beyond the first one that has no connection for so long ends.
 const IDLE: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ pub struct Departure {
     /// Its place, which another one may have from now on.
     pub place: usize,
     /// What there was to tell of it.
-    pub view: WorkerView,
+    pub view: WorkerState,
     /// It served, and should not have ended.
     pub is_lost: bool,
     /// Connections that it was still to get.
@@ -545,20 +545,20 @@ impl Crew {
 
     /// What is told of the workers.
     #[must_use]
-    pub fn view(&self, now: Instant) -> Vec<WorkerView> {
+    pub fn view(&self, now: Instant) -> Vec<WorkerState> {
         self.workers.iter().map(|(_, worker)| worker.view(now)).collect()
     }
 }
 
 impl Worker {
     /// What is told of it.
-    fn view(&self, now: Instant) -> WorkerView {
-        WorkerView {
+    fn view(&self, now: Instant) -> WorkerState {
+        WorkerState {
             number: self.number,
             pid: self.process.id(),
             connections: self.connections,
             transfers: self.transfers,
-            silent: self.pulse.is_silent().then(|| self.pulse.unanswered(now)),
+            silent: self.pulse.is_silent().then(|| self.pulse.unanswered(now).as_secs()),
             leaving: self.stage == Stage::Leaving,
             slot: self.slot,
             kept_for: None,
