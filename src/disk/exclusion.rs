@@ -54,6 +54,23 @@ struct Shared {
     held: RefCell<HashSet<u64>>,
     claims: RefCell<Rows>,
     is_abandoned: Cell<bool>,
+    clock: Clock,
+}
+
+/// The time that all processes of a host have in common.
+#[derive(Debug, Default)]
+struct Clock {
+    /// How far tests are ahead of it.
+    #[cfg(test)]
+    ahead: Cell<Duration>,
+}
+
+/// A moment, in this process and as others are told of it.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Instant,
+    /// Which tick this is, from 1 to 254.
+    tick: u8,
 }
 
 /// What this process has written to its column.
@@ -102,7 +119,14 @@ impl Exclusion {
         for column in 0..COLUMNS {
             if lock(&file, u64::from(column))? {
                 let (held, claims) = (RefCell::default(), RefCell::default());
-                return Ok(Self(Rc::new(Shared { file, column, held, claims, is_abandoned: Cell::new(false) })));
+                return Ok(Self(Rc::new(Shared {
+                    file,
+                    column,
+                    held,
+                    claims,
+                    is_abandoned: Cell::new(false),
+                    clock: Clock::default(),
+                })));
             }
         }
         Err(io::Error::other(format!("{COLUMNS} processes exclude each other already")))
@@ -189,11 +213,11 @@ impl Drop for Claimed {
         let Some((count, last)) = claimed.get_mut(&self.row) else { return };
         *count -= 1;
         if *count == 0 && !shared.is_abandoned.get() {
-            let now = Instant::now();
-            *last = Some(now);
-            ended.push_back((now, self.row));
+            let now = shared.clock.now();
+            *last = Some(now.at);
+            ended.push_back((now.at, self.row));
             // What stays there otherwise makes others look again, which is never wrong.
-            let _ = shared.write(self.row, tick());
+            let _ = shared.write(self.row, now.tick);
         }
     }
 }
@@ -203,7 +227,7 @@ impl Shared {
     fn last_claimed_by_others(&self, row: u16) -> Result<Option<Instant>> {
         let mut cells = [CLAIMED; COLUMNS as usize];
         pread(&self.file, &mut cells, offset(row, 0))?;
-        let (tick, now) = (tick(), Instant::now());
+        let Moment { at: now, tick } = self.clock.now();
         let others = (0..COLUMNS).zip(cells).filter(|(column, cell)| *column != self.column && *cell != NEVER);
         let age = |cell| match cell {
             CLAIMED => Duration::ZERO,
@@ -215,8 +239,9 @@ impl Shared {
 
     /// Takes back what was written long ago.
     fn forget_old(&self) {
+        let now = self.clock.now().at;
         let Rows { claimed, ended } = &mut *self.claims.borrow_mut();
-        while let Some((at, row)) = ended.front().copied().filter(|(at, _)| at.elapsed() > TOLD) {
+        while let Some((at, row)) = ended.front().copied().filter(|(at, _)| now.saturating_duration_since(*at) > TOLD) {
             ended.pop_front();
             // It may have been claimed again since.
             if claimed.get(&row) == Some(&(0, Some(at))) {
@@ -258,14 +283,18 @@ fn offset(row: u16, column: u16) -> u64 {
     u64::from(row) * u64::from(COLUMNS) + u64::from(column)
 }
 
-/// Which tick this is, from 1 to 254.
-fn tick() -> u8 {
-    let time = clock_gettime(ClockId::Monotonic);
-    let time = Duration::try_from(time).unwrap_or_default();
-    u8::try_from(time.as_nanos() / TICK.as_nanos() % TICKS + 1).unwrap_or(CLAIMED)
+impl Clock {
+    fn now(&self) -> Moment {
+        let (at, time) = (Instant::now(), clock_gettime(ClockId::Monotonic));
+        let time = Duration::try_from(time).unwrap_or_default();
+        #[cfg(test)]
+        let (at, time) = (at + self.ahead.get(), time + self.ahead.get());
+        let tick = u8::try_from(time.as_nanos() / TICK.as_nanos() % TICKS + 1).unwrap_or(CLAIMED);
+        Moment { at, tick }
+    }
 }
 
-/// How many ticks `then` was before `now`, both as [`tick`] gives them.
+/// How many ticks `then` was before `now`, both as a [`Moment`] has them.
 fn elapsed(then: u8, now: u8) -> u8 {
     if now >= then { now - then } else { u8::MAX - 1 - then + now }
 }
@@ -302,6 +331,12 @@ mod tests {
     fn processes<const COUNT: usize>() -> [Exclusion; COUNT] {
         let file = Exclusion::create().unwrap();
         [(); COUNT].map(|()| Exclusion::join(file.as_fd()).unwrap())
+    }
+
+    /// Lets time pass, for these.
+    fn pass<const COUNT: usize>(time: Duration, processes: [&Exclusion; COUNT]) -> Instant {
+        processes.map(|process| process.0.clock.ahead.set(process.0.clock.ahead.get() + time));
+        processes[0].0.clock.now().at
     }
 
     fn take(exclusion: &Exclusion, names: &[&str]) -> Option<Taken> {
@@ -372,15 +407,14 @@ mod tests {
         assert!(claim(&one).is_none() && claim(&two).is_none());
         assert!(take(&two, &["a"]).is_some(), "that is another matter");
         let before = Instant::now();
-        std::thread::sleep(TICK * 3);
+        let between = pass(TICK * 3, [&one, &two]);
         drop(first);
-        let between = Instant::now();
-        std::thread::sleep(TICK * 3);
+        pass(TICK * 3, [&one, &two]);
         let second = claim(&two).unwrap();
         let others = second.others().unwrap();
         assert!((between..between + TICK * 2).contains(&others), "{:?}", others - before);
         drop(second);
-        std::thread::sleep(TICK * 3);
+        pass(TICK * 3, [&one, &two]);
         assert!(claim(&two).unwrap().others().unwrap() < between + TICK * 2, "only others count");
     }
 
@@ -391,12 +425,11 @@ mod tests {
         let twin = (1..1 << 20).find(|number| row(*number) == row(0)).unwrap().to_string();
         let first = one.claim("0").unwrap().unwrap();
         drop(one.claim(&twin).unwrap().unwrap());
-        std::thread::sleep(TICK * 3);
-        let asked = Instant::now();
+        let asked = pass(TICK * 3, [&one, &two]);
         assert!(two.claim(&twin).unwrap().unwrap().others().unwrap() >= asked);
+        let dropped = one.0.clock.now().at;
         drop(first);
-        let dropped = Instant::now();
-        std::thread::sleep(TICK * 3);
+        pass(TICK * 3, [&one, &two]);
         assert!(two.claim(&twin).unwrap().unwrap().others().unwrap() < dropped + TICK * 2);
     }
 
@@ -408,9 +441,9 @@ mod tests {
             drop(one.claim(name).unwrap().unwrap());
         }
         let held = one.claim("c").unwrap().unwrap();
-        std::thread::sleep(TOLD / 2);
+        pass(TOLD / 2, [&one, &two]);
         drop(one.claim("b").unwrap().unwrap());
-        std::thread::sleep(TOLD / 2 + TICK);
+        pass(TOLD / 2 + TICK, [&one, &two]);
         drop(one.claim("d").unwrap().unwrap());
         assert_eq!(others("a"), None);
         assert!(others("b").is_some() && others("d").is_some());
@@ -457,8 +490,7 @@ mod tests {
         process.kill().unwrap();
         process.wait().unwrap();
         assert!(take(&exclusion, &["a"]).is_some());
-        std::thread::sleep(TICK * 3);
-        let asked = Instant::now();
+        let asked = pass(TICK * 3, [&exclusion]);
         let others = exclusion.claim("b").unwrap().unwrap().others();
         assert!(others.is_some_and(|others| others >= asked), "it may have added something before it died");
     }
