@@ -3,6 +3,8 @@
 //! A file system of a kind that may wait for another machine or process (nfs, cifs, fuse, …) is never waited for by
 //! the server itself. On all others a kind of call is done at once, as long as it comes back at once; one that took
 //! [`SLOW`] is left to helpers for [`PAUSE`], and for twice as long each time that it turns out to be slow again.
+//! Changes wait for those who sync, on ext4 for instance. So they are done at once only while nobody here syncs, and
+//! after some that were quick; how long one takes while somebody syncs says nothing of the others.
 //!
 //! Which file system a root is on is read from `/proc/self/mountinfo`, and compared with the device of the root's
 //! open handle: asking the file system itself may mean to wait for it.
@@ -23,11 +25,10 @@ use super::{FileSystemView, Operation};
 const SLOW: Duration = Duration::from_millis(10);
 /// How long a kind of call is left to helpers that was slow, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
-/// A call that takes less does not wait for anything.
-const QUICK: Duration = Duration::from_millis(1);
-/// So many changes in a row have to be quick, with nobody syncing for [`REST`], until changes are done at once.
-const QUICK_CHANGES: u32 = 256;
-const REST: Duration = Duration::from_secs(10);
+/// Changes are done at once while they take less on average: the last one counts a sixteenth, so that one of 4 ms ends
+/// that for a while, one that was kept from running for a moment does not, and some sixty are needed in the beginning.
+const QUICK: Duration = Duration::from_micros(250);
+const WEIGHT: u32 = 16;
 /// So many file systems are known at a time.
 const KNOWN_MAXIMUM: usize = 64;
 /// How old what is known of the mounts may be when a root is opened.
@@ -76,8 +77,9 @@ pub(super) struct FileSystem {
     name: String,
     may_be_slow: bool,
     paces: [Cell<Pace>; 3],
-    quick_changes: Cell<u32>,
-    synced: Cell<Option<Instant>>,
+    /// How long changes take on average that no sync was in the way of.
+    changes_take: Cell<Duration>,
+    syncs: Cell<Syncs>,
     helpers: Cell<usize>,
 }
 
@@ -90,6 +92,14 @@ struct Pace {
     took: Duration,
 }
 
+/// Who syncs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Syncs {
+    under_way: usize,
+    /// How many have been begun.
+    begun: u64,
+}
+
 impl FileSystem {
     fn new(mount: Mount) -> Self {
         let may_be_slow = MAY_BE_SLOW.contains(&mount.name.split('.').next().unwrap_or_default());
@@ -99,8 +109,8 @@ impl FileSystem {
             name: mount.name,
             may_be_slow,
             paces: Default::default(),
-            quick_changes: Cell::new(0),
-            synced: Cell::new(None),
+            changes_take: Cell::new(SLOW),
+            syncs: Cell::default(),
             helpers: Cell::new(0),
         }
     }
@@ -117,9 +127,12 @@ impl FileSystem {
 
     /// Whether changes come back at once too, as they do not while somebody syncs.
     pub(super) fn changes_at_once(&self) -> bool {
-        self.quick_changes.get() >= QUICK_CHANGES
-            && !self.is_slow(Kind::Change)
-            && self.synced.get().is_none_or(|at| at.elapsed() > REST)
+        self.changes_take.get() < QUICK && !self.is_slow(Kind::Change) && self.syncs.get().under_way == 0
+    }
+
+    /// Who syncs now.
+    pub(super) const fn syncs(&self) -> Syncs {
+        self.syncs.get()
     }
 
     /// How many helpers wait for it.
@@ -137,16 +150,26 @@ impl FileSystem {
         self.helpers.set(self.helpers.get().saturating_sub(1));
     }
 
-    /// Somebody syncs.
-    pub(super) fn note_sync(&self) {
-        self.synced.set(Some(Instant::now()));
+    /// Somebody syncs from now on.
+    pub(super) fn begins_sync(&self) {
+        let Syncs { under_way, begun } = self.syncs.get();
+        self.syncs.set(Syncs { under_way: under_way + 1, begun: begun + 1 });
     }
 
-    /// A call took so long.
-    pub(super) fn note(&self, kind: Kind, took: Duration) {
+    /// Somebody syncs no more.
+    pub(super) fn ends_sync(&self) {
+        let Syncs { under_way, begun } = self.syncs.get();
+        self.syncs.set(Syncs { under_way: under_way.saturating_sub(1), begun });
+    }
+
+    /// A call took so long that was asked for when `syncs` were under way.
+    pub(super) fn note(&self, kind: Kind, took: Duration, syncs: Syncs) {
         if kind == Kind::Change {
-            let quick = if took < QUICK { self.quick_changes.get().saturating_add(1) } else { 0 };
-            self.quick_changes.set(quick);
+            if syncs.under_way > 0 || syncs.begun != self.syncs.get().begun {
+                return;
+            }
+            let before = self.changes_take.get();
+            self.changes_take.set(before - before / WEIGHT + took.min(SLOW) / WEIGHT);
         }
         if took < SLOW {
             return;
@@ -332,11 +355,11 @@ mod tests {
     fn what_was_slow_once_is_left_to_others_for_longer_each_time() {
         let systems = systems();
         let local = systems.find(Path::new("/a"), None).unwrap();
-        local.note(Kind::Data, SLOW / 2);
+        local.note(Kind::Data, SLOW / 2, local.syncs());
         assert!(!local.is_slow(Kind::Data));
         for expected in [PAUSE.0, PAUSE.0 * 2, PAUSE.0 * 4] {
             for _ in 0..9 {
-                local.note(Kind::Data, SLOW * 3);
+                local.note(Kind::Data, SLOW * 3, local.syncs());
             }
             assert!(local.is_slow(Kind::Data) && !local.is_slow(Kind::Look));
             let cell = &local.paces[Kind::Data as usize];
@@ -346,7 +369,7 @@ mod tests {
             cell.set(Pace { slow: Some((Instant::now(), pause)), ..cell.get() });
             assert!(!local.is_slow(Kind::Data));
         }
-        local.note(Kind::Look, SLOW);
+        local.note(Kind::Look, SLOW, local.syncs());
         let view = &systems.view()[0];
         assert_eq!((view.is_quick, view.slow), ([false, true, false], Some(SLOW * 3)));
     }
@@ -354,15 +377,28 @@ mod tests {
     #[test]
     fn changes_are_done_at_once_when_many_were_quick_and_nobody_syncs() {
         let local = systems().find(Path::new("/a"), None).unwrap();
-        for _ in 0..QUICK_CHANGES {
+        let quick = || local.note(Kind::Change, QUICK / 20, local.syncs());
+        for _ in 0..WEIGHT {
             assert!(!local.changes_at_once());
-            local.note(Kind::Change, QUICK / 2);
+            quick();
         }
-        assert!(local.changes_at_once());
-        local.note_sync();
+        (0..WEIGHT * 4).for_each(|_| quick());
+        local.note(Kind::Change, QUICK * 8, local.syncs());
+        assert!(local.changes_at_once(), "one alone does not count");
+        let before = local.syncs();
+        local.begins_sync();
         assert!(!local.changes_at_once());
-        local.synced.set(None);
-        local.note(Kind::Change, QUICK);
+        let meanwhile = local.syncs();
+        local.ends_sync();
+        for syncs in [before, meanwhile] {
+            local.note(Kind::Change, SLOW, syncs);
+            assert!(local.changes_at_once(), "it may have waited for who synced");
+        }
+        (0..3).for_each(|_| local.note(Kind::Change, SLOW / 2, local.syncs()));
+        assert!(!local.changes_at_once());
+        (0..WEIGHT * 2).for_each(|_| quick());
+        assert!(local.changes_at_once());
+        local.note(Kind::Change, SLOW, local.syncs());
         assert!(!local.changes_at_once());
     }
 }

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use super::ended::Ended;
 use super::exclusion::{Exclusion, Taken};
-use super::file_system::{FileSystem, FileSystems, Kind, kind_of};
+use super::file_system::{FileSystem, FileSystems, Kind, Syncs, kind_of};
 use super::helpers::{Free, Helpers, Refused, SHARE, Start};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
@@ -77,8 +77,8 @@ pub(super) struct Job {
     losses: u8,
     /// Which file system it is on.
     on: Option<Rc<FileSystem>>,
-    /// What kind of call it is, if it tells how that file system is.
-    kind: Option<Kind>,
+    /// What it says of that file system.
+    says: Says,
     /// When the ring began it.
     begun: Option<Instant>,
     /// Whether it tells of owners.
@@ -95,7 +95,7 @@ impl Job {
             outcome: None,
             losses: 0,
             on: None,
-            kind: None,
+            says: Says::Nothing,
             begun: None,
             has_owners: false,
         }
@@ -103,10 +103,20 @@ impl Job {
 
     /// It took so long.
     fn note(&self, took: Duration) {
-        if let (Some(on), Some(kind)) = (&self.on, self.kind) {
-            on.note(kind, took);
+        if let (Some(on), Says::Pace(kind, syncs)) = (&self.on, self.says) {
+            on.note(kind, took, syncs);
         }
     }
+}
+
+/// What an operation says of the file system that it is on.
+#[derive(Debug, Clone, Copy)]
+enum Says {
+    Nothing,
+    /// How long this kind of call takes, while these sync.
+    Pace(Kind, Syncs),
+    /// That somebody syncs.
+    Sync,
 }
 
 /// An outcome in which owners have no name.
@@ -298,7 +308,10 @@ impl Offload {
     /// An operation has ended: gives up its names. Those of this process that wait for one leave it to the
     /// others for a moment, who could not get hold of it otherwise.
     fn finish(&mut self, job: Job, completion: Completion) {
-        let Job { ticket, number, names, taken, on, .. } = job;
+        let Job { ticket, number, names, taken, on, says, .. } = job;
+        if let (Some(on), Says::Sync) = (&on, says) {
+            on.ends_sync();
+        }
         self.hand_back(ticket, completion, on);
         self.give_up(number, &names, taken);
     }
@@ -443,19 +456,21 @@ impl Disk for Offload {
     fn submit(&mut self, ticket: Ticket, operation: Operation) {
         let on = self.file_system(&operation);
         let who = who(&operation, on.as_deref());
-        let names = if who != Who::Server || self.exclusion.is_some() { names(&operation) } else { Vec::new() };
-        let kind = match &operation {
-            Operation::Sync { .. } | Operation::SyncDirectory { .. } => {
-                if let Some(on) = &on {
-                    on.note_sync();
-                }
-                None
+        // With nobody else at work none can be in the way.
+        let is_alone = who == Who::Server && self.exclusion.is_none() && self.queue.is_idle();
+        let names = if is_alone { Vec::new() } else { names(&operation) };
+        let says = match (&operation, &on) {
+            (Operation::Sync { .. } | Operation::SyncDirectory { .. }, Some(on)) => {
+                on.begins_sync();
+                Says::Sync
             }
             // That the disk has to be asked says nothing.
-            Operation::Read { .. } if who == Who::Anybody => None,
-            operation => Some(kind_of(operation)),
+            (Operation::Read { .. }, _) if who == Who::Anybody => Says::Nothing,
+            (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) => Says::Nothing,
+            (operation, Some(on)) => Says::Pace(kind_of(operation), on.syncs()),
+            (_, None) => Says::Nothing,
         };
-        let job = Job { on, kind, has_owners: tells_of_owners(&operation), ..Job::new(ticket) };
+        let job = Job { on, says, has_owners: tells_of_owners(&operation), ..Job::new(ticket) };
         if who == Who::Server && names.is_empty() {
             self.run_here(job, operation);
             return self.look_for_names();

@@ -38,6 +38,11 @@ impl<T> Queue<T> {
         self.ready.len() + self.blocked.len()
     }
 
+    /// Whether nobody has a name.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
     /// Has somebody want `names`, who has them in turn and until they are [given up](Self::give_up).
     pub(super) fn enter(&mut self, names: &[impl Hash]) -> Place {
         let number = self.next;
@@ -117,6 +122,7 @@ mod tests {
         for names in [&[1, 2][..], &[2], &[3, 3], &[1, 3], &[]] {
             pushed(&mut queue, names);
         }
+        assert!(!queue.is_idle());
         assert_eq!((queue.take(0), queue.take(0), queue.take(0), queue.take(0)), (Some(0), Some(2), Some(4), None));
         assert_eq!(queue.len(), 2);
         queue.put_back(0);
@@ -132,6 +138,6 @@ mod tests {
         queue.give_up(1, &[2_u8], |_| panic!("nobody wants it"));
         assert_eq!(queue.take(0), Some(5));
         queue.give_up(5, &[1_u8], |_| panic!("nobody wants it"));
-        assert!(queue.lanes.is_empty() && queue.len() == 0, "{queue:?}");
+        assert!(queue.is_idle() && queue.len() == 0, "{queue:?}");
     }
 }

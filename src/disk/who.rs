@@ -32,6 +32,8 @@ pub(super) fn who(operation: &Operation, on: Option<&FileSystem>) -> Who {
         (_, Kind::Data) => others(Kind::Data),
         (_, Kind::Change) if on.is_some_and(FileSystem::may_be_slow) => Who::Helpers,
         (Operation::Sync { .. } | Operation::SyncDirectory { .. }, _) => Who::Anybody,
+        // Many changes each.
+        (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) => Who::Helpers,
         (_, Kind::Change) if on.is_some_and(FileSystem::changes_at_once) => Who::Server,
         (_, Kind::Change) => Who::Anybody,
     }

@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::message::{Answer, Reply, Task, decode, encode_entries, encode_reply};
@@ -18,7 +18,7 @@ use crate::process::{self, link};
 /// What it is called.
 const NAME: &str = "repohostd-disk";
 /// How long a helper that has nothing to do stays.
-const IDLE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+const IDLE: Duration = Duration::from_secs(60);
 /// How long a slice of a listing takes at most.
 const SLICE: Duration = Duration::from_secs(1);
 /// Bytes that are read at a time for the page cache.
@@ -50,13 +50,18 @@ pub(in crate::disk) fn serve(socket: BorrowedFd<'_>, options: Options) -> rustix
     let mut disk = Inline::new(options).with_slices(SLICE);
     let mut buffer = vec![0; MESSAGE];
     let mut data = Vec::new();
+    set_socket_timeout(socket, Timeout::Recv, Some(IDLE))?;
     loop {
-        let mut waiting = [PollFd::new(&socket, PollFlags::IN)];
-        if retry_on_intr(|| poll(&mut waiting, Some(&IDLE)))? == 0 {
-            reply(socket, Reply::Leaving, Instant::now(), None)?;
-        }
         let mut descriptors = Vec::new();
-        let Some(message) = link::receive(socket, &mut buffer, &mut descriptors)? else { return Ok(()) };
+        let message = match link::receive(socket, &mut buffer, &mut descriptors) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(Errno::AGAIN) => {
+                reply(socket, Reply::Leaving, Instant::now(), None)?;
+                continue;
+            }
+            Err(errno) => return Err(errno),
+        };
         // What is left of them is closed when the task is done: other processes have to wait for that, even when
         // the server is dead by then.
         let mut descriptors = descriptors.into_iter();

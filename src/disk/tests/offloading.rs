@@ -10,7 +10,7 @@ fn write(at: &Location, fresh: bool) -> Operation {
 
 #[test]
 fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
-    for mut tried in [Tried::helpers(in_a_thread), Tried::ring()] {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
         // Each makes the file anew; two at once would both find it missing and one of them fail.
@@ -35,7 +35,7 @@ fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
 
 #[test]
 fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
-    for mut tried in [Tried::helpers(in_a_thread), Tried::ring()] {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
         let (temporary, target) = (place(&root, "file.tmp"), place(&root, "file"));
