@@ -4,11 +4,14 @@
 //! what is held of the file is one block at most, and none where whole blocks come in. The map is
 //! held and leaves at the end. Source: specification, section 5.7.
 
+use std::rc::Rc;
+
 use super::block_checksum::{LONGEST, checksum};
 use super::block_map::{BlockMap, SuperBlock};
 use super::chain::{Chain, Progress, Target};
 use super::chunks::Chunks;
 use super::simple::copy;
+use super::zst::Contexts;
 use super::{STEP, Step, Transform, varint};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::filter::{BlockIncremental, FilterResult, FilterSpec};
@@ -87,12 +90,13 @@ struct Open {
 }
 
 impl Blocks {
-    pub(super) fn new(mut spec: BlockIncremental) -> Result<Self> {
+    pub(super) fn new(mut spec: BlockIncremental, contexts: &Rc<Contexts>) -> Result<Self> {
         let block_size = spec.block_size as u64;
         let decode = if spec.storage == BlockStorage::Single { BlockMap::decode_single } else { BlockMap::decode };
         let prior = spec.prior.take();
         let prior = prior.map(|bytes| decode(&bytes, block_size, spec.checksum_size)).transpose()?;
-        let codec = Chain::new(spec.compress.iter().chain(&spec.encrypt).cloned().collect::<Vec<FilterSpec>>())?;
+        let codec = spec.compress.iter().chain(&spec.encrypt).cloned().collect::<Vec<FilterSpec>>();
+        let codec = Chain::sharing(contexts, codec)?;
         let in_chunks = matches!(spec.storage, BlockStorage::Single | BlockStorage::Numbered);
         Ok(Self {
             map: BlockMap::new(spec.checksum_size),

@@ -3,6 +3,8 @@
 //! Owns the order of the filters and the buffers between them. What the filters do is in the files
 //! beside this one; reading and writing the data is the caller's.
 
+use std::rc::Rc;
+
 use super::block_checksum::Checksums;
 use super::block_incremental::Blocks;
 use super::cipher_block::{Decrypt as BlockDecrypt, Encrypt as BlockEncrypt};
@@ -10,6 +12,7 @@ use super::cipher_format::Decrypt as FormatDecrypt;
 use super::hash::Hasher;
 use super::page_checksum::{Pages, Suspect};
 use super::simple::{Prefix, Sink};
+use super::zst::Contexts;
 use super::{STEP, Step, Transform, bz2, gz, lz4, zst};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::{CipherMode, FilterResult, FilterSpec};
@@ -58,6 +61,15 @@ impl Chain {
     /// Code 29 for a compression level out of range or for more than 32 filters; 94 or 95 when a
     /// library cannot set up its filter.
     pub fn new(specs: Vec<FilterSpec>) -> Result<Self> {
+        Self::sharing(&Rc::default(), specs)
+    }
+
+    /// As [`Chain::new`], with compressors that use and keep `contexts`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chain::new`].
+    pub fn sharing(contexts: &Rc<Contexts>, specs: Vec<FilterSpec>) -> Result<Self> {
         if specs.len() > MAXIMUM_FILTERS {
             return Err(Error::format(format!("a list of {} filters is longer than {MAXIMUM_FILTERS}", specs.len())));
         }
@@ -71,7 +83,7 @@ impl Chain {
             specs.iter().any(|spec| matches!(spec, FilterSpec::PageChecksum(_) | FilterSpec::BlockChecksum { .. }));
         let mut chain = Self { head: Vec::new(), stages: Vec::new(), extra_buffer, collects, failed: None };
         for spec in specs {
-            chain.add(spec)?;
+            chain.add(spec, contexts)?;
         }
         Ok(chain)
     }
@@ -188,7 +200,7 @@ impl Chain {
         results
     }
 
-    fn add(&mut self, spec: FilterSpec) -> Result<()> {
+    fn add(&mut self, spec: FilterSpec, contexts: &Rc<Contexts>) -> Result<()> {
         let name = spec.name();
         let transform: Box<dyn Transform> = match spec {
             FilterSpec::Hash(digest) => return self.add_observer(name, View::Hash(Hasher::new(digest))),
@@ -198,13 +210,13 @@ impl Chain {
             FilterSpec::BlockChecksum { block_size, checksum_size } => {
                 return self.add_observer(name, View::Blocks(Checksums::new(block_size, checksum_size)));
             }
-            FilterSpec::BlockIncremental(spec) => Box::new(Blocks::new(*spec)?),
+            FilterSpec::BlockIncremental(spec) => Box::new(Blocks::new(*spec, contexts)?),
             FilterSpec::Sink => Box::new(Sink),
             FilterSpec::GzCompress { level, raw } => Box::new(gz::Compress::new(level, raw)?),
             FilterSpec::GzDecompress { raw } => Box::new(gz::Decompress::new(raw)),
             FilterSpec::Lz4Compress { level, raw } => Box::new(lz4::Compress::new(level, raw)?),
             FilterSpec::Lz4Decompress => Box::new(lz4::Decompress::new()),
-            FilterSpec::ZstCompress { level } => Box::new(zst::Compress::new(level)?),
+            FilterSpec::ZstCompress { level } => Box::new(zst::Compress::new(level, Rc::clone(contexts))?),
             FilterSpec::ZstDecompress => Box::new(zst::Decompress::new()?),
             FilterSpec::Bz2Compress { level } => Box::new(bz2::Compress::new(level)?),
             FilterSpec::Bz2Decompress => Box::new(bz2::Decompress::new()),

@@ -31,7 +31,7 @@ mod zst;
 
 pub use chain::{Chain, Progress};
 pub use page_checksum::Suspect;
-pub use zst::release;
+pub use zst::Contexts;
 
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::FilterResult;

@@ -6,9 +6,10 @@
 //! works through whole blocks; nothing outside of it can divide them.
 //!
 //! A context is kept for the next file, since its tables would have to be allocated and cleared for
-//! each: a cluster has a thousand small ones. The pool belongs to the thread, of which there is one.
+//! each: a cluster has a thousand small ones.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use zstd::zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd::zstd_safe::{
@@ -23,41 +24,46 @@ const KEPT_MAXIMUM: usize = 2;
 /// Bytes of the largest that is kept, at level 9 or so; the library allocates for the level.
 const KEPT_SIZE: usize = 8 << 20;
 
-thread_local! {
-    static KEPT: RefCell<Vec<CCtx<'static>>> = const { RefCell::new(Vec::new()) };
+/// Contexts that are kept for the next file to be compressed.
+#[derive(Default)]
+pub struct Contexts(RefCell<Vec<CCtx<'static>>>);
+
+impl Contexts {
+    /// Frees them, once nobody transfers anything.
+    pub fn release(&self) {
+        self.0.borrow_mut().clear();
+    }
 }
 
-/// Frees the contexts that are kept, once nobody transfers anything.
-pub fn release() {
-    KEPT.with_borrow_mut(Vec::clear);
+/// Compresses into one frame.
+pub(super) struct Compress {
+    /// There is one until this is dropped.
+    context: Option<CCtx<'static>>,
+    kept: Rc<Contexts>,
 }
-
-/// Compresses into one frame. There is a context until it is dropped.
-pub(super) struct Compress(Option<CCtx<'static>>);
 
 impl Compress {
-    pub(super) fn new(level: i32) -> Result<Self> {
+    pub(super) fn new(level: i32, kept: Rc<Contexts>) -> Result<Self> {
         check_level("zst-cmp", level, -7, 22)?;
-        let kept = KEPT.with_borrow_mut(Vec::pop);
-        let mut context = kept.or_else(CCtx::try_create).ok_or_else(|| no_memory("zst-cmp"))?;
+        let context = kept.0.borrow_mut().pop();
+        let mut context = context.or_else(CCtx::try_create).ok_or_else(|| no_memory("zst-cmp"))?;
         context.set_parameter(CParameter::CompressionLevel(level)).map_err(describe)?;
-        Ok(Self(Some(context)))
+        Ok(Self { context: Some(context), kept })
     }
 
     fn context(&mut self) -> Result<&mut CCtx<'static>> {
-        self.0.as_mut().ok_or_else(|| no_memory("zst-cmp"))
+        self.context.as_mut().ok_or_else(|| no_memory("zst-cmp"))
     }
 }
 
 impl Drop for Compress {
     fn drop(&mut self) {
-        let Some(mut context) = self.0.take().filter(|context| context.sizeof() <= KEPT_SIZE) else { return };
+        let Some(mut context) = self.context.take().filter(|context| context.sizeof() <= KEPT_SIZE) else { return };
         if context.reset(ResetDirective::SessionAndParameters).is_ok() {
-            KEPT.with_borrow_mut(|kept| {
-                if kept.len() < KEPT_MAXIMUM {
-                    kept.push(context);
-                }
-            });
+            let mut kept = self.kept.0.borrow_mut();
+            if kept.len() < KEPT_MAXIMUM {
+                kept.push(context);
+            }
         }
     }
 }
@@ -77,7 +83,7 @@ impl Transform for Compress {
     }
 
     fn memory(&self) -> usize {
-        self.0.as_ref().map_or(0, CCtx::sizeof)
+        self.context.as_ref().map_or(0, CCtx::sizeof)
     }
 }
 

@@ -3,14 +3,28 @@
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
 //! with its completion. Nothing here does I/O.
 
+pub mod buffers;
 pub mod policy;
 pub mod posix;
 
+use std::rc::Rc;
+
 use crate::disk::{Completion, Operation};
+use crate::filter::Contexts;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::response::Payload;
 
+use self::buffers::Buffers;
 use self::posix::listing_memory::Share;
+
+/// What the requests of all sessions of one process share.
+#[derive(Default)]
+pub struct Shared {
+    /// Buffers for the blocks of files.
+    pub buffers: Buffers,
+    /// What compressors work with.
+    pub contexts: Rc<Contexts>,
+}
 
 /// What a request needs next.
 #[derive(Debug)]

@@ -8,10 +8,8 @@
 use crate::disk::{Completion, Outcome};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::{Envelope, Framing};
-use crate::protocol::response::Payload;
 use crate::repository::{Answer, Step};
 
-use super::buffers;
 use super::conversation::{Active, Phase, Session, Stream};
 
 /// A block that nobody has asked for yet.
@@ -70,7 +68,7 @@ impl Session {
         let Some(Ahead { session, stage }) = self.ahead.take_if(is_for_it) else { return Some(completion) };
         if self.phase == Phase::Closing || matches!(stage, Stage::Forsaken(_)) {
             if let Ok(Outcome::Read(buffer)) = completion {
-                buffers::give(buffer);
+                self.give_buffer(buffer);
             }
             return None;
         }
@@ -116,8 +114,10 @@ impl Session {
         match &mut ahead.stage {
             Stage::Disk(operation) | Stage::Forsaken(operation) => ahead.stage = Stage::Forsaken(*operation),
             Stage::Work | Stage::Ready(_) => {
-                if let Some(Ahead { stage: Stage::Ready(Ok(answer)), .. }) = self.ahead.take() {
-                    answer.payload.map(Payload::into_buffer).into_iter().for_each(buffers::give);
+                if let Some(Ahead { stage: Stage::Ready(Ok(Answer { payload: Some(payload), .. })), .. }) =
+                    self.ahead.take()
+                {
+                    self.give_buffer(payload.into_buffer());
                 }
             }
         }

@@ -26,7 +26,7 @@ use super::memory::{SMALL, Share};
 use super::output::Output;
 use super::revoked::Revoked;
 use super::upload::Upload;
-use super::{Authority, Counters, Event, Limits, Peer, Refusal, State, buffers};
+use super::{Authority, Counters, Event, Host, Limits, Peer, Refusal, State};
 
 /// A client without a certificate may only send a `noop`, which has no parameters.
 const PING_MAXIMUM: usize = 64;
@@ -109,6 +109,7 @@ pub(super) enum Block {
 /// took. Time is an argument and never runs backwards.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts; `phase` is the state")]
 pub struct Session {
+    pub(super) host: Rc<Host>,
     pub(super) names: Option<Vec<String>>,
     pub(super) release: &'static Release,
     pub(super) authority: Rc<dyn Authority>,
@@ -152,8 +153,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// The conversation with `peer`, whose handshake is complete, as `release` holds it.
+    /// The conversation with `peer`, whose handshake is complete, as `release` holds it. All sessions of a process
+    /// get the same `host`.
     pub fn new(
+        host: &Rc<Host>,
         peer: Peer,
         release: &'static Release,
         authority: Rc<dyn Authority>,
@@ -169,6 +172,7 @@ impl Session {
         greeting.append(release.greeting().as_bytes());
         output.push(greeting);
         let mut session = Self {
+            host: Rc::clone(host),
             names: peer.names,
             release,
             authority,
@@ -188,7 +192,7 @@ impl Session {
             work: false,
             parked: false,
             waiting: false,
-            memory: Share::default(),
+            memory: Share::new(Rc::clone(&host.memory)),
             umask: 0,
             locks: Vec::new(),
             locked: false,
@@ -379,7 +383,9 @@ impl Session {
 
     /// `count` bytes of [`Session::poll_output`] were sent.
     pub fn consume_output(&mut self, now: Instant, count: usize) {
-        self.output.consume(count);
+        if let Some(buffer) = self.output.consume(count) {
+            self.give_buffer(buffer);
+        }
         self.weigh();
         self.unpark();
         if !self.waiting && !matches!(self.phase, Phase::AwaitPing | Phase::AwaitConfig) {
@@ -522,7 +528,7 @@ impl Session {
 
     fn push_part(&mut self, part: Payload) {
         if part.is_empty() {
-            buffers::give(part.into_buffer());
+            self.give_buffer(part.into_buffer());
         } else {
             self.output.push(part);
         }
@@ -565,9 +571,14 @@ impl Session {
         let Some(index) = self.streams.iter().position(|(number, _)| *number == session) else { return };
         self.forsake_next(session);
         match self.streams.swap_remove(index).1 {
-            Stream::Read(read) => read.into_buffers().for_each(buffers::give),
-            Stream::Write(write) => write.into_buffer().into_iter().for_each(buffers::give),
+            Stream::Read(read) => read.into_buffers().for_each(|buffer| self.give_buffer(buffer)),
+            Stream::Write(write) => write.into_buffer().into_iter().for_each(|buffer| self.give_buffer(buffer)),
         }
+    }
+
+    /// Has `buffer` kept for other transfers.
+    pub(super) fn give_buffer(&self, buffer: Vec<u8>) {
+        self.host.repository.buffers.give(buffer);
     }
 
     pub(super) fn with_stream<T>(&mut self, session: u64, run: impl FnOnce(&mut Stream) -> Result<T>) -> Result<T> {

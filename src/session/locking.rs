@@ -17,7 +17,7 @@ impl Session {
             return self.fail(Error::format("noop expected"));
         }
         self.phase = Phase::Ready;
-        match self.settings.as_ref().and_then(|settings| lock_request(settings, self.release)) {
+        match self.settings.as_ref().and_then(|settings| lock_request(settings, self.release, self.host.process)) {
             Some(request) => {
                 let (locks, operation) = Locks::begin(request);
                 self.submit(operation);
@@ -49,7 +49,7 @@ impl Session {
 }
 
 /// The locks that a client's first `noop` takes, if its command locks where it works.
-fn lock_request(settings: &SessionSettings, release: &Release) -> Option<LockRequest> {
+fn lock_request(settings: &SessionSettings, release: &Release, pid: u32) -> Option<LockRequest> {
     if settings.locks.is_empty() {
         return None;
     }
@@ -58,7 +58,7 @@ fn lock_request(settings: &SessionSettings, release: &Release) -> Option<LockReq
         stanza: settings.stanza.clone()?,
         names: settings.locks.clone(),
         exec_id: settings.exec_id.clone().unwrap_or_default(),
-        pid: std::process::id(),
+        pid,
         contents: release.lock_contents,
     })
 }

@@ -4,10 +4,10 @@
 
 mod ahead;
 mod authorizing;
-mod buffers;
 mod conversation;
 mod databases;
 mod ending;
+mod host;
 mod locking;
 mod memory;
 mod output;
@@ -25,11 +25,11 @@ use crate::repository::policy::versions::Versions;
 
 /// What several processes that serve one repository tell each other: which backups were finished.
 pub use crate::repository::policy::finished;
-pub use buffers::release as release_buffers;
 pub use conversation::Session;
 pub use databases::{DatabaseAction, DatabaseOutcome};
 pub use ending::GRACE;
-pub use memory::share_memory;
+pub use host::Host;
+pub use memory::Hold;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]

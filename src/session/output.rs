@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use crate::protocol::response::Payload;
 use crate::repository::posix::listing_memory::Share;
 
-use super::buffers;
 use super::memory::SMALL;
 
 /// A session takes the next request while at most so many bytes wait to be sent: the next block is
@@ -40,14 +39,12 @@ impl Output {
         self.queue.front().map_or(&[], |answer| &answer.payload.as_slice()[self.sent..])
     }
 
-    pub(super) fn consume(&mut self, count: usize) {
+    /// `count` bytes of the first answer were sent. Returns its buffer if that was all of it.
+    pub(super) fn consume(&mut self, count: usize) -> Option<Vec<u8>> {
         self.sent += count;
-        if self.queue.front().is_some_and(|answer| self.sent >= answer.payload.len()) {
-            self.sent = 0;
-            if let Some(answer) = self.queue.pop_front() {
-                buffers::give(answer.payload.into_buffer());
-            }
-        }
+        self.queue.front().filter(|answer| self.sent >= answer.payload.len())?;
+        self.sent = 0;
+        self.queue.pop_front().map(|answer| answer.payload.into_buffer())
     }
 
     pub(super) fn clear(&mut self) {

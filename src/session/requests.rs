@@ -20,7 +20,6 @@ use crate::repository::posix::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
 use super::ahead::Prepared;
-use super::buffers;
 use super::conversation::{Active, Session, Stream};
 
 /// Files that one connection may hold open; real clients have one or two.
@@ -193,7 +192,7 @@ impl Session {
                 block: self.block_size(),
                 release: self.release,
             },
-            buffers::take,
+            &self.host.repository,
         )?;
         let step = stream.advance()?;
         self.streams.push((envelope.session, Stream::Read(Box::new(stream))));
@@ -212,7 +211,8 @@ impl Session {
         request.sync_path &= !self.is_cifs();
         let place = self.view.locate(&request.file, Access::Write)?;
         let safeguard = self.guard.safeguard(&self.view, &place, &request.file, &request.filters)?;
-        let (mut stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, buffers::take)?;
+        let shared = &self.host.repository;
+        let (mut stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, shared)?;
         stream.collect_up_to(self.block_size());
         self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
         Ok((step, Active::Stream))

@@ -85,7 +85,7 @@ impl Talk {
         let peer = Peer { names: names.map(|name| vec![name.to_owned()]) };
         let release = Release::find(release).unwrap();
         let authority = Rc::new(Grant { repository: repository.to_owned() });
-        let session = Session::new(peer, release, authority, limits, now);
+        let session = Session::new(&Rc::new(Host::new(1)), peer, release, authority, limits, now);
         let mut talk =
             Self { session, disk: Inline::new(Options::default()), now, number: 0, framing: release.framing };
         let greeting = talk.session.poll_output().to_vec();

@@ -8,7 +8,7 @@ use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSett
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
 use repohostd::protocol::release::Release;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
+use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session, State};
 
 use crate::disk::{BASE, LOCKS, ScriptedDisk};
 
@@ -80,7 +80,8 @@ impl Conversation {
             memory: 256 << 20,
         };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let session = Session::new(peer, release, Rc::new(Anybody::new(release, further)), limits, now);
+        let host = Rc::new(Host::new(std::process::id()));
+        let session = Session::new(&host, peer, release, Rc::new(Anybody::new(release, further)), limits, now);
         let mut conversation = Self { release, session, disk: ScriptedDisk::new(), now };
         assert_eq!(conversation.exchange(&[]), release.greeting().as_bytes());
         conversation

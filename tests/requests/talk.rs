@@ -13,10 +13,15 @@ use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
 use repohostd::session::{
-    Authority, Authorized, DatabaseAction, DatabaseOutcome, Limits, Peer, Refusal, Session, State,
+    Authority, Authorized, DatabaseAction, DatabaseOutcome, Host, Limits, Peer, Refusal, Session, State,
 };
 
 use crate::wire::{Conversation, Transport};
+
+thread_local! {
+    /// All conversations of a test are with one server.
+    static HOST: Rc<Host> = Rc::new(Host::new(std::process::id()));
+}
 
 /// Grants every client what a test wants.
 struct Granted {
@@ -189,7 +194,7 @@ impl Talk {
         };
         let authority = Rc::new(granted);
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let session = Session::new(peer, release, authority, limits, now);
+        let session = HOST.with(|host| Session::new(host, peer, release, authority, limits, now));
         let mut talk = Self { session, disk: Inline::new(options), database: Rc::default(), base, now, number: 0 };
         assert_eq!(talk.exchange(&[]), release.greeting().as_bytes());
         talk

@@ -24,7 +24,7 @@ use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session, State};
+use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session, State};
 
 use power::Power;
 
@@ -371,11 +371,13 @@ fn clients(directory: &Path, release: &'static Release, now: Instant) -> Vec<Cli
         listing: 1 << 20,
         memory: 256 << 20,
     };
+    let host = Rc::new(Host::new(std::process::id()));
     let client = |index: usize| {
         let locks = if index == 0 { vec!["demo-archive-1.lock".to_owned()] } else { Vec::new() };
         let authority = Rc::new(Grant { repository: directory.to_path_buf(), locks });
+        let peer = Peer { names: Some(vec!["x".to_owned()]) };
         Client {
-            session: Session::new(Peer { names: Some(vec!["x".to_owned()]) }, release, authority, limits, now),
+            session: Session::new(&host, peer, release, authority, limits, now),
             doing: Doing::Config,
             sending: Vec::new(),
             received: Vec::new(),

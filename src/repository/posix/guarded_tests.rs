@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::change::PathRemove;
@@ -76,7 +77,7 @@ fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl Fn
     let safeguard = session.guard.safeguard(&session.view, &place, &path, &[])?;
     let request = WriteRequest { atomic, ..request() };
     let (mut stream, mut step) =
-        WriteStream::begin(request, place.location, safeguard, Release::newest(), Vec::with_capacity)?;
+        WriteStream::begin(request, place.location, safeguard, Release::newest(), &Rc::default())?;
     let mut meanwhile = Some(meanwhile);
     loop {
         step = match step {

@@ -4,6 +4,7 @@
 //! read straight to where it is sent from.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::disk::{Completion, File, Location, Operation, Outcome};
 use crate::filter::{Chain, Progress};
@@ -16,7 +17,7 @@ use crate::protocol::response::{Payload, classic, session};
 
 use crate::repository::errno::{ENOENT, EXDEV};
 use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Step, unexpected_outcome};
+use crate::repository::{Answer, Shared, Step, unexpected_outcome};
 
 /// Work of filters is cut into slices of about so many bytes, so that other sessions get their turn.
 /// 256 KiB of the slowest codec take some 20 ms.
@@ -87,23 +88,23 @@ pub struct ReadStream {
     /// Whether the read under way is of a page, and the buffer for that.
     is_again: bool,
     page: Vec<u8>,
-    buffers: fn(usize) -> Vec<u8>,
+    shared: Rc<Shared>,
 }
 
 impl ReadStream {
-    /// A session that reads as `options` say and takes its buffers from `buffers`.
+    /// A session that reads as `options` say and takes its buffers from `shared`.
     ///
     /// # Errors
     ///
     /// What a filter refuses its parameters with.
-    pub fn new(options: ReadOptions, buffers: fn(usize) -> Vec<u8>) -> Result<Self> {
+    pub fn new(options: ReadOptions, shared: &Rc<Shared>) -> Result<Self> {
         Ok(Self {
             ranges: options.ranges,
             opening: None,
             current: None,
             tells_existence: options.tells_existence,
             ignore_missing: options.ignore_missing,
-            chain: Chain::new(options.filters)?,
+            chain: Chain::sharing(&shared.contexts, options.filters)?,
             block: options.block,
             release: options.release,
             out: None,
@@ -114,7 +115,7 @@ impl ReadStream {
             opened: None,
             is_again: false,
             page: Vec::new(),
-            buffers,
+            shared: Rc::clone(shared),
         })
     }
 
@@ -246,7 +247,7 @@ impl ReadStream {
     fn end_range(&mut self) {
         let Some(current) = self.current.take() else { return };
         let same = self.ranges.front().is_some_and(|next| {
-            std::rc::Rc::ptr_eq(&next.at.root, &current.range.at.root) && next.at.path == current.range.at.path
+            Rc::ptr_eq(&next.at.root, &current.range.at.root) && next.at.path == current.range.at.path
         });
         if same && let Some(range) = self.ranges.pop_front() {
             self.current = Some(Current { file: current.file, range });
@@ -282,7 +283,7 @@ impl ReadStream {
     }
 
     fn take_out(&mut self) -> Payload {
-        self.out.take().unwrap_or_else(|| Payload::new((self.buffers)(self.block), self.block))
+        self.out.take().unwrap_or_else(|| Payload::new(self.shared.buffers.take(self.block), self.block))
     }
 
     fn advance_passive(&mut self) -> Step {
@@ -323,7 +324,7 @@ impl ReadStream {
                     let raw = |stream: &mut Self| {
                         let mut raw = stream.raw.take().unwrap_or_default();
                         if raw.capacity() == 0 {
-                            raw = (stream.buffers)(stream.raw_size());
+                            raw = stream.shared.buffers.take(stream.raw_size());
                         }
                         raw.clear();
                         raw.reserve_exact(stream.raw_size());

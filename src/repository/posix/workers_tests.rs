@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ impl<'a> Worker<'a> {
         let place = view.locate(&path, Access::Write)?;
         let safeguard = guard.safeguard(&view, &place, &path, &[])?;
         let (mut stream, mut step) =
-            WriteStream::begin(request(), place.location, safeguard, Release::newest(), Vec::with_capacity)?;
+            WriteStream::begin(request(), place.location, safeguard, Release::newest(), &Rc::default())?;
         loop {
             step = match step {
                 Step::Disk(operation) => stream.resume(self.run(operation))?,

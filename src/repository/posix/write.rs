@@ -26,7 +26,7 @@ use crate::repository::policy::guard::{Precaution, Replace, Safeguard};
 use crate::repository::policy::layout::{MANIFEST, TEMPORARY_SUFFIX};
 use crate::repository::policy::segments::{self, Twin};
 use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Step, unexpected_outcome};
+use crate::repository::{Answer, Shared, Step, unexpected_outcome};
 
 /// Bytes that are collected before they are written: large enough that system calls do not count,
 /// small enough to stay in the processor's cache from decryption to the page cache. Where each write waits, as many as
@@ -99,7 +99,7 @@ pub struct WriteStream {
     /// Whether the filters have put out their last bytes.
     flushed: bool,
     phase: Phase,
-    buffers: fn(usize) -> Vec<u8>,
+    shared: Rc<Shared>,
 }
 
 /// What came of a piece of data.
@@ -124,12 +124,12 @@ impl WriteStream {
         target: Location,
         safeguard: Safeguard,
         release: &'static Release,
-        buffers: fn(usize) -> Vec<u8>,
+        shared: &Rc<Shared>,
     ) -> Result<(Self, Step)> {
         let Safeguard { precaution: Precaution { preconditions, watch }, replace, separate } = safeguard;
         // What may not be replaced gets its name in one step.
         request.atomic |= !matches!(replace, Replace::Always);
-        let chain = Chain::new(std::mem::take(&mut request.filters))?;
+        let chain = Chain::sharing(&shared.contexts, std::mem::take(&mut request.filters))?;
         let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
         let place = place.ok_or_else(|| {
             const ENAMETOOLONG: i32 = 36;
@@ -155,7 +155,7 @@ impl WriteStream {
             left_behind: false,
             flushed: false,
             phase: Phase::Opening,
-            buffers,
+            shared: Rc::clone(shared),
         };
         let check = match preconditions {
             Some(preconditions) => Check::begin(stream.target.clone(), preconditions)?,
@@ -204,7 +204,7 @@ impl WriteStream {
     /// What a filter says to the data.
     pub fn feed(&mut self, data: &mut &[u8]) -> Result<Fed> {
         while !data.is_empty() {
-            let mut out = self.out.take().unwrap_or_else(|| (self.buffers)(self.chunk));
+            let mut out = self.out.take().unwrap_or_else(|| self.shared.buffers.take(self.chunk));
             let progress = if self.chain.is_passive() {
                 let (now, later) = data.split_at(data.len().min(self.chunk - out.len()));
                 out.extend_from_slice(now);
@@ -586,7 +586,7 @@ impl WriteStream {
             Ok(Progress::Finished)
         } else {
             if out.capacity() == 0 {
-                out = (self.buffers)(self.chunk);
+                out = self.shared.buffers.take(self.chunk);
             }
             self.chain.process(&mut &[][..], true, &mut out, self.chunk, SLICE)
         };
@@ -739,7 +739,7 @@ pub(super) mod tests {
             at,
             Safeguard::default(),
             Release::newest(),
-            Vec::with_capacity,
+            &Rc::default(),
         )
         .unwrap();
         run(&mut disk, &mut stream, step).unwrap();
@@ -767,7 +767,7 @@ pub(super) mod tests {
         let mut disk = Inline::new(Options::default());
         let begin = |disk: &mut Inline| {
             let (mut stream, step) =
-                WriteStream::begin(request(), at.clone(), Safeguard::default(), Release::newest(), Vec::with_capacity)
+                WriteStream::begin(request(), at.clone(), Safeguard::default(), Release::newest(), &Rc::default())
                     .unwrap();
             run(disk, &mut stream, step).unwrap();
             stream

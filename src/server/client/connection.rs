@@ -559,7 +559,7 @@ impl Connection {
         let authority = Rc::clone(&service.authority).speaking(release);
         self.record.set_release(release.version);
         self.greeting = Some(greeting);
-        let mut session = Session::new(Peer { names }, release, authority, service.limits, cx.now);
+        let mut session = Session::new(cx.host, Peer { names }, release, authority, service.limits, cx.now);
         if let Some(error) = self.draining.take() {
             session.handle_drain(cx.now, error);
         }

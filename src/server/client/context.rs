@@ -1,5 +1,6 @@
 //! What a connection gets for its turn of the event loop, and what it says at the end of that.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::disk::Disk;
@@ -8,6 +9,7 @@ use crate::observe::rate::Rate;
 use crate::server::outgoing::Databases;
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
+use crate::session::Host;
 
 /// What a connection works with during its turn.
 pub(crate) struct Context<'a> {
@@ -19,6 +21,8 @@ pub(crate) struct Context<'a> {
     pub(crate) disk: &'a mut dyn Disk,
     pub(crate) databases: &'a mut Databases,
     pub(crate) service: &'a Service,
+    /// What sessions share.
+    pub(crate) host: &'a Rc<Host>,
     /// What clients taught about their releases.
     pub(crate) learner: &'a mut Learner,
     /// Bounds of what may be written to the log.

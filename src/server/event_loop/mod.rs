@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -44,7 +45,7 @@ use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
 use crate::server::status::document::{FileSystemState, ServerState};
 use crate::server::status::socket::{self as status, Status, StatusSocket};
-use crate::session;
+use crate::session::Host;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
@@ -82,6 +83,7 @@ pub struct EventLoop {
     acceptor: Acceptor,
     admission: Admission,
     service: Service,
+    host: Rc<Host>,
     disk: Box<dyn Disk>,
     databases: Databases,
     connections: Slab<Box<Connection>>,
@@ -110,12 +112,12 @@ pub struct Turn {
 }
 
 impl EventLoop {
-    /// A loop that serves `service` and runs disk work on `disk`. It listens nowhere yet.
+    /// A loop that serves `service` in sessions of `host` and runs disk work on `disk`. It listens nowhere yet.
     ///
     /// # Errors
     ///
     /// What the system says against a poll.
-    pub fn new(service: Service, mut disk: Box<dyn Disk>) -> io::Result<Self> {
+    pub fn new(service: Service, host: Rc<Host>, mut disk: Box<dyn Disk>) -> io::Result<Self> {
         let poll = Poll::new()?;
         disk.watch(poll.registry().try_clone()?, DISK);
         let databases = Databases::new(poll.registry().try_clone()?);
@@ -127,6 +129,7 @@ impl EventLoop {
             acceptor: Acceptor::new(LISTENERS),
             admission: Admission::new(),
             service,
+            host,
             disk,
             databases,
             connections: Slab::new(),
@@ -478,6 +481,7 @@ impl EventLoop {
             disk: &mut *self.disk,
             databases: &mut self.databases,
             service: &self.service,
+            host: &self.host,
             learner: &mut self.learner,
             rates: &mut self.rates,
         };
@@ -515,7 +519,7 @@ impl EventLoop {
         }
         self.admission.leave(connection.peer());
         if self.connections.is_empty() {
-            session::release_buffers();
+            self.host.release_buffers();
         }
         let connections = &mut self.connections;
         self.admission.tidy(|key| find(connections, key).is_some_and(|connection| connection.is_unproven()));

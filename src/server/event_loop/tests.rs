@@ -17,7 +17,7 @@ use crate::protocol::release::Release;
 use crate::server::releases::policy::Policy;
 use crate::server::service::{Authorities, Service};
 use crate::server::tls::testing::{Pki, client_config};
-use crate::session::{Authority, Authorized, Limits};
+use crate::session::{Authority, Authorized, Host, Limits};
 
 #[path = "learning_tests.rs"]
 mod learning;
@@ -64,7 +64,8 @@ pub(crate) fn service(pki: &Pki) -> Service {
 fn start(service: Service) -> (EventLoop, SocketAddr) {
     let keep_alive = KeepAlive { enabled: true, count: None, idle: None, interval: None };
     let listeners = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), keep_alive, &mut Vec::new()).unwrap();
-    let mut event_loop = EventLoop::new(service, Box::new(Inline::new(Options::default()))).unwrap();
+    let mut event_loop =
+        EventLoop::new(service, Rc::new(Host::new(1)), Box::new(Inline::new(Options::default()))).unwrap();
     event_loop.listen(listeners).unwrap();
     let address = event_loop.addresses()[0];
     (event_loop, address)

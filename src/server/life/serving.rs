@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::UnixTime;
@@ -21,6 +22,7 @@ use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
 use crate::server::event_loop::{Ending, EventLoop, Turn};
 use crate::server::service::Service;
+use crate::session::Host;
 
 /// What clients get to take their last bytes after sessions were aborted.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
@@ -54,17 +56,22 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Serves `service`, which was made of `configuration`, and excludes other processes where need be. It
+    /// Serves `service`, which was made of `configuration`, in sessions of `host`, and excludes other processes where need be. It
     /// listens nowhere yet.
     ///
     /// # Errors
     ///
     /// What the system says against an event loop.
-    pub(crate) fn new(configuration: Configuration, service: Service, exclusion: Option<Exclusion>) -> Result<Self> {
+    pub(crate) fn new(
+        configuration: Configuration,
+        service: Service,
+        host: Rc<Host>,
+        exclusion: Option<Exclusion>,
+    ) -> Result<Self> {
         let io_uring = configuration.server().own.io_uring;
         let disk = Box::new(Offload::new(Options::default(), io_uring, helpers::start_process, exclusion));
         let event_loop =
-            EventLoop::new(service, disk).map_err(|error| system("unable to start the event loop", &error))?;
+            EventLoop::new(service, host, disk).map_err(|error| system("unable to start the event loop", &error))?;
         Ok(Self::with(event_loop, configuration))
     }
 

@@ -29,7 +29,7 @@ use crate::server::status::document;
 use crate::server::workers::link::{Heard, Link};
 use crate::server::workers::message::{LONGEST, ToSupervisor, ToWorker};
 use crate::server::workers::pool::recall;
-use crate::session::{self, finished};
+use crate::session::{Host, finished};
 
 /// What it is called.
 const NAME: &str = "repohostd-work";
@@ -272,20 +272,21 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let exclusion = Exclusion::join(names.as_fd());
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
-    share_bounds(names).map_err(|error| system("unable to share memory with other workers", &error))?;
+    let host = Rc::new(Host::new(std::process::id()));
+    share_bounds(&host, names).map_err(|error| system("unable to share memory with other workers", &error))?;
     finished::collect_news();
     log::apply(&configuration.log);
-    let mut serving = Serving::new(configuration, service, Some(exclusion))?;
+    let mut serving = Serving::new(configuration, service, host, Some(exclusion))?;
     serving.watch(signals)?;
     serving.event_loop.obey(link.as_fd()).map_err(failed)?;
     Ok(serving)
 }
 
 /// Has all workers together take as much memory as the configuration says.
-fn share_bounds(names: &OwnedFd) -> io::Result<()> {
+fn share_bounds(host: &Host, names: &OwnedFd) -> io::Result<()> {
     let [mut files, mut lists] =
         [Budget::join(names.as_fd(), Bound::Files)?, Budget::join(names.as_fd(), Bound::Lists)?];
-    session::share_memory(Box::new(move |bytes, maximum| files.hold(bytes, maximum)));
+    host.share_memory(Box::new(move |bytes, maximum| files.hold(bytes, maximum)));
     let hold = move |bytes, maximum, oldest| lists.hold_more_than_half(bytes, maximum, oldest);
     listing_memory::share(Box::new(hold));
     Ok(())

@@ -9,7 +9,7 @@ use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSett
 use repohostd::disk::{Completion, Entry, Errno, File, Kind, LockAttempt, Metadata, Operation, Outcome};
 use repohostd::protocol::error::Error;
 use repohostd::protocol::release::Release;
-use repohostd::session::{Authority, Authorized, Limits, Peer, Refusal, Session};
+use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session};
 
 use crate::callgrind::counted;
 use crate::wire::Transport;
@@ -32,6 +32,7 @@ pub(crate) struct Granting {
     files: Files,
     server: ServerSettings,
     release: &'static Release,
+    host: Rc<Host>,
 }
 
 impl Granting {
@@ -51,7 +52,7 @@ impl Granting {
             ..Search::default()
         };
         let (files, loaded) = load_from(&[], &Environment::default(), &search).expect("the configuration is right");
-        Self { files, server: loaded.server, release }
+        Self { files, server: loaded.server, release, host: Rc::new(Host::new(std::process::id())) }
     }
 }
 
@@ -92,9 +93,9 @@ impl Memory {
     /// is counted while `counting`.
     pub(crate) fn new(authority: Rc<Granting>, length: u64, counting: Rc<Cell<bool>>) -> Self {
         let now = Instant::now();
-        let release = authority.release;
+        let (release, host) = (authority.release, Rc::clone(&authority.host));
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let new = || Session::new(peer, release, authority, LIMITS, now);
+        let new = || Session::new(&host, peer, release, authority, LIMITS, now);
         let session = if counting.get() { counted(new) } else { new() };
         let file = std::fs::File::open("/dev/null").expect("it is always there");
         let disk = Nothing { file: File::from(std::os::fd::OwnedFd::from(file)), length };

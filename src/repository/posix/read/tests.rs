@@ -34,7 +34,7 @@ fn read(filters: Vec<FilterSpec>, block: usize, release: &'static Release) -> (V
         release,
     };
     let mut disk = Inline::new(Options::default());
-    let mut stream = ReadStream::new(options, Vec::with_capacity).unwrap();
+    let mut stream = ReadStream::new(options, &Rc::default()).unwrap();
     let mut again = Vec::new();
     let mut step = stream.advance().unwrap();
     loop {
