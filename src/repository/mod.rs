@@ -37,6 +37,8 @@ pub enum Step {
     Part(Payload),
     /// Others hold what this needs; try again after a moment.
     Wait,
+    /// The rest of the block that is being written.
+    Ready,
     /// Nothing: it is answered.
     Done(Answer),
 }

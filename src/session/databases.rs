@@ -12,11 +12,15 @@ use crate::postgres::{Finished, Settings};
 use crate::protocol::database::DatabaseRequest;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::{Envelope, Framing};
+use crate::protocol::release::Release;
 use crate::protocol::response::Payload;
 use crate::repository::Answer;
 
 use super::Event;
-use super::conversation::{Active, Phase, Session};
+use super::conversation::{Phase, Session};
+use super::ending::Flow;
+use super::granted::{Active, Granted, Running};
+use super::line::Line;
 
 /// Connections that one client may have; real ones have one for each session.
 const CONNECTIONS_MAXIMUM: usize = 8;
@@ -78,83 +82,149 @@ pub(super) struct Databases {
     next: u64,
     /// The client's for the next one, where connections are counted.
     count: u64,
-    pub(super) actions: VecDeque<(u64, DatabaseAction)>,
+    actions: VecDeque<(u64, DatabaseAction)>,
 }
 
 impl Databases {
+    pub(super) fn poll(&mut self) -> Option<(u64, DatabaseAction)> {
+        self.actions.pop_front()
+    }
+
     /// Closes all.
     pub(super) fn close(&mut self) {
         self.actions.clear();
         self.actions.extend(self.open.drain(..).map(|(_, id)| (id, DatabaseAction::Close)));
     }
 
+    /// Whether there is a connection that we number `id`.
+    pub(super) fn is_open(&self, id: u64) -> bool {
+        self.open.iter().any(|(_, open)| *open == id)
+    }
+
     fn find(&self, connection: u64) -> Option<u64> {
         self.open.iter().find(|(number, _)| *number == connection).map(|(_, id)| *id)
+    }
+
+    /// Our number of the client's `connection`.
+    fn get(&self, framing: Framing, envelope: Envelope, connection: u64) -> Result<u64> {
+        self.find(connection).ok_or_else(|| {
+            let Envelope { command, kind, .. } = envelope;
+            Error::protocol(match framing {
+                Framing::Classic => format!("database connection {connection} is not open"),
+                Framing::Session => format!("unable to find session id {connection} for request {command}:{kind}"),
+            })
+        })
+    }
+
+    /// Makes the connection that the client calls `number`; returns our number.
+    fn add(&mut self, number: u64, action: DatabaseAction) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.open.push((number, id));
+        self.actions.push_back((id, action));
+        id
     }
 
     fn remove(&mut self, id: u64) {
         self.open.retain(|(_, open)| *open != id);
     }
+
+    fn close_one(&mut self, framing: Framing, envelope: Envelope, connection: u64) -> Result<Answer> {
+        let id = self.get(framing, envelope, connection)?;
+        self.remove(id);
+        self.actions.push_back((id, DatabaseAction::Close));
+        Ok(match framing {
+            Framing::Classic => Answer::null(),
+            Framing::Session => Answer::closing(),
+        })
+    }
+
+    fn conclude(&mut self, release: &Release, id: u64, pending: Pending, outcome: DatabaseOutcome) -> Result<Answer> {
+        match (pending, outcome) {
+            (Pending::Connection(_), DatabaseOutcome::Opened) => {
+                let index = u32::try_from(self.count).unwrap_or(u32::MAX);
+                self.count += 1;
+                Ok(match release.framing {
+                    Framing::Classic => Answer::data(Payload::from_pack(|pack| _ = pack.u32(index))),
+                    Framing::Session => Answer::null(),
+                })
+            }
+            (Pending::Connection(name), DatabaseOutcome::Refused(reason)) => {
+                self.remove(id);
+                Err(Error::new(Code::DbConnect, format!("unable to connect to '{name}': {reason}")))
+            }
+            (Pending::Statement(statement), DatabaseOutcome::Finished(finished)) => {
+                statement.answer(release, finished).map(Answer::data)
+            }
+            (pending, outcome) => {
+                debug_assert!(false, "{outcome:?} is nothing that {pending:?} waits for");
+                Err(Error::new(Code::Assert, "database request came to an unexpected outcome"))
+            }
+        }
+    }
 }
 
 impl Session {
-    /// The next thing to do with a connection to a database, with the session's number for that.
-    pub fn poll_database(&mut self) -> Option<(u64, DatabaseAction)> {
-        self.databases.actions.pop_front()
-    }
-
     /// What became of [`DatabaseAction::Open`] or [`DatabaseAction::Query`], or of a connection since.
     pub fn handle_database(&mut self, now: Instant, id: u64, outcome: DatabaseOutcome) {
         if let DatabaseOutcome::Noticed(text) = outcome {
             // Of a lost connection the client hears when it sends its next statement, if it does.
-            return self.events.push_back(Event::Noticed(text));
+            return self.line.events.push_back(Event::Noticed(text));
         }
-        let is_waited_for = |active: &Active| matches!(active, Active::Database(_, waited) if *waited == id);
-        let active = self.active.take_if(|(_, active)| is_waited_for(active));
-        let Some((envelope, Active::Database(pending, _))) = active else { return };
-        self.postpone(now);
-        match self.conclude(id, pending, outcome) {
-            Ok(answer) => self.answer(envelope, answer),
-            Err(error) => self.answer_error(envelope, error),
+        if let Phase::Open(granted) = &mut self.phase {
+            let flow = granted.take_database_outcome(&mut self.line, now, id, outcome);
+            self.conclude(flow);
         }
-        self.weigh();
+    }
+}
+
+impl Granted {
+    /// Whether a request to a database is under way.
+    pub(super) const fn awaits_database(&self) -> bool {
+        matches!(self.running, Some(Running { active: Active::Database(..), .. }))
     }
 
-    /// Whether a request to a database is under way, which may take long.
-    #[must_use]
-    pub const fn awaits_database(&self) -> bool {
-        matches!(self.active, Some((_, Active::Database(..))))
+    fn take_database_outcome(&mut self, line: &mut Line, now: Instant, id: u64, outcome: DatabaseOutcome) -> Flow {
+        let is_waited_for =
+            |running: &mut Running| matches!(running.active, Active::Database(_, waited) if waited == id);
+        let running = self.running.take_if(is_waited_for);
+        let Some(Running { envelope, active: Active::Database(pending, _), .. }) = running else { return Ok(()) };
+        self.postpone(line, now);
+        match self.databases.conclude(line.release, id, pending, outcome) {
+            Ok(answer) => self.answer(line, envelope, answer),
+            Err(error) => self.answer_error(line, envelope, error),
+        }
     }
 
     /// Starts a database request.
-    pub(super) fn begin_database(&mut self, envelope: Envelope, request: DatabaseRequest) {
-        debug_assert!(self.phase == Phase::Ready && self.active.is_none(), "requests come one after the other");
+    pub(super) fn begin_database(&mut self, line: &mut Line, envelope: Envelope, request: DatabaseRequest) -> Flow {
+        let framing = line.release.framing;
         let begun = match request {
-            DatabaseRequest::Open => self.open_database(envelope),
+            DatabaseRequest::Open => self.open_database(framing, envelope).map(|()| None),
             DatabaseRequest::Query { connection, expected, statement } => {
                 let timeout = self.cluster().map_or(Duration::ZERO, |cluster| cluster.db_timeout);
                 let statement = Statement { text: statement, expected, timeout };
-                self.query_database(envelope, connection, statement)
+                self.query_database(framing, envelope, connection, statement).map(|()| None)
             }
-            DatabaseRequest::Close(connection) => self.close_database(envelope, connection),
+            DatabaseRequest::Close(connection) => self.databases.close_one(framing, envelope, connection).map(Some),
             DatabaseRequest::Cancel(connection) => {
                 // Clients cancel what failed, so it may not be there.
-                let _ = self.close_database(envelope, connection);
-                return self.answer(envelope, Answer::closing());
+                let _ = self.databases.close_one(framing, envelope, connection);
+                Ok(Some(Answer::closing()))
             }
         };
         match begun {
-            Ok(None) => {}
-            Ok(Some(answer)) => self.answer(envelope, answer),
-            Err(error) => self.answer_error(envelope, error),
+            Ok(None) => Ok(()),
+            Ok(Some(answer)) => self.answer(line, envelope, answer),
+            Err(error) => self.answer_error(line, envelope, error),
         }
     }
 
     fn cluster(&self) -> Option<&Cluster> {
-        self.settings.as_ref()?.cluster()
+        self.settings.cluster()
     }
 
-    fn open_database(&mut self, envelope: Envelope) -> Result<Option<Answer>> {
+    fn open_database(&mut self, framing: Framing, envelope: Envelope) -> Result<()> {
         let Some(cluster) = self.cluster() else {
             return Err(Error::access("access denied: a repository has no database"));
         };
@@ -162,11 +232,11 @@ impl Session {
             let message = format!("more than {CONNECTIONS_MAXIMUM} connections to the database are open");
             return Err(Error::protocol(message));
         }
-        let number = match self.release.framing {
+        let number = match framing {
             Framing::Classic => self.databases.count,
             Framing::Session => envelope.session,
         };
-        let is_file = self.streams.iter().any(|(open, _)| *open == number && self.release.framing == Framing::Session);
+        let is_file = framing == Framing::Session && self.streams.has(number);
         if is_file || self.databases.find(number).is_some() {
             return Err(Error::protocol(format!("session id {number} is open already")));
         }
@@ -180,16 +250,19 @@ impl Session {
         let pending = Pending::Connection(settings.connection_string());
         let action =
             DatabaseAction::Open { settings, data_directory: cluster.path.clone(), timeout: cluster.db_timeout };
-        let id = self.databases.next;
-        self.databases.next += 1;
-        self.databases.open.push((number, id));
-        self.databases.actions.push_back((id, action));
-        self.active = Some((envelope, Active::Database(pending, id)));
-        Ok(None)
+        let id = self.databases.add(number, action);
+        self.wait_for_database(envelope, pending, id);
+        Ok(())
     }
 
-    fn query_database(&mut self, envelope: Envelope, connection: u64, statement: Statement) -> Result<Option<Answer>> {
-        let id = self.find_database(envelope, connection)?;
+    fn query_database(
+        &mut self,
+        framing: Framing,
+        envelope: Envelope,
+        connection: u64,
+        statement: Statement,
+    ) -> Result<()> {
+        let id = self.databases.get(framing, envelope, connection)?;
         let any = self.cluster().is_some_and(|cluster| cluster.any_statement);
         if !any && !is_sent_by_clients(&statement.text) {
             let visible = |character: char| if character.is_control() { ' ' } else { character };
@@ -201,52 +274,8 @@ impl Session {
         }
         let action = DatabaseAction::Query { statement: statement.text.clone(), timeout: statement.timeout };
         self.databases.actions.push_back((id, action));
-        self.active = Some((envelope, Active::Database(Pending::Statement(statement), id)));
-        Ok(None)
-    }
-
-    fn close_database(&mut self, envelope: Envelope, connection: u64) -> Result<Option<Answer>> {
-        let id = self.find_database(envelope, connection)?;
-        self.databases.remove(id);
-        self.databases.actions.push_back((id, DatabaseAction::Close));
-        Ok(Some(match self.release.framing {
-            Framing::Classic => Answer::null(),
-            Framing::Session => Answer::closing(),
-        }))
-    }
-
-    fn find_database(&self, envelope: Envelope, connection: u64) -> Result<u64> {
-        self.databases.find(connection).ok_or_else(|| {
-            let Envelope { command, kind, .. } = envelope;
-            Error::protocol(match self.release.framing {
-                Framing::Classic => format!("database connection {connection} is not open"),
-                Framing::Session => format!("unable to find session id {connection} for request {command}:{kind}"),
-            })
-        })
-    }
-
-    fn conclude(&mut self, id: u64, pending: Pending, outcome: DatabaseOutcome) -> Result<Answer> {
-        match (pending, outcome) {
-            (Pending::Connection(_), DatabaseOutcome::Opened) => {
-                let index = u32::try_from(self.databases.count).unwrap_or(u32::MAX);
-                self.databases.count += 1;
-                Ok(match self.release.framing {
-                    Framing::Classic => Answer::data(Payload::from_pack(|pack| _ = pack.u32(index))),
-                    Framing::Session => Answer::null(),
-                })
-            }
-            (Pending::Connection(name), DatabaseOutcome::Refused(reason)) => {
-                self.databases.remove(id);
-                Err(Error::new(Code::DbConnect, format!("unable to connect to '{name}': {reason}")))
-            }
-            (Pending::Statement(statement), DatabaseOutcome::Finished(finished)) => {
-                statement.answer(self.release, finished).map(Answer::data)
-            }
-            (pending, outcome) => {
-                debug_assert!(false, "{outcome:?} is nothing that {pending:?} waits for");
-                Err(Error::new(Code::Assert, "database request came to an unexpected outcome"))
-            }
-        }
+        self.wait_for_database(envelope, Pending::Statement(statement), id);
+        Ok(())
     }
 }
 

@@ -3,121 +3,185 @@
 
 use std::time::{Duration, Instant};
 
-use crate::disk::{Completion, Operation};
+use crate::disk::Completion;
 use crate::protocol::error::{Code, Error};
+use crate::protocol::response;
 
-use super::Event;
-use super::conversation::{Active, Phase, Session, Stream};
+use super::conversation::{Phase, Session};
+use super::granted::Granted;
+use super::line::Line;
+use super::{Event, Refusal};
 
 /// How long a client that has just connected may take to its first request when the server is about to
 /// end: enough for one that is on its way, and not so long that a silent one delays the end.
 pub const GRACE: Duration = Duration::from_secs(2);
 
+/// Why a conversation ends.
+pub(super) enum End {
+    /// The client has all that it wants.
+    Quietly,
+    /// The client is told of this error.
+    Error(Error),
+    /// The client is told that its request of this number is refused.
+    Refused(u64, Refusal),
+}
+
+/// Goes on, unless this is the end of the conversation.
+pub(super) type Flow<T = ()> = Result<T, End>;
+
+/// A session that takes nothing more from its client.
+pub(super) struct Closing {
+    /// What it was granted, until it is cleaned up and beyond: the log names its stanza.
+    pub(super) granted: Option<Box<Granted>>,
+    /// Whether the client cannot be told anything any more.
+    disconnected: bool,
+    /// Whether files and locks were given back, or are being given back by operations that were submitted. Before
+    /// that, an operation is under way.
+    cleaned_up: bool,
+    /// Until when the client has to take what it is told.
+    until: Instant,
+}
+
+impl Closing {
+    pub(super) const fn is_over(&self) -> bool {
+        self.disconnected && self.cleaned_up
+    }
+
+    /// When the client is given up.
+    pub(super) fn timeout(&self, is_sending: bool) -> Option<Instant> {
+        let waits = is_sending || self.granted.as_ref().is_none_or(|granted| granted.running.is_none());
+        (waits && !self.disconnected).then_some(self.until)
+    }
+
+    /// The client takes what it is told.
+    pub(super) fn postpone(&mut self, line: &Line, now: Instant) {
+        let until = now + line.limits.idle;
+        self.until = self.granted.as_ref().map_or(until, |granted| granted.bound(until));
+    }
+
+    /// Takes note of an operation that was under way when the session closed, so that what it made is
+    /// cleaned up too.
+    pub(super) fn drop_outcome(&mut self, line: &mut Line, operation: u64, completion: Completion) {
+        if let Some(granted) = &mut self.granted {
+            granted.drop_outcome(line, operation, completion);
+        }
+        self.clean_up(line);
+    }
+
+    fn clean_up(&mut self, line: &mut Line) {
+        if line.awaits_disk() || self.cleaned_up {
+            return;
+        }
+        self.cleaned_up = true;
+        if let Some(granted) = &mut self.granted {
+            granted.running = None;
+            granted.drop_streams(line);
+            granted.locks.release(line);
+        }
+    }
+
+    /// What must always be true.
+    pub(super) fn check_invariants(&self, line: &Line) -> bool {
+        let is_empty = |granted: &Granted| {
+            granted.running.is_none() && granted.streams.is_empty() && granted.locks.held().is_empty()
+        };
+        (!self.disconnected || line.output.is_empty())
+            && (self.cleaned_up || line.awaits_disk())
+            && (!self.cleaned_up || self.granted.as_deref().is_none_or(is_empty))
+    }
+}
+
 impl Session {
     /// The connection is gone: nothing can be sent any more. `reason` is what to log if that was not
     /// expected.
     pub fn handle_disconnect(&mut self, _now: Instant, reason: &str) {
-        if self.phase != Phase::Closing {
-            self.counters.errors += 1;
-            self.events.push_back(Event::Refused(Error::new(Code::Service, reason).into()));
+        if !self.is_closing() {
+            self.line.counters.errors += 1;
+            self.line.events.push_back(Event::Refused(Error::new(Code::Service, reason).into()));
         }
-        self.disconnected = true;
-        self.output.clear();
-        self.close();
+        self.give_up();
+        self.conclude(Ok(()));
     }
 
     /// The server shuts down: the request in flight and the file that is
     /// being transferred are finished, then the client is told `error` and the session closes. A client
     /// that has just connected is still answered, if it asks within [`GRACE`].
     pub fn handle_drain(&mut self, now: Instant, error: Error) {
-        if self.awaits_first_request() {
-            self.deadline = self.deadline.min(now + GRACE);
-        } else if self.is_at_rest() {
-            return self.handle_abort(now, error);
-        }
-        self.draining = Some(error);
+        let flow = match &mut self.phase {
+            Phase::Greeted(greeted) => {
+                greeted.until = greeted.until.min(now + GRACE);
+                greeted.drain = Some(error);
+                Ok(())
+            }
+            Phase::Open(granted) => granted.drain(&self.line, error),
+            Phase::Closing(_) => Ok(()),
+        };
+        self.conclude(flow);
     }
 
     /// Ends the session with `error` without finishing the request in flight.
     pub fn handle_abort(&mut self, _now: Instant, error: Error) {
-        if self.phase != Phase::Closing {
-            self.fail(error);
-        }
+        let flow = if self.is_closing() { Ok(()) } else { Err(End::Error(error)) };
+        self.conclude(flow);
     }
 
     pub(super) fn fail_timeout(&mut self, limit: Duration) {
-        if self.phase == Phase::Closing || !self.output.is_empty() {
-            // It does not read what is there already; more words would not reach it.
-            self.output.clear();
-            self.disconnected = true;
-            let message = format!("timeout after {}ms waiting for write to the client", limit.as_millis());
-            self.events.push_back(Event::Refused(Error::new(Code::FileWrite, message).into()));
-            return self.close();
+        let limit = limit.as_millis();
+        if !self.is_closing() && self.line.output.is_empty() {
+            let message = format!("timeout after {limit}ms waiting for read from the client");
+            return self.conclude(Err(End::Error(Error::new(Code::FileRead, message))));
         }
-        let message = format!("timeout after {}ms waiting for read from the client", limit.as_millis());
-        self.fail(Error::new(Code::FileRead, message));
+        // It does not read what is there already; more words would not reach it.
+        let message = format!("timeout after {limit}ms waiting for write to the client");
+        self.line.events.push_back(Event::Refused(Error::new(Code::FileWrite, message).into()));
+        self.give_up();
+        self.conclude(Ok(()));
+    }
+
+    /// Tells the client of the end, and ends the session.
+    pub(super) fn end(&mut self, end: End) {
+        match end {
+            End::Quietly => {}
+            End::Error(error) => {
+                self.line.counters.errors += 1;
+                // A client without a certificate gets no reason, as with the original.
+                if !matches!(&self.phase, Phase::Greeted(greeted) if greeted.is_nameless()) {
+                    self.line.output.push(response::error(self.line.release.framing, 0, &error));
+                }
+                self.line.events.push_back(Event::Refused(error.into()));
+            }
+            End::Refused(session, refusal) => {
+                self.line.answer_error(session, &refusal.error);
+                self.line.events.push_back(Event::Refused(refusal));
+            }
+        }
+        self.close(false);
+    }
+
+    /// Ends the session without a word, since the client would not get it.
+    fn give_up(&mut self) {
+        self.line.output.clear();
+        self.close(true);
     }
 
     /// Takes no more from the client and cleans up.
-    pub(super) fn close(&mut self) {
-        self.phase = Phase::Closing;
-        self.databases.close();
-        self.clean_up();
-    }
-
-    /// Takes note of the operation that was under way when the session closed, so that what it made is
-    /// cleaned up too.
-    pub(super) fn settle(&mut self, completion: Option<Completion>) {
-        let Some(completion) = completion else { return self.clean_up() };
-        // Nobody is left to tell, so what becomes of the request does not matter.
-        match self.active.take() {
-            Some((_, Active::Locks(mut locks))) => {
-                let _ = locks.resume(completion);
-                self.locks.append(&mut locks.held);
-            }
-            Some((envelope, Active::Stream)) => {
-                let _ = self.with_stream(envelope.session, |stream| match stream {
-                    Stream::Read(_) => Ok(()),
-                    Stream::Write(write) => write.resume(completion).map(|_| ()),
-                });
-            }
-            Some((_, Active::Authorization(_) | Active::Task(_) | Active::Discard | Active::Database(..))) | None => {}
-        }
-        self.clean_up();
-    }
-
-    fn clean_up(&mut self) {
-        if self.outstanding > 0 || self.cleaned_up {
+    fn close(&mut self, disconnected: bool) {
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.disconnected |= disconnected;
             return;
         }
-        self.cleaned_up = true;
-        self.active = None;
-        self.waiting = false;
-        self.drop_streams();
-        self.weigh();
-        self.unlock();
-    }
-
-    /// Closes all files, and removes those that are not whole.
-    pub(super) fn drop_streams(&mut self) {
-        let numbers: Vec<u64> = self.streams.iter().map(|(number, _)| *number).collect();
-        for number in numbers {
-            let discard = self.with_stream(number, |stream| {
-                Ok(match stream {
-                    Stream::Write(write) => write.discard(),
-                    Stream::Read(_) => None,
-                })
-            });
-            if let Ok(Some(operation)) = discard {
-                self.submit(operation);
-            }
-            self.drop_stream(number);
+        let until = match &self.phase {
+            Phase::Greeted(greeted) => greeted.until,
+            Phase::Open(granted) => granted.until,
+            Phase::Closing(closing) => closing.until,
+        };
+        let mut closing = Closing { granted: None, disconnected, cleaned_up: false, until };
+        let phase = std::mem::replace(&mut self.phase, Phase::Closing(Closing { granted: None, ..closing }));
+        if let Phase::Open(mut granted) = phase {
+            granted.databases.close();
+            closing.granted = Some(granted);
         }
-    }
-
-    pub(super) fn unlock(&mut self) {
-        for lock in std::mem::take(&mut self.locks) {
-            self.submit(Operation::Unlock { lock });
-        }
+        closing.clean_up(&mut self.line);
+        self.phase = Phase::Closing(closing);
     }
 }

@@ -1,49 +1,94 @@
 //! The locks that a client's main process holds for as long as its session.
 
 use crate::config::SessionSettings;
+use crate::disk::{HeldLock, Operation};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
 use crate::protocol::release::Release;
 use crate::protocol::request::Request;
 use crate::repository::Answer;
-use crate::repository::posix::locks::{LockRequest, Locks, Progress as LockProgress};
+use crate::repository::posix::locks::{LockRequest, Locks, Progress};
 
-use super::conversation::{Active, Phase, Session};
+use super::ending::{End, Flow};
+use super::granted::{Active, Granted, Stage};
+use super::line::Line;
 
-impl Session {
-    /// Answers the first `noop`, which takes the locks of a client's main process.
-    pub(super) fn start(&mut self, envelope: Envelope, request: &Request) {
-        if *request != Request::Noop {
-            return self.fail(Error::format("noop expected"));
+/// The locks of a session.
+#[derive(Default)]
+pub(super) struct SessionLocks {
+    held: Vec<HeldLock>,
+    /// Whether there are or were some.
+    were_held: bool,
+}
+
+impl SessionLocks {
+    pub(super) fn held(&self) -> &[HeldLock] {
+        &self.held
+    }
+
+    pub(super) const fn were_held(&self) -> bool {
+        self.were_held
+    }
+
+    /// Takes those over that were acquired.
+    pub(super) fn take(&mut self, acquired: &mut Locks) {
+        self.note(acquired);
+        self.held.append(&mut acquired.held);
+    }
+
+    /// Takes note of what is acquired one after the other.
+    fn note(&mut self, acquired: &Locks) {
+        self.were_held |= !acquired.held.is_empty();
+    }
+
+    pub(super) fn release(&mut self, line: &mut Line) {
+        for lock in std::mem::take(&mut self.held) {
+            line.submit(Operation::Unlock { lock });
         }
-        self.phase = Phase::Ready;
-        match self.settings.as_ref().and_then(|settings| lock_request(settings, self.release, self.host.process)) {
+    }
+}
+
+impl Granted {
+    /// Answers the first `noop`, which takes the locks of a client's main process.
+    pub(super) fn start(&mut self, line: &mut Line, envelope: Envelope, request: &Request) -> Flow {
+        if *request != Request::Noop {
+            return Err(End::Error(Error::format("noop expected")));
+        }
+        self.stage = Stage::Ready;
+        match lock_request(&self.settings, line.release, line.host.process) {
             Some(request) => {
                 let (locks, operation) = Locks::begin(request);
-                self.submit(operation);
-                self.active = Some((envelope, Active::Locks(Box::new(locks))));
+                line.submit(operation);
+                self.wait_for_disk(envelope, Active::Locks(Box::new(locks)));
+                Ok(())
             }
-            None => self.answer(envelope, Answer::null()),
+            None => self.answer(line, envelope, Answer::null()),
         }
     }
 
     /// Goes on with the locks, or answers when they are held or cannot be.
     pub(super) fn take_lock_progress(
         &mut self,
+        line: &mut Line,
         envelope: Envelope,
-        progress: Result<LockProgress>,
+        progress: Result<Progress>,
         mut locks: Box<Locks>,
-    ) {
-        self.locked |= !locks.held.is_empty();
-        if let Ok(LockProgress::Disk(operation)) = progress {
-            self.submit(operation);
-            self.active = Some((envelope, Active::Locks(locks)));
-            return;
-        }
-        self.locks.append(&mut locks.held);
+    ) -> Flow {
         match progress {
-            Ok(_) => self.answer(envelope, Answer::null()),
-            Err(error) => self.refuse(envelope.session, error.into()),
+            Ok(Progress::Disk(operation)) => {
+                self.locks.note(&locks);
+                line.submit(operation);
+                self.wait_for_disk(envelope, Active::Locks(locks));
+                Ok(())
+            }
+            Ok(Progress::Done) => {
+                self.locks.take(&mut locks);
+                self.answer(line, envelope, Answer::null())
+            }
+            Err(error) => {
+                self.locks.take(&mut locks);
+                Err(End::Refused(envelope.session, error.into()))
+            }
         }
     }
 }

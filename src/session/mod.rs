@@ -3,16 +3,19 @@
 //! The type [`Session`] documents the contract with the event loop.
 
 mod ahead;
-mod authorizing;
 mod conversation;
 mod databases;
 mod ending;
+mod granted;
+mod greeted;
 mod host;
+mod line;
 mod locking;
 mod memory;
 mod output;
 mod requests;
 mod revoked;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod upload;

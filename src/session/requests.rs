@@ -20,41 +20,42 @@ use crate::repository::posix::write::WriteStream;
 use crate::repository::{Answer, Step, Task};
 
 use super::ahead::Prepared;
-use super::conversation::{Active, Session, Stream};
+use super::granted::{Active, Granted};
+use super::line::Line;
+use super::streams::Stream;
 
-/// Files that one connection may hold open; real clients have one or two.
-const STREAMS_MAXIMUM: usize = 8;
-
-/// Bytes of a block where the client and the server name none.
-const BUFFER_DEFAULT: usize = 1 << 20;
-
-fn task(started: (impl Task + 'static, Step)) -> (Step, Active) {
-    (started.1, Active::Task(Box::new(started.0)))
+/// What a request comes to at first.
+pub(super) enum Begun {
+    /// Its answer is known.
+    Answered(Answer),
+    /// Its first step.
+    Running(Step, Active),
+    /// Its first step was made before, for the next block of a file, and the disk is at work for that.
+    UnderWay,
 }
 
-/// An answer that is known at once needs no task; the kind of activity does not matter then.
-fn at_once(answer: Answer) -> (Step, Active) {
-    (Step::Done(answer), Active::Stream)
+fn task(started: (impl Task + 'static, Step)) -> Begun {
+    Begun::Running(started.1, Active::Task(Box::new(started.0)))
 }
 
-impl Session {
-    /// Starts `request` and returns its first step; `None` when that was made before, for the next block
-    /// of a file, and the request waits for what comes of it.
-    pub(super) fn begin(&mut self, envelope: Envelope, request: Request) -> Result<Option<(Step, Active)>> {
-        Ok(Some(match request {
-            Request::Noop => at_once(Answer::null()),
-            Request::Feature => at_once(self.feature()),
-            Request::OptionGet(names) => at_once(self.option_values(&names)?),
+impl Granted {
+    /// Starts `request`.
+    pub(super) fn begin(&mut self, line: &Line, envelope: Envelope, request: Request) -> Result<Begun> {
+        let release = line.release;
+        Ok(match request {
+            Request::Noop => Begun::Answered(Answer::null()),
+            Request::Feature => Begun::Answered(self.feature(release)),
+            Request::OptionGet(names) => Begun::Answered(self.option_values(&names)?),
             Request::Info { file, level, follow } => {
                 let level = decode_level(level)?;
                 match self.view.sight(&file)? {
-                    Sight::Place(at) => task(Info::begin(at, level, follow, self.release)),
-                    Sight::Behind(link) => task(Info::begin_behind(link, file, level, self.release)),
+                    Sight::Place(at) => task(Info::begin(at, level, follow, release)),
+                    Sight::Behind(link) => task(Info::begin_behind(link, file, level, release)),
                 }
             }
             Request::List { path, level } => {
                 let place = self.view.locate(&path, Access::Look)?;
-                task(List::begin(place, decode_level(level)?, self.limits.listing, self.release))
+                task(List::begin(place, decode_level(level)?, line.limits.listing, release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let mode = self.directory_mode(mode);
@@ -68,7 +69,7 @@ impl Session {
             }
             Request::PathSync { path } => self.change(&path, Access::Directory, Change::sync)?,
             Request::Remove { file, error_on_missing } => {
-                let text = self.release.remove_error;
+                let text = release.remove_error;
                 self.change(&file, Access::Remove, move |at| Change::remove(at, error_on_missing, text))?
             }
             Request::LinkCreate { target, link, hard: false } => {
@@ -79,15 +80,15 @@ impl Session {
                 let target = self.view.locate_source(&target)?;
                 self.change(&link, Access::HardLink, |at| Change::hard_link(at, target))?
             }
-            Request::Read(request) => self.open_read(envelope, request)?,
-            Request::Write(request) => self.open_write(envelope, *request)?,
-            Request::ReadNext => return self.read_next(envelope),
+            Request::Read(request) => self.open_read(line, envelope, request)?,
+            Request::Write(request) => self.open_write(line, envelope, *request)?,
+            Request::ReadNext => self.read_next(envelope)?,
             Request::Close => self.close_stream(envelope)?,
             Request::Cancel => self.cancel_stream(envelope),
             Request::Config(_) | Request::Exit | Request::Database(_) => {
                 return Err(Error::protocol(format!("request '{}' is out of order", envelope.command)));
             }
-        }))
+        })
     }
 
     /// Starts a request that changes what is at `path`, once it is clear that it may.
@@ -96,7 +97,7 @@ impl Session {
         path: &[u8],
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
-    ) -> Result<(Step, Active)> {
+    ) -> Result<Begun> {
         self.change_place(&self.view.locate(path, access)?, path, access, start)
     }
 
@@ -106,7 +107,7 @@ impl Session {
         path: &[u8],
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
-    ) -> Result<(Step, Active)> {
+    ) -> Result<Begun> {
         let precaution = self.guard.precaution(&self.view, place, path, access)?;
         let at = place.location.clone();
         Ok(match precaution {
@@ -137,10 +138,10 @@ impl Session {
         if self.guard.role() == Role::Admin { mode } else { (mode | 0o600) & !0o002 }
     }
 
-    fn feature(&self) -> Answer {
-        let Release { repository_features, cifs_features, cluster_features, .. } = *self.release;
-        let features = match self.settings.as_ref().map(|settings| &settings.storage) {
-            Some(Storage::Cluster(_)) => cluster_features,
+    fn feature(&self, release: &Release) -> Answer {
+        let Release { repository_features, cifs_features, cluster_features, .. } = *release;
+        let features = match &self.settings.storage {
+            Storage::Cluster(_) => cluster_features,
             _ if self.is_cifs() => cifs_features,
             _ => repository_features,
         };
@@ -150,34 +151,17 @@ impl Session {
     }
 
     fn is_cifs(&self) -> bool {
-        let repository = self.settings.as_ref().and_then(|settings| settings.repository());
-        repository.is_some_and(|repository| repository.kind == RepositoryKind::Cifs)
+        self.settings.repository().is_some_and(|repository| repository.kind == RepositoryKind::Cifs)
     }
 
     fn option_values(&self, names: &[String]) -> Result<Answer> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let settings = self.settings.as_ref().ok_or_else(|| Error::format("expected config command"))?;
-        let values = settings.option_json(&names)?;
+        let values = self.settings.option_json(&names)?;
         Ok(Answer::data(Payload::from_pack(|pack| _ = pack.str(&values))))
     }
 
-    fn block_size(&self) -> usize {
-        self.settings.as_ref().map_or(BUFFER_DEFAULT, |settings| settings.buffer_size)
-    }
-
-    /// Makes sure that `envelope` may open another file.
-    fn check_new(&self, envelope: Envelope) -> Result<()> {
-        if self.streams.iter().any(|(number, _)| *number == envelope.session) {
-            return Err(Error::protocol(format!("session id {} is open already", envelope.session)));
-        }
-        if self.streams.len() >= STREAMS_MAXIMUM {
-            return Err(Error::protocol(format!("more than {STREAMS_MAXIMUM} files are open")));
-        }
-        Ok(())
-    }
-
-    fn open_read(&mut self, envelope: Envelope, request: ReadRequest) -> Result<(Step, Active)> {
-        self.check_new(envelope)?;
+    fn open_read(&mut self, line: &Line, envelope: Envelope, request: ReadRequest) -> Result<Begun> {
+        self.streams.check_new(envelope.session)?;
         let mut ranges = VecDeque::with_capacity(request.ranges.len());
         for range in request.ranges {
             let at = self.view.locate(&range.file, Access::Read)?.location;
@@ -189,18 +173,18 @@ impl Session {
                 tells_existence: request.tells_existence,
                 ignore_missing: request.ignore_missing,
                 filters: request.filters,
-                block: self.block_size(),
-                release: self.release,
+                block: self.settings.buffer_size,
+                release: line.release,
             },
-            &self.host.repository,
+            &line.host.repository,
         )?;
         let step = stream.advance()?;
-        self.streams.push((envelope.session, Stream::Read(Box::new(stream))));
-        Ok((step, Active::Stream))
+        self.streams.add(envelope.session, Stream::Read(Box::new(stream)));
+        Ok(Begun::Running(step, Active::Stream))
     }
 
-    fn open_write(&mut self, envelope: Envelope, mut request: WriteRequest) -> Result<(Step, Active)> {
-        self.check_new(envelope)?;
+    fn open_write(&mut self, line: &Line, envelope: Envelope, mut request: WriteRequest) -> Result<Begun> {
+        self.streams.check_new(envelope.session)?;
         request.file_mode = self.file_mode(request.file_mode);
         request.path_mode = self.directory_mode(request.path_mode);
         if self.guard.role() != Role::Admin {
@@ -211,63 +195,52 @@ impl Session {
         request.sync_path &= !self.is_cifs();
         let place = self.view.locate(&request.file, Access::Write)?;
         let safeguard = self.guard.safeguard(&self.view, &place, &request.file, &request.filters)?;
-        let shared = &self.host.repository;
-        let (mut stream, step) = WriteStream::begin(request, place.location, safeguard, self.release, shared)?;
-        stream.collect_up_to(self.block_size());
-        self.streams.push((envelope.session, Stream::Write(Box::new(stream))));
-        Ok((step, Active::Stream))
+        let shared = &line.host.repository;
+        let (mut stream, step) = WriteStream::begin(request, place.location, safeguard, line.release, shared)?;
+        stream.collect_up_to(self.settings.buffer_size);
+        self.streams.add(envelope.session, Stream::Write(Box::new(stream)));
+        Ok(Begun::Running(step, Active::Stream))
     }
 
-    fn find_stream<T>(&mut self, envelope: Envelope, run: impl FnOnce(&mut Stream) -> Result<T>) -> Result<T> {
-        let open = self.streams.iter_mut().find(|(number, _)| *number == envelope.session);
-        let (_, stream) = open.filter(|_| envelope.open).ok_or_else(|| {
+    fn find_stream(&mut self, envelope: Envelope) -> Result<&mut Stream> {
+        let stream = self.streams.find(envelope.session).filter(|_| envelope.open).ok_or_else(|| {
             let Envelope { session, command, kind, .. } = envelope;
             Error::protocol(format!("unable to find session id {session} for request {command}:{kind}"))
         })?;
-        let fits = envelope.is_write() == matches!(stream, Stream::Write(_));
-        if !fits {
+        if envelope.is_write() != matches!(stream, Stream::Write(_)) {
             return Err(Error::protocol(format!(
                 "session id {} is not of request {}",
                 envelope.session, envelope.command
             )));
         }
-        run(stream)
+        Ok(stream)
     }
 
-    fn read_next(&mut self, envelope: Envelope) -> Result<Option<(Step, Active)>> {
-        self.find_stream(envelope, |_| Ok(()))?;
+    fn read_next(&mut self, envelope: Envelope) -> Result<Begun> {
+        self.find_stream(envelope)?;
         let step = match self.take_prepared(envelope) {
             Prepared::Answer(answer) => Step::Done(answer?),
-            Prepared::UnderWay => return Ok(None),
-            Prepared::Nothing => self.find_stream(envelope, |stream| match stream {
-                Stream::Read(read) => read.advance(),
-                Stream::Write(_) => Err(Error::protocol("write session has nothing to read")),
-            })?,
+            Prepared::UnderWay => return Ok(Begun::UnderWay),
+            Prepared::Nothing => self.find_stream(envelope)?.next_block()?,
         };
-        Ok(Some((step, Active::Stream)))
+        Ok(Begun::Running(step, Active::Stream))
     }
 
-    fn close_stream(&mut self, envelope: Envelope) -> Result<(Step, Active)> {
-        let step = self.find_stream(envelope, |stream| match stream {
-            Stream::Write(write) if write.is_ready() => write.finish(),
+    fn close_stream(&mut self, envelope: Envelope) -> Result<Begun> {
+        match self.find_stream(envelope)? {
+            Stream::Write(write) if write.is_ready() => Ok(Begun::Running(write.finish()?, Active::Stream)),
             Stream::Write(_) => Err(Error::protocol("write session has failed and can only be cancelled")),
-            Stream::Read(_) => Ok(Step::Done(Answer::closing())),
-        })?;
-        Ok((step, Active::Stream))
+            Stream::Read(_) => Ok(Begun::Answered(Answer::closing())),
+        }
     }
 
     /// A cancellation always succeeds, also for a session that there is not: clients cancel what failed.
-    fn cancel_stream(&mut self, envelope: Envelope) -> (Step, Active) {
+    fn cancel_stream(&mut self, envelope: Envelope) -> Begun {
         // Also when the client thinks that it is not open: nothing may be left behind.
-        let discard = self.find_stream(Envelope { open: true, ..envelope }, |stream| {
-            Ok(match stream {
-                Stream::Write(write) => write.discard(),
-                Stream::Read(_) => None,
-            })
-        });
-        match discard {
-            Ok(Some(operation)) => (Step::Disk(operation), Active::Stream),
-            _ => at_once(Answer::closing()),
+        let stream = self.find_stream(Envelope { open: true, ..envelope });
+        match stream.ok().and_then(Stream::discard) {
+            Some(operation) => Begun::Running(Step::Disk(operation), Active::Stream),
+            None => Begun::Answered(Answer::closing()),
         }
     }
 }

@@ -14,8 +14,11 @@ use crate::protocol::framing::{Envelope, name};
 use crate::protocol::request::Request;
 use crate::repository::Step;
 
-use super::conversation::{Active, Block, Phase, Session};
-use super::{Event, Limits};
+use super::Event;
+use super::conversation::{Phase, Session};
+use super::ending::Flow;
+use super::granted::{Active, Block, Granted, Running, Stage, Wait};
+use super::line::Line;
 
 /// What a client is told that lost the right to its session.
 #[derive(Debug)]
@@ -29,18 +32,28 @@ pub(super) struct Revoked {
 
 impl Session {
     /// The client lost the right to the session: whatever it asks for is answered with `error`, at once or
-    /// after the request in flight and the file in transfer. It gets [`Limits::idle`] to hear of it.
+    /// after the request in flight and the file in transfer. It gets [`Limits::idle`](super::Limits::idle) to hear of
+    /// it.
     pub fn handle_revoke(&mut self, now: Instant, error: Error, at_once: bool) {
-        if self.phase != Phase::Ready {
+        match &mut self.phase {
+            Phase::Open(granted) if granted.stage == Stage::Ready => {
+                let flow = granted.revoke(&mut self.line, now, error, at_once);
+                self.conclude(flow);
+            }
             // It waits for an answer and has nothing open.
-            return self.handle_abort(now, error);
+            _ => self.handle_abort(now, error),
         }
-        let Limits { idle, .. } = self.limits;
-        let revoked = self.revoked.get_or_insert_with(|| Revoked { error, until: now + idle, effective: false });
-        if !revoked.effective && (at_once || self.is_at_rest()) {
-            self.enforce();
+    }
+}
+
+impl Granted {
+    fn revoke(&mut self, line: &mut Line, now: Instant, error: Error, at_once: bool) -> Flow {
+        let until = now + line.limits.idle;
+        let revoked = self.revoked.get_or_insert_with(|| Revoked { error, until, effective: false });
+        if !revoked.effective && (at_once || self.is_at_rest(line)) {
+            return self.enforce(line);
         }
-        self.weigh();
+        Ok(())
     }
 
     /// What every request is answered with, once that is so.
@@ -54,66 +67,60 @@ impl Session {
     }
 
     /// Why a request of a session at rest, apart from that, is not done, if it is not.
-    pub(super) fn find_revoked(&mut self, request: &Request) -> Option<Error> {
+    pub(super) fn find_revoked(&mut self, line: &mut Line, request: &Request) -> Flow<Option<Error>> {
         let ends = matches!(request, Request::ReadNext | Request::Close | Request::Cancel);
         if self.revoked.as_ref().is_some_and(|revoked| !revoked.effective) && !ends {
-            self.enforce();
+            self.enforce(line)?;
         }
         let gives_up = matches!(request, Request::Cancel | Request::Database(DatabaseRequest::Cancel(_)));
-        self.revocation().filter(|_| !gives_up)
+        Ok(self.revocation().filter(|_| !gives_up))
     }
 
     /// A request was answered: what was allowed to finish may have.
-    pub(super) fn go_on_revoking(&mut self) {
+    pub(super) fn go_on_revoking(&mut self, line: &mut Line) -> Flow {
         match &self.revoked {
-            Some(revoked) if revoked.effective => self.give_back(),
-            Some(_) if self.is_at_rest() => self.enforce(),
+            Some(revoked) if revoked.effective => self.give_back(line),
+            Some(_) if self.is_at_rest(line) => return self.enforce(line),
             _ => {}
         }
+        Ok(())
     }
 
-    /// The client, or what is done for it, goes on: it is waited for as long again.
-    pub(super) fn postpone(&mut self, now: Instant) {
-        let deadline = now + self.limits.idle;
-        self.deadline = self.revoked.as_ref().map_or(deadline, |revoked| deadline.min(revoked.until));
+    /// The deadline, or the sooner one by which the client has to have heard of it.
+    pub(super) fn bound(&self, deadline: Instant) -> Instant {
+        self.revoked.as_ref().map_or(deadline, |revoked| deadline.min(revoked.until))
     }
 
-    fn enforce(&mut self) {
-        let Some(revoked) = &mut self.revoked else { return };
+    fn enforce(&mut self, line: &mut Line) -> Flow {
+        let Some(revoked) = &mut self.revoked else { return Ok(()) };
         revoked.effective = true;
         let error = revoked.error.clone();
-        self.events.push_back(Event::Refused(error.clone().into()));
-        let block = match &self.block {
-            Some(Block::To(envelope)) => Some(*envelope),
-            _ => None,
-        };
-        match self.active.take() {
-            Some((envelope, Active::Database(..))) => {
+        line.events.push_back(Event::Refused(error.clone().into()));
+        match self.running.take() {
+            Some(Running { envelope, active: Active::Database(..), .. }) => {
                 self.databases.close();
-                self.answer_error(envelope, error);
+                self.answer_error(line, envelope, error)?;
             }
-            // It waits for its turn and not for the disk, whose completion would bring the end.
-            Some((envelope, Active::Task(_) | Active::Stream)) if self.work || self.parked || self.waiting => {
-                (self.work, self.parked, self.waiting) = (false, false, false);
-                self.fail_step(envelope, error);
-            }
+            // The completion of its operation will bring the end.
+            Some(running @ Running { wait: Wait::Disk | Wait::Database, .. }) => self.running = Some(running),
+            Some(Running { envelope, .. }) => self.fail_step(line, envelope, error)?,
             None => {
-                if let Some(envelope) = block {
-                    self.fail_step(envelope, error);
+                if let Some(Block::To(envelope)) = self.block {
+                    self.fail_step(line, envelope, error)?;
                 }
             }
-            active => self.active = active,
         }
-        self.give_back();
+        self.give_back(line);
+        Ok(())
     }
 
     /// Gives back what the session holds, unless something is under way with it.
-    fn give_back(&mut self) {
-        if self.active.is_some() || self.block.is_some() {
+    fn give_back(&mut self, line: &mut Line) {
+        if self.running.is_some() || self.block.is_some() {
             return;
         }
         self.databases.close();
-        self.drop_streams();
-        self.unlock();
+        self.drop_streams(line);
+        self.locks.release(line);
     }
 }

@@ -4,14 +4,17 @@
 //! acknowledged, until null data ends it. What went wrong is said at once, but the client looks only
 //! at the end; until then what it sends is swallowed.
 
-use crate::disk::Operation;
 use crate::protocol::error::Error;
 use crate::protocol::framing::{Envelope, Framing, Piece, name};
+use crate::protocol::release::Release;
 use crate::protocol::request::Request;
 use crate::protocol::response::classic;
 use crate::repository::Answer;
 
-use super::conversation::{Active, Block, Phase, Session, Stream};
+use super::ending::Flow;
+use super::granted::{Active, Block, Granted};
+use super::line::Line;
+use super::streams::Stream;
 
 /// What becomes of the data that comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,79 +27,71 @@ pub(super) enum Upload {
     Dropped,
 }
 
-impl Session {
-    /// Why `piece` may not come now, if it may not.
-    pub(super) fn find_misplaced(&self, piece: &Piece<'_>) -> Option<Error> {
-        let (Piece::Request(envelope, _) | Piece::BlockStart(envelope, _)) = piece else { return None };
-        if self.release.framing == Framing::Session {
-            return None;
-        }
-        let is_data = envelope.is_write() && envelope.kind != name::OPEN;
-        match (is_data, self.upload.is_some()) {
-            (true, false) => Some(Error::format("expected command message")),
-            (false, true) => Some(Error::format("expected data message")),
-            _ => None,
-        }
+/// Why `piece` may not come now, if it may not.
+pub(super) fn find_misplaced(release: &Release, is_uploading: bool, piece: &Piece<'_>) -> Option<Error> {
+    let (Piece::Request(envelope, _) | Piece::BlockStart(envelope, _)) = piece else { return None };
+    if release.framing == Framing::Session {
+        return None;
     }
+    let is_data = envelope.is_write() && envelope.kind != name::OPEN;
+    match (is_data, is_uploading) {
+        (true, false) => Some(Error::format("expected command message")),
+        (false, true) => Some(Error::format("expected data message")),
+        _ => None,
+    }
+}
 
+impl Granted {
     /// The file is open: lets the client send.
-    pub(super) fn begin_upload(&mut self) {
+    pub(super) fn begin_upload(&mut self, line: &mut Line) {
         self.upload = Some(Upload::Writing);
-        self.output.push(classic::ready());
+        line.output.push(classic::ready());
     }
 
     /// Takes the end of the data or the wish to drop it; whether that is a request to the file.
-    pub(super) fn takes_data_request(&mut self, envelope: Envelope, request: &Request) -> bool {
+    pub(super) fn takes_data_request(&mut self, line: &mut Line, envelope: Envelope, request: &Request) -> Flow<bool> {
         match (self.upload, request) {
             (Some(Upload::Writing), Request::Close) => {
                 self.upload = None;
-                return true;
+                return Ok(true);
             }
             (Some(Upload::Writing), _) => {
                 self.upload = Some(Upload::Dropped);
-                self.discard(envelope);
+                self.discard(line, envelope)?;
             }
             (Some(Upload::Dropped), Request::Close) => {
                 self.upload = None;
-                self.answer(envelope, Answer::null());
+                self.answer(line, envelope, Answer::null())?;
             }
             (Some(Upload::Failed), Request::Close) => {
                 self.upload = None;
-                self.finish_request();
+                self.finish_request(line)?;
             }
             _ => {}
         }
-        false
+        Ok(false)
     }
 
     /// Drops the file of a request that failed, or that the client gave up.
-    pub(super) fn discard(&mut self, envelope: Envelope) {
+    pub(super) fn discard(&mut self, line: &mut Line, envelope: Envelope) -> Flow {
         if self.upload == Some(Upload::Writing) {
             self.upload = Some(Upload::Failed);
         }
         if self.block.is_some() {
             self.block = Some(Block::Swallowed);
         }
-        let removal = self.with_stream(envelope.session, |stream| {
-            Ok(match stream {
-                Stream::Write(write) => write.discard(),
-                Stream::Read(_) => None,
-            })
-        });
-        match removal {
-            Ok(Some(operation)) => self.begin_discard(envelope, operation),
-            _ => self.end_discard(envelope),
+        match self.streams.find(envelope.session).and_then(Stream::discard) {
+            Some(operation) => {
+                line.submit(operation);
+                self.wait_for_disk(envelope, Active::Discard);
+                Ok(())
+            }
+            None => self.end_discard(line, envelope),
         }
     }
 
-    fn begin_discard(&mut self, envelope: Envelope, operation: Operation) {
-        self.submit(operation);
-        self.active = Some((envelope, Active::Discard));
-    }
-
-    pub(super) fn end_discard(&mut self, envelope: Envelope) {
-        self.drop_stream(envelope.session);
-        debug_assert!(self.phase == Phase::Closing || self.active.is_none(), "nothing else is under way");
-        self.finish_request();
+    pub(super) fn end_discard(&mut self, line: &mut Line, envelope: Envelope) -> Flow {
+        self.drop_stream(line, envelope.session);
+        self.finish_request(line)
     }
 }

@@ -256,7 +256,11 @@ impl WriteStream {
     /// What the client is told.
     pub fn work(&mut self) -> Result<Step> {
         // In the middle of a block there is nothing to do but to take its next bytes.
-        if matches!(self.phase, Phase::Flushing) { self.flush() } else { Ok(self.ready()) }
+        if matches!(self.phase, Phase::Flushing) {
+            return self.flush();
+        }
+        self.phase = Phase::Ready;
+        Ok(Step::Ready)
     }
 
     /// Goes on after the operation that was asked for last.
@@ -302,7 +306,8 @@ impl WriteStream {
             }
             Phase::Writing => {
                 self.written(completion)?;
-                Ok(self.ready())
+                self.phase = Phase::Ready;
+                Ok(Step::Ready)
             }
             Phase::Flushing => {
                 self.written(completion)?;
@@ -524,6 +529,7 @@ impl WriteStream {
         }
     }
 
+    /// The file is open, and takes data.
     fn ready(&mut self) -> Step {
         self.phase = Phase::Ready;
         Step::Done(Answer::null())
@@ -722,6 +728,7 @@ pub(super) mod tests {
                 }
                 Step::Work => step = stream.work()?,
                 Step::Done(answer) => return Ok(answer),
+                Step::Ready => return Ok(Answer::null()),
                 Step::Part(_) | Step::Wait => unreachable!("a write answers as a whole and waits for nobody"),
             }
         }
@@ -753,7 +760,7 @@ pub(super) mod tests {
                 Fed::Disk(_) => panic!("nothing is written"),
                 Fed::Work => {
                     slices += 1;
-                    assert!(matches!(stream.work().unwrap(), Step::Done(_)));
+                    assert!(matches!(stream.work().unwrap(), Step::Ready));
                 }
             }
         }

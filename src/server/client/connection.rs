@@ -223,7 +223,7 @@ impl Connection {
             certificates: self.tls.peer_certificates().unwrap_or_default(),
             age: self.record.age(),
             stanza: self.stanza(),
-            role: self.session.as_ref().map_or(Role::Reader, Session::role),
+            role: self.session.as_ref().and_then(Session::role).unwrap_or(Role::Reader),
             authorized: self.record.is_opened(),
             locks: self.session.as_ref().map(Session::locks).unwrap_or_default(),
         }

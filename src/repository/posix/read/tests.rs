@@ -52,7 +52,7 @@ fn read(filters: Vec<FilterSpec>, block: usize, release: &'static Release) -> (V
             }
             Step::Done(Answer { close: true, .. }) => break,
             Step::Work | Step::Done(_) | Step::Part(_) => step = stream.advance().unwrap(),
-            Step::Wait => unreachable!("a read waits for nobody"),
+            Step::Ready | Step::Wait => unreachable!("a read waits for nobody"),
         }
     }
     let mut results = Writer::new();
