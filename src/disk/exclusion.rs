@@ -335,7 +335,9 @@ mod tests {
 
     /// Lets time pass, for these.
     fn pass<const COUNT: usize>(time: Duration, processes: [&Exclusion; COUNT]) -> Instant {
-        processes.map(|process| process.0.clock.ahead.set(process.0.clock.ahead.get() + time));
+        for process in processes {
+            process.0.clock.ahead.set(process.0.clock.ahead.get() + time);
+        }
         processes[0].0.clock.now().at
     }
 
