@@ -15,6 +15,7 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::response::Payload;
 
 use self::buffers::Buffers;
+use self::posix::anchored::Anchored;
 use self::posix::listing_memory::Share;
 
 /// What the requests of all sessions of one process share.
@@ -24,6 +25,23 @@ pub struct Shared {
     pub buffers: Buffers,
     /// What compressors work with.
     pub contexts: Rc<Contexts>,
+    /// Directories that are on the disk.
+    pub anchored: Anchored,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// What a part of a request needs next.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// This disk operation; resume with its completion.
+    Disk(Operation),
+    /// Nothing: this came of it.
+    Done(T),
 }
 
 /// What a request needs next.

@@ -6,8 +6,8 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
 use crate::protocol::release::Release;
 use crate::protocol::request::Request;
-use crate::repository::Answer;
-use crate::repository::posix::locks::{LockRequest, Locks, Progress};
+use crate::repository::posix::locks::{LockRequest, Locks};
+use crate::repository::{Answer, Next};
 
 use super::ending::{End, Flow};
 use super::granted::{Active, Granted, Stage};
@@ -71,17 +71,17 @@ impl Granted {
         &mut self,
         line: &mut Line,
         envelope: Envelope,
-        progress: Result<Progress>,
+        progress: Result<Next<()>>,
         mut locks: Box<Locks>,
     ) -> Flow {
         match progress {
-            Ok(Progress::Disk(operation)) => {
+            Ok(Next::Disk(operation)) => {
                 self.locks.note(&locks);
                 line.submit(operation);
                 self.wait_for_disk(envelope, Active::Locks(locks));
                 Ok(())
             }
-            Ok(Progress::Done) => {
+            Ok(Next::Done(())) => {
                 self.locks.take(&mut locks);
                 self.answer(line, envelope, Answer::null())
             }

@@ -1,6 +1,7 @@
 //! What each request of an open session starts.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::config::{RepositoryKind, Role, Storage};
 use crate::disk::Location;
@@ -17,7 +18,7 @@ use crate::repository::posix::check::Checked;
 use crate::repository::posix::listing::{Info, List, decode_level};
 use crate::repository::posix::read::{ReadOptions, ReadRange, ReadStream};
 use crate::repository::posix::write::WriteStream;
-use crate::repository::{Answer, Step, Task};
+use crate::repository::{Answer, Shared, Step, Task};
 
 use super::ahead::Prepared;
 use super::granted::{Active, Granted};
@@ -41,7 +42,7 @@ fn task(started: (impl Task + 'static, Step)) -> Begun {
 impl Granted {
     /// Starts `request`.
     pub(super) fn begin(&mut self, line: &Line, envelope: Envelope, request: Request) -> Result<Begun> {
-        let release = line.release;
+        let (release, shared) = (line.release, &line.host.repository);
         Ok(match request {
             Request::Noop => Begun::Answered(Answer::null()),
             Request::Feature => Begun::Answered(self.feature(release)),
@@ -59,26 +60,27 @@ impl Granted {
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let mode = self.directory_mode(mode);
-                self.change(&path, Access::Directory, move |at| {
-                    PathCreate::begin(at, error_on_exists, no_parent_create, mode)
+                let making = Rc::clone(shared);
+                self.change(shared, &path, Access::Directory, move |at| {
+                    PathCreate::begin(making, at, error_on_exists, no_parent_create, mode)
                 })?
             }
             Request::PathRemove { path, recurse } => {
                 let access = if recurse { Access::RemoveTree } else { Access::Remove };
-                self.change(&path, access, move |at| PathRemove::begin(at, recurse))?
+                self.change(shared, &path, access, move |at| PathRemove::begin(at, recurse))?
             }
-            Request::PathSync { path } => self.change(&path, Access::Directory, Change::sync)?,
+            Request::PathSync { path } => self.change(shared, &path, Access::Directory, Change::sync)?,
             Request::Remove { file, error_on_missing } => {
                 let text = release.remove_error;
-                self.change(&file, Access::Remove, move |at| Change::remove(at, error_on_missing, text))?
+                self.change(shared, &file, Access::Remove, move |at| Change::remove(at, error_on_missing, text))?
             }
             Request::LinkCreate { target, link, hard: false } => {
                 let place = self.view.locate_link(&link, &target)?;
-                self.change_place(&place, &link, Access::Link, |at| Change::symbolic_link(at, target))?
+                self.change_place(shared, &place, &link, Access::Link, |at| Change::symbolic_link(at, target))?
             }
             Request::LinkCreate { target, link, hard: true } => {
                 let target = self.view.locate_source(&target)?;
-                self.change(&link, Access::HardLink, |at| Change::hard_link(at, target))?
+                self.change(shared, &link, Access::HardLink, |at| Change::hard_link(at, target))?
             }
             Request::Read(request) => self.open_read(line, envelope, request)?,
             Request::Write(request) => self.open_write(line, envelope, *request)?,
@@ -94,15 +96,17 @@ impl Granted {
     /// Starts a request that changes what is at `path`, once it is clear that it may.
     fn change<T: Task + 'static>(
         &self,
+        shared: &Rc<Shared>,
         path: &[u8],
         access: Access,
         start: impl FnOnce(Location) -> (T, Step) + 'static,
     ) -> Result<Begun> {
-        self.change_place(&self.view.locate(path, access)?, path, access, start)
+        self.change_place(shared, &self.view.locate(path, access)?, path, access, start)
     }
 
     fn change_place<T: Task + 'static>(
         &self,
+        shared: &Rc<Shared>,
         place: &Place,
         path: &[u8],
         access: Access,
@@ -120,7 +124,7 @@ impl Granted {
                         (Box::new(begun) as Box<dyn Task>, step)
                     }
                 });
-                task(Checked::begin(at, precaution, begin)?)
+                task(Checked::begin(shared, at, precaution, begin)?)
             }
         })
     }

@@ -404,12 +404,6 @@ fn simulate(directory: &Path, seed: u64, turns: Option<usize>) -> (usize, usize)
     // The newest release, whose reads need no flag for missing files, and one of the classic framing.
     let release = if seed % 4 < 2 { Release::newest() } else { Release::find("2.45").unwrap() };
     let cut = turns.map(|turns| random.below(turns));
-    if cut.is_some() {
-        // What a session has just made may not be on the disk yet when another one writes into it: not held to that.
-        for number in 0..=FILES + 1 {
-            std::fs::create_dir_all(directory.join(format!("repo/archive/demo/15-1/{number}"))).unwrap();
-        }
-    }
     let mut world = World {
         framing: release.framing,
         directory,

@@ -17,6 +17,7 @@ use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Location, RelativePath, Root, Ticket};
 use crate::protocol::error::{Code, Error, Result};
+use crate::repository::Next;
 use crate::repository::policy::info::Reading;
 use crate::repository::policy::versions::Versions;
 use crate::repository::posix::keep::Keep;
@@ -134,10 +135,10 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
     let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
     let before = names(&place);
 
-    let (mut keep, operation) = Keep::begin(versions, &at, bytes, Timestamp::now())?;
+    let (mut keep, operation) = Keep::begin(&std::rc::Rc::default(), versions, &at, bytes, Timestamp::now())?;
     let mut disk = Inline::new(Options::default());
-    let mut next = Some(operation);
-    while let Some(operation) = next {
+    let mut next = Next::Disk(operation);
+    while let Next::Disk(operation) = next {
         disk.submit(Ticket { session: 0, operation: 0 }, operation);
         let Some((_, completion)) = disk.complete() else { break };
         next = keep.resume(completion)?;

@@ -1,5 +1,7 @@
 //! Requests that change directories: making, removing and syncing them, removing files, making links.
 
+use std::rc::Rc;
+
 use bstr::BString;
 
 use crate::disk::{self, Completion, Errno, Failure, Location, Operation, Outcome, Removal};
@@ -7,10 +9,10 @@ use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
-use super::make_path::{MakePath, Progress};
+use super::make_path::MakePath;
 use crate::repository::errno::{EEXIST, ENOENT, EXDEV};
 use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Step, Task, unexpected_outcome};
+use crate::repository::{Answer, Next, Shared, Step, Task, unexpected_outcome};
 
 /// The error `code` that says `text` about `location`, or that a link leads out.
 fn failed(code: Code, text: &str, location: &Location, errno: Errno) -> Error {
@@ -43,14 +45,21 @@ pub struct PathCreate {
     parents: Option<MakePath>,
     parent_create: bool,
     mode: u32,
+    shared: Rc<Shared>,
 }
 
 impl PathCreate {
     /// Starts to make `at`.
     #[must_use]
-    pub fn begin(at: Location, error_on_exists: bool, no_parent_create: bool, mode: u32) -> (Self, Step) {
-        let step = Step::Disk(Operation::MakeDirectory { at: at.clone(), mode });
-        (Self { at, error_on_exists, parents: None, parent_create: !no_parent_create, mode }, step)
+    pub fn begin(
+        shared: Rc<Shared>,
+        at: Location,
+        error_on_exists: bool,
+        no_parent_create: bool,
+        mode: u32,
+    ) -> (Self, Step) {
+        let step = Step::Disk(shared.anchored.make(at.clone(), mode));
+        (Self { at, error_on_exists, parents: None, parent_create: !no_parent_create, mode, shared }, step)
     }
 }
 
@@ -58,16 +67,16 @@ impl Task for PathCreate {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         if let Some(parents) = &mut self.parents {
             return match parents.resume(completion) {
-                Progress::Disk(operation) => Ok(Step::Disk(operation)),
-                Progress::Done => Ok(Step::Done(Answer::null())),
-                Progress::Failed(at, errno) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
+                Ok(Next::Disk(operation)) => Ok(Step::Disk(operation)),
+                Ok(Next::Done(())) => Ok(Step::Done(Answer::null())),
+                Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
             };
         }
         match completion.map_err(|failure| failure.errno) {
             Ok(_) => Ok(Step::Done(Answer::null())),
             Err(EEXIST) if !self.error_on_exists => Ok(Step::Done(Answer::null())),
             Err(ENOENT) if self.parent_create => {
-                let parents = MakePath::new(self.at.clone(), self.mode);
+                let parents = MakePath::new(&self.shared, self.at.clone(), self.mode);
                 let step = Step::Disk(parents.begin());
                 self.parents = Some(parents);
                 Ok(step)

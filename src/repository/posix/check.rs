@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::info_guard::{InfoGuard, Progress as InfoProgress};
-use super::search::{Progress as SearchProgress, Search};
+use super::info_guard::InfoGuard;
+use super::search::Search;
 use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
@@ -13,23 +13,15 @@ use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::Precaution;
 use crate::repository::policy::layout::{MANIFEST, Wal};
 use crate::repository::policy::preconditions::{Preconditions, RemovalSubject};
-use crate::repository::{Step, Task, unexpected_outcome};
+use crate::repository::{Next, Shared, Step, Task, unexpected_outcome};
 
 /// More directories than any archive has; they are not removed at once while ages count.
 const DIRECTORIES_MAXIMUM: usize = 100_000;
 
-/// How a check goes on.
-#[derive(Debug)]
-pub enum Progress {
-    /// With this operation.
-    Disk(Operation),
-    /// Not at all: the request may begin.
-    Passed,
-}
-
 /// Looks whether a request may begin.
 #[derive(Debug)]
 pub struct Check {
+    shared: Rc<Shared>,
     /// What the request is about.
     place: Location,
     wanted: Box<Preconditions>,
@@ -55,11 +47,15 @@ impl Check {
     /// # Errors
     ///
     /// What the client is told.
-    pub fn begin(place: Location, wanted: Box<Preconditions>) -> Result<Option<(Self, Operation)>> {
-        let mut check = Self { place, wanted, phase: Phase::Begun };
+    pub fn begin(
+        shared: &Rc<Shared>,
+        place: Location,
+        wanted: Box<Preconditions>,
+    ) -> Result<Option<(Self, Operation)>> {
+        let mut check = Self { shared: Rc::clone(shared), place, wanted, phase: Phase::Begun };
         Ok(match check.look_at_backup()? {
-            Progress::Disk(operation) => Some((check, operation)),
-            Progress::Passed => None,
+            Next::Disk(operation) => Some((check, operation)),
+            Next::Done(()) => None,
         })
     }
 
@@ -68,7 +64,7 @@ impl Check {
     /// # Errors
     ///
     /// What the client is told.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match std::mem::replace(&mut self.phase, Phase::Begun) {
             Phase::Begun => Err(unexpected_outcome()),
             Phase::Manifest => {
@@ -98,11 +94,11 @@ impl Check {
                 Ok(_) => Err(unexpected_outcome()),
             },
             Phase::Keeping(mut guard) => Ok(match guard.resume(completion)? {
-                InfoProgress::Disk(operation) => {
+                Next::Disk(operation) => {
                     self.phase = Phase::Keeping(guard);
-                    Progress::Disk(operation)
+                    Next::Disk(operation)
                 }
-                InfoProgress::Done(_) => Progress::Passed,
+                Next::Done(_) => Next::Done(()),
             }),
             Phase::Ages(mut directories) => {
                 let (entries, rest) = match completion {
@@ -126,46 +122,46 @@ impl Check {
     }
 
     /// Keeps a version of what is going to be removed, if that is wanted.
-    fn keep(&mut self) -> Progress {
+    fn keep(&mut self) -> Next<()> {
         if !std::mem::take(&mut self.wanted.kept) {
-            return Progress::Passed;
+            return Next::Done(());
         }
         // Its age has been seen to.
         let rules = self.wanted.shared.info_rules(&Protected::default(), None);
-        let (guard, operation) = InfoGuard::begin_removal(rules, self.place.clone());
+        let (guard, operation) = InfoGuard::begin_removal(&self.shared, rules, self.place.clone());
         self.phase = Phase::Keeping(Box::new(guard));
-        Progress::Disk(operation)
+        Next::Disk(operation)
     }
 
-    fn look_at_backup(&mut self) -> Result<Progress> {
+    fn look_at_backup(&mut self) -> Result<Next<()>> {
         match &self.wanted.unfinished {
             Some((_, label)) => {
                 let path = RelativePath::new(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
                 let at = Location::new(Rc::clone(&self.place.root), path).without_links();
                 self.phase = Phase::Manifest;
-                Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
+                Ok(Next::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
             }
             None => self.look_at_age(),
         }
     }
 
-    fn look_at_age(&mut self) -> Result<Progress> {
+    fn look_at_age(&mut self) -> Result<Next<()>> {
         let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
         let (search, progress) = Search::begin(Rc::clone(&self.wanted.shared), aged.backups.clone());
         self.take_search(search, progress)
     }
 
-    fn take_search(&mut self, search: Search, progress: SearchProgress) -> Result<Progress> {
+    fn take_search(&mut self, search: Search, progress: Next<Rc<Protected>>) -> Result<Next<()>> {
         match progress {
-            SearchProgress::Disk(operation) => {
+            Next::Disk(operation) => {
                 self.phase = Phase::Searching(search);
-                Ok(Progress::Disk(operation))
+                Ok(Next::Disk(operation))
             }
-            SearchProgress::Found(protected) => self.decide(&protected),
+            Next::Done(protected) => self.decide(&protected),
         }
     }
 
-    fn decide(&mut self, protected: &Protected) -> Result<Progress> {
+    fn decide(&mut self, protected: &Protected) -> Result<Next<()>> {
         let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
         let needed = || Err(self.refused("a younger backup needs it"));
         let kept = |label: &str| Err(self.refused(&format!("backup '{label}' is younger, or a younger one needs it")));
@@ -181,7 +177,7 @@ impl Check {
             (RemovalSubject::Backup(_) | RemovalSubject::Backups, _) => Ok(self.keep()),
             (RemovalSubject::Segment(..) | RemovalSubject::Record, _) => {
                 self.phase = Phase::Age;
-                Ok(Progress::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))
+                Ok(Next::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))
             }
             (RemovalSubject::Segments(..) | RemovalSubject::Archive(_) | RemovalSubject::Archives, _) => {
                 Ok(self.look_further(vec![self.place.clone()], None))
@@ -190,10 +186,10 @@ impl Check {
     }
 
     /// Goes on with `more` of the last directory, or with the directory before it.
-    fn look_further(&mut self, directories: Vec<Location>, more: Option<Operation>) -> Progress {
+    fn look_further(&mut self, directories: Vec<Location>, more: Option<Operation>) -> Next<()> {
         let next = more.or_else(|| Some(Operation::List { at: directories.last()?.clone(), level: Level::Detail }));
         self.phase = Phase::Ages(directories);
-        next.map_or_else(|| self.keep(), Progress::Disk)
+        next.map_or_else(|| self.keep(), Next::Disk)
     }
 
     /// Looks at what is in a directory; those in it are added to `further`.
@@ -247,10 +243,10 @@ impl Checked {
     /// # Errors
     ///
     /// What the client is told.
-    pub fn begin(at: Location, precaution: Precaution, start: Start) -> Result<(Self, Step)> {
+    pub fn begin(shared: &Rc<Shared>, at: Location, precaution: Precaution, start: Start) -> Result<(Self, Step)> {
         let Precaution { preconditions, watch } = precaution;
         let check = match preconditions {
-            Some(wanted) => Check::begin(at.clone(), wanted)?,
+            Some(wanted) => Check::begin(shared, at.clone(), wanted)?,
             None => None,
         };
         let Some((check, operation)) = check else {
@@ -264,7 +260,7 @@ impl Checked {
 impl Task for Checked {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         if let Some(check) = &mut self.check {
-            if let Progress::Disk(operation) = check.resume(completion)? {
+            if let Next::Disk(operation) = check.resume(completion)? {
                 return Ok(Step::Disk(operation));
             }
             self.check = None;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::change::PathRemove;
-use super::check::{self, Check};
+use super::check::{Check, Checked};
 use super::write::WriteStream;
 use super::write::tests::request;
 use crate::config::Role;
@@ -24,7 +24,7 @@ use crate::repository::policy::layout::MANIFEST;
 use crate::repository::policy::shared::{Measures, RELIED_MAXIMUM};
 use crate::repository::policy::versions::Versions;
 use crate::repository::policy::view::View;
-use crate::repository::{Step, Task as _};
+use crate::repository::{Next, Step, Task as _};
 
 const BASE: &str = "archive/demo/15-1/0000000100000000";
 const SUM: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -121,7 +121,9 @@ impl<'a> Session<'a> {
         let place = self.view.locate(&path, access)?;
         let precaution = self.guard.precaution(&self.view, &place, &path, access)?;
         let Some(preconditions) = precaution.preconditions else { return Ok(()) };
-        let Some((mut check, mut operation)) = Check::begin(place.location, preconditions)? else { return Ok(()) };
+        let Some((mut check, mut operation)) = Check::begin(&Rc::default(), place.location, preconditions)? else {
+            return Ok(());
+        };
         loop {
             let at = match &operation {
                 Operation::Stat { at, .. } | Operation::List { at, .. } => at.to_string(),
@@ -132,8 +134,8 @@ impl<'a> Session<'a> {
             let mut completion = self.disk.complete().unwrap().1;
             self.age(&at, &mut completion);
             match check.resume(completion)? {
-                check::Progress::Disk(next) => operation = next,
-                check::Progress::Passed => return Ok(()),
+                Next::Disk(next) => operation = next,
+                Next::Done(()) => return Ok(()),
             }
         }
     }
@@ -337,7 +339,8 @@ fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
     let precaution =
         session.guard.precaution(&session.view, &place, path.as_os_str().as_bytes(), Access::RemoveTree).unwrap();
     let at = place.location.clone();
-    let (mut task, mut step) = check::Checked::begin(
+    let (mut task, mut step) = Checked::begin(
+        &Rc::default(),
         place.location,
         precaution,
         Box::new(|| {

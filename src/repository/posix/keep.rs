@@ -6,13 +6,14 @@ use std::rc::Rc;
 use bstr::{BString, ByteSlice};
 use jiff::{SignedDuration, Timestamp};
 
-use super::make_path::{self, MakePath};
-use super::whole_file::{self, WholeFile};
+use super::anchored::SyncPath;
+use super::make_path::MakePath;
+use super::whole_file::{Contents, WholeFile};
 use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, Over};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
 use crate::repository::policy::versions::{VersionName, Versions};
-use crate::repository::unexpected_outcome;
+use crate::repository::{Next, Shared, unexpected_outcome};
 
 /// Permission bits of a version.
 const FILE_MODE: u32 = 0o640;
@@ -33,8 +34,7 @@ enum Phase {
     Syncing(File),
     Closing(File),
     Renaming,
-    /// Syncing directories, the last one first.
-    SyncingPath(Vec<Location>),
+    SyncingPath(SyncPath),
     /// Removing what is too much, the last one first.
     Removing(Vec<Location>),
 }
@@ -42,6 +42,7 @@ enum Phase {
 /// A version that is being kept.
 #[derive(Debug)]
 pub struct Keep {
+    shared: Rc<Shared>,
     versions: Versions,
     directory: Location,
     now: Timestamp,
@@ -49,8 +50,6 @@ pub struct Keep {
     /// What is there, with its size.
     found: Vec<(VersionName, u64)>,
     abandoned: Vec<BString>,
-    /// Directories that were made for it.
-    made: Vec<Location>,
     name: VersionName,
     phase: Phase,
 }
@@ -61,15 +60,18 @@ impl Keep {
     /// # Errors
     ///
     /// 64 for a path that cannot be used below another one.
-    pub fn begin(versions: Versions, file: &Location, bytes: Vec<u8>, now: Timestamp) -> Result<(Self, Operation)> {
+    pub fn begin(
+        shared: &Rc<Shared>,
+        versions: Versions,
+        file: &Location,
+        bytes: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<(Self, Operation)> {
         let directory = versions.directory(file)?;
         let operation = Operation::List { at: directory.clone(), level: Level::Basic };
-        let name = VersionName::at(now);
-        let phase = Phase::Listing;
-        Ok((
-            Self { versions, directory, now, bytes, found: vec![], abandoned: vec![], made: vec![], name, phase },
-            operation,
-        ))
+        let (shared, name, phase) = (Rc::clone(shared), VersionName::at(now), Phase::Listing);
+        let keep = Self { shared, versions, directory, now, bytes, found: vec![], abandoned: vec![], name, phase };
+        Ok((keep, operation))
     }
 
     /// About how many bytes it holds.
@@ -78,12 +80,12 @@ impl Keep {
         self.bytes.capacity() * if matches!(self.phase, Phase::Comparing(_)) { 2 } else { 1 }
     }
 
-    /// Goes on after `completion`; `None` when the version is kept.
+    /// Goes on after `completion`, until the version is kept.
     ///
     /// # Errors
     ///
     /// What the client is told; the file must not be replaced then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Option<Operation>> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         self.advance(completion).map_err(|mut error| {
             let path = self.versions.path().display();
             // Writing to a string does not fail.
@@ -96,7 +98,7 @@ impl Keep {
         })
     }
 
-    fn advance(&mut self, completion: Completion) -> Result<Option<Operation>> {
+    fn advance(&mut self, completion: Completion) -> Result<Next<()>> {
         match &mut self.phase {
             Phase::Listing => match completion {
                 Ok(Outcome::Entries(entries, rest)) => {
@@ -104,36 +106,31 @@ impl Keep {
                         self.found(&entry);
                     }
                     match rest {
-                        Some(listing) => Ok(Some(Operation::ListMore { listing })),
-                        None => self.compare().map(Some),
+                        Some(listing) => Ok(Next::Disk(Operation::ListMore { listing })),
+                        None => self.compare().map(Next::Disk),
                     }
                 }
                 Ok(_) => Err(unexpected_outcome()),
                 Err(failure) if failure.errno == ENOENT => {
-                    let path = MakePath::new(self.directory.clone(), PATH_MODE);
+                    let path = MakePath::new(&self.shared, self.directory.clone(), PATH_MODE);
                     let operation = path.begin();
                     self.phase = Phase::MakingPath(path);
-                    Ok(Some(operation))
+                    Ok(Next::Disk(operation))
                 }
                 Err(failure) => {
                     Err(failed(Code::PathOpen, "unable to list file info for path", &self.directory, failure.errno))
                 }
             },
             Phase::Comparing(file) => match file.resume(completion)? {
-                whole_file::Progress::Disk(operation) => Ok(Some(operation)),
-                whole_file::Progress::Read(bytes) if bytes == self.bytes => Ok(None),
+                Next::Disk(operation) => Ok(Next::Disk(operation)),
+                Next::Done(Contents::Read(bytes)) if bytes == self.bytes => Ok(Next::Done(())),
                 // Whatever is the matter with it, one more does no harm.
-                _ => self.open().map(Some),
+                Next::Done(_) => self.open().map(Next::Disk),
             },
             Phase::MakingPath(path) => match path.resume(completion) {
-                make_path::Progress::Disk(operation) => Ok(Some(operation)),
-                make_path::Progress::Done => {
-                    self.made.append(&mut path.made);
-                    self.open().map(Some)
-                }
-                make_path::Progress::Failed(at, errno) => {
-                    Err(failed(Code::PathCreate, "unable to create path", &at, errno))
-                }
+                Ok(Next::Disk(operation)) => Ok(Next::Disk(operation)),
+                Ok(Next::Done(())) => self.open().map(Next::Disk),
+                Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
             },
             Phase::Opening => {
                 let Outcome::File(file) = self.check(completion, Code::FileOpen, "unable to open file for write")?
@@ -142,48 +139,44 @@ impl Keep {
                 };
                 self.phase = Phase::Writing(file.clone());
                 let data = std::mem::take(&mut self.bytes);
-                Ok(Some(Operation::Write { file, data, offset: 0 }))
+                Ok(Next::Disk(Operation::Write { file, data, offset: 0 }))
             }
             _ => self.complete(completion),
         }
     }
 
     /// What comes once there is data in the file.
-    fn complete(&mut self, completion: Completion) -> Result<Option<Operation>> {
+    fn complete(&mut self, completion: Completion) -> Result<Next<()>> {
         match &mut self.phase {
             Phase::Writing(file) => {
                 let file = file.clone();
                 self.check(completion, Code::FileWrite, "unable to write")?;
                 self.phase = Phase::Syncing(file.clone());
-                Ok(Some(Operation::Sync { file }))
+                Ok(Next::Disk(Operation::Sync { file }))
             }
             Phase::Syncing(file) => {
                 let file = file.clone();
                 self.check(completion, Code::FileSync, "unable to sync file")?;
                 self.phase = Phase::Closing(file.clone());
-                Ok(Some(Operation::Close { file }))
+                Ok(Next::Disk(Operation::Close { file }))
             }
             Phase::Closing(file) => {
                 let file = file.clone();
                 self.check(completion, Code::FileClose, "unable to close file")?;
                 self.phase = Phase::Renaming;
                 let (from, to) = (self.temporary()?, self.place(self.name.to_string())?);
-                Ok(Some(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
+                Ok(Next::Disk(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
             }
             Phase::Renaming => {
                 self.check(completion, Code::FileMove, "unable to move to its name")?;
-                let mut left: Vec<_> = self.made.iter().filter_map(make_path::parent).collect();
-                left.push(self.directory.clone());
-                self.phase = Phase::SyncingPath(left);
-                self.next_sync()
+                let (path, operation) = SyncPath::begin(&self.shared, self.directory.clone());
+                self.phase = Phase::SyncingPath(path);
+                Ok(Next::Disk(operation))
             }
-            Phase::SyncingPath(left) => {
-                let at = left.pop().unwrap_or_else(|| self.directory.clone());
-                if let Err(failure) = completion {
-                    return Err(super::change::sync_failure(&at, &failure));
-                }
-                self.next_sync()
-            }
+            Phase::SyncingPath(path) => match path.resume(&self.shared, completion)? {
+                Next::Disk(operation) => Ok(Next::Disk(operation)),
+                Next::Done(()) => self.remove_surplus(),
+            },
             Phase::Removing(left) => {
                 let at = left.pop().unwrap_or_else(|| self.directory.clone());
                 match completion {
@@ -231,12 +224,7 @@ impl Keep {
         Ok(Operation::OpenWrite { at: self.temporary()?, mode: FILE_MODE, fresh: true })
     }
 
-    fn next_sync(&mut self) -> Result<Option<Operation>> {
-        if let Phase::SyncingPath(left) = &self.phase
-            && let Some(at) = left.last()
-        {
-            return Ok(Some(Operation::SyncDirectory { at: at.clone() }));
-        }
+    fn remove_surplus(&mut self) -> Result<Next<()>> {
         let mut names: Vec<_> = self.found.iter().map(|(name, _)| *name).collect();
         names.push(self.name);
         let surplus = self.versions.surplus(&names).into_iter().map(|name| name.to_string().into());
@@ -245,9 +233,9 @@ impl Keep {
         Ok(self.next_removal())
     }
 
-    fn next_removal(&self) -> Option<Operation> {
-        let Phase::Removing(left) = &self.phase else { return None };
-        left.last().map(|at| Operation::RemoveFile { at: at.clone() })
+    fn next_removal(&self) -> Next<()> {
+        let Phase::Removing(left) = &self.phase else { return Next::Done(()) };
+        left.last().map_or(Next::Done(()), |at| Next::Disk(Operation::RemoveFile { at: at.clone() }))
     }
 
     fn place(&self, name: impl AsRef<[u8]>) -> Result<Location> {
@@ -300,9 +288,9 @@ mod tests {
         fn keep(&mut self, bytes: &[u8], count: usize) -> Result<()> {
             let versions = Versions::new(self.directory.path().join("state/history"), count).unwrap();
             let file = Location::new(Root::new("/srv/repo"), RelativePath::new(FILE).unwrap());
-            let (mut keep, operation) = Keep::begin(versions, &file, bytes.to_vec(), self.now)?;
-            let mut next = Some(operation);
-            while let Some(operation) = next {
+            let (mut keep, operation) = Keep::begin(&Rc::default(), versions, &file, bytes.to_vec(), self.now)?;
+            let mut next = Next::Disk(operation);
+            while let Next::Disk(operation) = next {
                 self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
                 let completion = loop {
                     if let Some((_, completion)) = self.disk.complete() {

@@ -14,7 +14,7 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::LockContents;
 
 use crate::repository::errno::ENOENT;
-use crate::repository::unexpected_outcome;
+use crate::repository::{Next, unexpected_outcome};
 
 const EAGAIN: Errno = Errno(11);
 const EACCES: Errno = Errno(13);
@@ -34,15 +34,6 @@ pub struct LockRequest {
     pub pid: u32,
     /// How they say so.
     pub contents: LockContents,
-}
-
-/// What taking the locks needs next.
-#[derive(Debug)]
-pub enum Progress {
-    /// This operation.
-    Disk(Operation),
-    /// Nothing: they are taken, or the client holds them already through another connection.
-    Done,
 }
 
 #[derive(Debug)]
@@ -74,17 +65,18 @@ impl Locks {
         (locks, operation)
     }
 
-    /// Goes on after `completion`.
+    /// Goes on after `completion`. In the end they are taken, or the client holds them already through another
+    /// connection.
     ///
     /// # Errors
     ///
     /// [`Code::Stop`] when there is a stop file, [`Code::LockAcquire`] when somebody else holds a lock.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match &self.phase {
             Phase::StanzaStop => {
                 self.refuse_stop(completion, &format!("stop file exists for stanza {}", self.request.stanza))?;
                 self.phase = Phase::GlobalStop;
-                Ok(Progress::Disk(self.stop_file("all.stop")))
+                Ok(Next::Disk(self.stop_file("all.stop")))
             }
             Phase::GlobalStop => {
                 self.refuse_stop(completion, "stop file exists for all stanzas")?;
@@ -128,13 +120,13 @@ impl Locks {
         }
     }
 
-    fn next_lock(&mut self) -> Result<Progress> {
-        let Some(name) = self.names.pop_front() else { return Ok(Progress::Done) };
+    fn next_lock(&mut self) -> Result<Next<()>> {
+        let Some(name) = self.names.pop_front() else { return Ok(Next::Done(())) };
         let path = RelativePath::new(&name).filter(|path| !path.is_root() && !name.contains('/'));
         let path = path.ok_or_else(|| Error::access(format!("access denied: '{name}' is no name of a lock file")))?;
         let at = Location::new(Rc::clone(&self.root), path);
         self.phase = Phase::Locking(at.clone());
-        Ok(Progress::Disk(Operation::Lock { at, contents: self.contents() }))
+        Ok(Next::Disk(Operation::Lock { at, contents: self.contents() }))
     }
 
     /// The contents of a lock file, for other readers of the same release: as JSON, with keys in

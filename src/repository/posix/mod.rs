@@ -1,6 +1,7 @@
 //! Requests as operations on files: reads, writes, listings, changes, locks and stop files, and what has to be
 //! looked at before them.
 
+pub mod anchored;
 pub mod change;
 pub mod check;
 #[cfg(test)]

@@ -2,16 +2,18 @@
 
 use std::rc::Rc;
 
-use super::info_guard::{InfoGuard, Progress};
-use super::search::{Progress as SearchProgress, Search};
+use super::info_guard::{InfoGuard, Verdict};
+use super::search::Search;
 use crate::disk::{Completion, Location, Operation};
 use crate::protocol::error::Result;
 use crate::repository::policy::aged::Protected;
 use crate::repository::policy::guard::InfoReplacement;
+use crate::repository::{Next, Shared};
 
 /// The replacement of an info file.
 #[derive(Debug)]
 pub struct Replacement {
+    shared: Rc<Shared>,
     rules: Rc<InfoReplacement>,
     phase: Phase,
 }
@@ -26,14 +28,17 @@ enum Phase {
 impl Replacement {
     /// What `written` may do to `target`, whose name it wants.
     #[must_use]
-    pub fn begin(rules: Rc<InfoReplacement>, target: Location, written: Location) -> (Self, Operation) {
+    pub fn begin(
+        shared: &Rc<Shared>,
+        rules: Rc<InfoReplacement>,
+        target: Location,
+        written: Location,
+    ) -> (Self, Operation) {
         let (phase, operation) = match Search::begin(Rc::clone(&rules.shared), rules.backups.clone()) {
-            (_, SearchProgress::Found(protected)) => guard(&rules, &protected, target, written),
-            (search, SearchProgress::Disk(operation)) => {
-                (Phase::Searching(Box::new(search), target, written), operation)
-            }
+            (_, Next::Done(protected)) => guard(shared, &rules, &protected, target, written),
+            (search, Next::Disk(operation)) => (Phase::Searching(Box::new(search), target, written), operation),
         };
-        (Self { rules, phase }, operation)
+        (Self { shared: Rc::clone(shared), rules, phase }, operation)
     }
 
     /// About how many bytes it holds.
@@ -47,14 +52,15 @@ impl Replacement {
     /// # Errors
     ///
     /// What the client is told; the file must not be replaced then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
         match &mut self.phase {
             Phase::Searching(search, target, written) => match search.resume(completion)? {
-                SearchProgress::Disk(operation) => Ok(Progress::Disk(operation)),
-                SearchProgress::Found(protected) => {
-                    let (phase, operation) = guard(&self.rules, &protected, target.clone(), written.clone());
+                Next::Disk(operation) => Ok(Next::Disk(operation)),
+                Next::Done(protected) => {
+                    let (phase, operation) =
+                        guard(&self.shared, &self.rules, &protected, target.clone(), written.clone());
                     self.phase = phase;
-                    Ok(Progress::Disk(operation))
+                    Ok(Next::Disk(operation))
                 }
             },
             Phase::Guarding(guard) => guard.resume(completion),
@@ -62,8 +68,14 @@ impl Replacement {
     }
 }
 
-fn guard(rules: &InfoReplacement, protected: &Protected, target: Location, written: Location) -> (Phase, Operation) {
+fn guard(
+    shared: &Rc<Shared>,
+    rules: &InfoReplacement,
+    protected: &Protected,
+    target: Location,
+    written: Location,
+) -> (Phase, Operation) {
     let rules = rules.shared.info_rules(protected, rules.key.as_ref());
-    let (guard, operation) = InfoGuard::begin(rules, target, written);
+    let (guard, operation) = InfoGuard::begin(shared, rules, target, written);
     (Phase::Guarding(Box::new(guard)), operation)
 }

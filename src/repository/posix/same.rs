@@ -2,23 +2,15 @@
 //!
 //! Clients push `.history` and `.backup` files again without looking whether they are there.
 
-use super::whole_file::{Progress as Reading, WholeFile};
+use super::whole_file::{Contents, WholeFile};
 use crate::disk::{Completion, Location, Operation};
 use crate::filter::whole;
 use crate::protocol::error::Result;
 use crate::protocol::filter::Secret;
+use crate::repository::Next;
 
 /// Such files have some hundred bytes; larger ones are never the same.
 const MAXIMUM: usize = 1 << 20;
-
-/// How a comparison goes on.
-#[derive(Debug)]
-pub enum Progress {
-    /// With this operation.
-    Disk(Operation),
-    /// Not at all: this came of it.
-    Same(bool),
-}
 
 /// A comparison of two files.
 #[derive(Debug)]
@@ -44,23 +36,23 @@ impl Comparison {
         self.reading.begin()
     }
 
-    /// Goes on after the operation that was asked for last.
+    /// Goes on after the operation that was asked for last; whether they say the same comes of it.
     ///
     /// # Errors
     ///
     /// Only for an outcome that does not belong to it.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<bool>> {
         let bytes = match self.reading.resume(completion)? {
-            Reading::Disk(operation) => return Ok(Progress::Disk(operation)),
-            Reading::Read(bytes) => bytes,
-            Reading::Missing | Reading::TooLarge | Reading::Failed(_) => return Ok(Progress::Same(false)),
+            Next::Disk(operation) => return Ok(Next::Disk(operation)),
+            Next::Done(Contents::Read(bytes)) => bytes,
+            Next::Done(_) => return Ok(Next::Done(false)),
         };
         if let Some(second) = self.second.take() {
             self.first = bytes;
             self.reading = WholeFile::new(second, MAXIMUM);
-            return Ok(Progress::Disk(self.reading.begin()));
+            return Ok(Next::Disk(self.reading.begin()));
         }
-        Ok(Progress::Same(match &self.key {
+        Ok(Next::Done(match &self.key {
             None => self.first == bytes,
             Some(key) => match (whole::decrypt(&self.first, key), whole::decrypt(&bytes, key)) {
                 (Some(first), Some(second)) => first == second,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::whole_file::{Progress as FileProgress, WholeFile};
+use super::whole_file::{Contents, WholeFile};
 use crate::disk::{Completion, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::errno::ENOENT;
@@ -11,22 +11,13 @@ use crate::repository::policy::aged::{Protected, future, is_young};
 use crate::repository::policy::info::{self, InfoFile, Reading};
 use crate::repository::policy::layout::{MANIFEST, is_label};
 use crate::repository::policy::shared::Shared;
-use crate::repository::unexpected_outcome;
+use crate::repository::{Next, unexpected_outcome};
 
 /// More backups than any stanza has; who makes so many directories must not make the server hold them.
 const BACKUPS_MAXIMUM: usize = 100_000;
 
 /// The two info files of a stanza's backups, in the order in which they are tried.
 const INFO: [&str; 2] = ["backup.info", "backup.info.copy"];
-
-/// How finding out goes on.
-#[derive(Debug)]
-pub enum Progress {
-    /// With this operation.
-    Disk(Operation),
-    /// Not at all: these are they.
-    Found(Rc<Protected>),
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -49,11 +40,11 @@ pub struct Search {
 
 impl Search {
     /// Looks through `backups`, unless the session has done so just before.
-    pub(super) fn begin(shared: Rc<Shared>, backups: Location) -> (Self, Progress) {
+    pub(super) fn begin(shared: Rc<Shared>, backups: Location) -> (Self, Next<Rc<Protected>>) {
         let progress = match shared.protected(&backups.to_string()) {
-            Some(protected) => Progress::Found(protected),
-            None if shared.min_age.is_zero() => Progress::Found(Rc::default()),
-            None => Progress::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
+            Some(protected) => Next::Done(protected),
+            None if shared.min_age.is_zero() => Next::Done(Rc::default()),
+            None => Next::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
         };
         let (finished, young) = (BTreeSet::new(), BTreeSet::new());
         (Self { shared, backups, phase: Phase::Listing, finished, young }, progress)
@@ -64,7 +55,7 @@ impl Search {
     /// # Errors
     ///
     /// What the client is told when it cannot be found out.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<Rc<Protected>>> {
         match &mut self.phase {
             Phase::Listing => {
                 let (entries, rest) = match completion {
@@ -81,7 +72,7 @@ impl Search {
                     return Err(Error::new(Code::Memory, message));
                 }
                 if let Some(listing) = rest {
-                    return Ok(Progress::Disk(Operation::ListMore { listing }));
+                    return Ok(Next::Disk(Operation::ListMore { listing }));
                 }
                 let labels: Vec<_> = std::mem::take(&mut self.finished).into_iter().collect();
                 self.look(labels)
@@ -108,9 +99,9 @@ impl Search {
             Phase::Info(file, index) => {
                 let index = *index;
                 let bytes = match file.resume(completion)? {
-                    FileProgress::Disk(operation) => return Ok(Progress::Disk(operation)),
-                    FileProgress::Read(bytes) => bytes,
-                    FileProgress::Missing | FileProgress::TooLarge | FileProgress::Failed(_) => Vec::new(),
+                    Next::Disk(operation) => return Ok(Next::Disk(operation)),
+                    Next::Done(Contents::Read(bytes)) => bytes,
+                    Next::Done(_) => Vec::new(),
                 };
                 let keys: Vec<&[u8]> = self.shared.keys.iter().map(|key| key.0.as_slice()).collect();
                 match InfoFile::read(&bytes, &keys) {
@@ -122,29 +113,29 @@ impl Search {
     }
 
     /// Looks at the last of `labels`; once there are none, goes on.
-    fn look(&mut self, labels: Vec<String>) -> Result<Progress> {
+    fn look(&mut self, labels: Vec<String>) -> Result<Next<Rc<Protected>>> {
         let Some(last) = labels.last() else {
             return Ok(if self.young.is_empty() { self.found(Protected::default()) } else { self.read_info(0) });
         };
         let at = self.below(&format!("{last}/{MANIFEST}"))?;
         self.phase = Phase::Ages(labels);
-        Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Detail }))
+        Ok(Next::Disk(Operation::Stat { at, follow: false, level: Level::Detail }))
     }
 
-    fn read_info(&mut self, index: usize) -> Progress {
+    fn read_info(&mut self, index: usize) -> Next<Rc<Protected>> {
         let Some(at) = INFO.get(index).and_then(|name| self.below(name).ok()) else {
             return self.found(self.needed(None));
         };
         let file = WholeFile::new(at, info::MAXIMUM);
         let operation = file.begin();
         self.phase = Phase::Info(file, index);
-        Progress::Disk(operation)
+        Next::Disk(operation)
     }
 
-    fn found(&self, protected: Protected) -> Progress {
+    fn found(&self, protected: Protected) -> Next<Rc<Protected>> {
         let protected = Rc::new(protected);
         self.shared.note_protected(self.backups.to_string(), &protected);
-        Progress::Found(protected)
+        Next::Done(protected)
     }
 
     fn needed(&self, info: Option<&InfoFile>) -> Protected {

@@ -4,16 +4,14 @@ use crate::disk::{Completion, Failure, File, Location, Operation, Outcome};
 use crate::protocol::error::Result;
 
 use crate::repository::errno::ENOENT;
-use crate::repository::unexpected_outcome;
+use crate::repository::{Next, unexpected_outcome};
 
 /// Bytes that are asked for at a time.
 const CHUNK: usize = 64 << 10;
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Progress {
-    /// This operation first.
-    Disk(Operation),
+pub enum Contents {
     /// Here it is.
     Read(Vec<u8>),
     /// There is no such file.
@@ -58,22 +56,24 @@ impl WholeFile {
     /// # Errors
     ///
     /// Only for an outcome that does not belong to it.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<Contents>> {
         let buffer = match completion {
             Ok(Outcome::File(file)) => {
                 self.file = Some(file);
                 Vec::new()
             }
-            Ok(Outcome::Read(buffer)) if buffer.len() > self.maximum => return Ok(Progress::TooLarge),
-            Ok(Outcome::Read(buffer)) if buffer.len() < self.length + CHUNK => return Ok(Progress::Read(buffer)),
+            Ok(Outcome::Read(buffer)) if buffer.len() > self.maximum => return Ok(Next::Done(Contents::TooLarge)),
+            Ok(Outcome::Read(buffer)) if buffer.len() < self.length + CHUNK => {
+                return Ok(Next::Done(Contents::Read(buffer)));
+            }
             Ok(Outcome::Read(buffer)) => buffer,
             Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) if failure.errno == ENOENT => return Ok(Progress::Missing),
-            Err(failure) => return Ok(Progress::Failed(failure)),
+            Err(failure) if failure.errno == ENOENT => return Ok(Next::Done(Contents::Missing)),
+            Err(failure) => return Ok(Next::Done(Contents::Failed(failure))),
         };
         let file = self.file.clone().ok_or_else(unexpected_outcome)?;
         self.length = buffer.len();
-        Ok(Progress::Disk(Operation::Read { file, offset: buffer.len() as u64, buffer, length: CHUNK }))
+        Ok(Next::Disk(Operation::Read { file, offset: buffer.len() as u64, buffer, length: CHUNK }))
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use crate::disk::inline::{Inline, Options};
     use crate::disk::{Disk, RelativePath, Root, Ticket};
 
-    fn read(path: &std::path::Path, name: &str, maximum: usize) -> Progress {
+    fn read(path: &std::path::Path, name: &str, maximum: usize) -> Contents {
         let at = Location::new(Root::new(path), RelativePath::new(name).unwrap());
         let mut disk = Inline::new(Options::default());
         let mut file = WholeFile::new(at, maximum);
@@ -91,8 +91,8 @@ mod tests {
         loop {
             disk.submit(Ticket { session: 0, operation: 0 }, operation);
             match file.resume(disk.complete().unwrap().1).unwrap() {
-                Progress::Disk(next) => operation = next,
-                end => return end,
+                Next::Disk(next) => operation = next,
+                Next::Done(contents) => return contents,
             }
         }
     }
@@ -103,12 +103,12 @@ mod tests {
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
             let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
             std::fs::write(directory.path().join("file"), &bytes).unwrap();
-            let Progress::Read(found) = read(directory.path(), "file", 3 * CHUNK) else { panic!("{length} bytes") };
+            let Contents::Read(found) = read(directory.path(), "file", 3 * CHUNK) else { panic!("{length} bytes") };
             assert_eq!(found, bytes);
             let found = read(directory.path(), "file", length.saturating_sub(1));
-            assert_eq!(matches!(found, Progress::TooLarge), length > 0, "{length} bytes");
+            assert_eq!(matches!(found, Contents::TooLarge), length > 0, "{length} bytes");
         }
-        assert!(matches!(read(directory.path(), "other", 1), Progress::Missing));
-        assert!(matches!(read(directory.path(), "", 1), Progress::Failed(_)));
+        assert!(matches!(read(directory.path(), "other", 1), Contents::Missing));
+        assert!(matches!(read(directory.path(), "", 1), Contents::Failed(_)));
     }
 }

@@ -14,19 +14,18 @@ use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
 use crate::protocol::response::Payload;
 
-use super::change::sync_failure;
-use super::check::{Check, Progress as CheckProgress};
-use super::info_guard::Progress as InfoProgress;
-use super::make_path::{self, MakePath};
+use super::anchored::SyncPath;
+use super::check::Check;
+use super::make_path::MakePath;
 use super::replacement::Replacement;
-use super::same::{Comparison, Progress as ComparisonProgress};
+use super::same::Comparison;
 use crate::repository::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use crate::repository::policy::finished::{self, Watch};
 use crate::repository::policy::guard::{Precaution, Replace, Safeguard};
 use crate::repository::policy::layout::{MANIFEST, TEMPORARY_SUFFIX};
 use crate::repository::policy::segments::{self, Twin};
 use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Shared, Step, unexpected_outcome};
+use crate::repository::{Answer, Next, Shared, Step, unexpected_outcome};
 
 /// Bytes that are collected before they are written: large enough that system calls do not count,
 /// small enough to stay in the processor's cache from decryption to the page cache. Where each write waits, as many as
@@ -65,8 +64,7 @@ enum Phase {
     Guarding(Box<Replacement>),
     /// Removing what was written, since the file is there already.
     Leaving,
-    /// Syncing directories; so many are left.
-    SyncingPath(Vec<Location>),
+    SyncingPath(SyncPath),
     /// Dropping what was written.
     Discarding,
     Finished,
@@ -91,8 +89,6 @@ pub struct WriteStream {
     /// Bytes that are collected now, and that may be where that pays.
     chunk: usize,
     largest: usize,
-    /// Directories that were made for the file.
-    made: Vec<Location>,
     /// Whether the temporary file is there. Another writer may have made it anew since, so it is only
     /// touched together with `file`, which stays open until it has its final name.
     left_behind: bool,
@@ -151,14 +147,13 @@ impl WriteStream {
             out: None,
             chunk: CHUNK,
             largest: CHUNK,
-            made: Vec::new(),
             left_behind: false,
             flushed: false,
             phase: Phase::Opening,
             shared: Rc::clone(shared),
         };
         let check = match preconditions {
-            Some(preconditions) => Check::begin(stream.target.clone(), preconditions)?,
+            Some(preconditions) => Check::begin(shared, stream.target.clone(), preconditions)?,
             None => None,
         };
         let operation = match check {
@@ -280,21 +275,20 @@ impl WriteStream {
     fn advance(&mut self, completion: Completion) -> Result<Step> {
         match &mut self.phase {
             Phase::Checking(check) => Ok(Step::Disk(match check.resume(completion)? {
-                CheckProgress::Disk(operation) => operation,
-                CheckProgress::Passed => {
+                Next::Disk(operation) => operation,
+                Next::Done(()) => {
                     self.phase = Phase::Opening;
                     self.open()
                 }
             })),
             Phase::Opening => self.opened(completion),
             Phase::MakingPath(path) => match path.resume(completion) {
-                make_path::Progress::Disk(operation) => Ok(Step::Disk(operation)),
-                make_path::Progress::Failed(at, EXDEV) => Err(leads_out(&at)),
-                make_path::Progress::Failed(at, errno) => {
+                Ok(Next::Disk(operation)) => Ok(Step::Disk(operation)),
+                Err((at, EXDEV)) => Err(leads_out(&at)),
+                Err((at, errno)) => {
                     Err(Error::system(Code::PathCreate, format_args!("unable to create path '{at}'"), errno.0))
                 }
-                make_path::Progress::Done => {
-                    self.made.append(&mut path.made);
+                Ok(Next::Done(())) => {
                     self.request.create_path = false;
                     self.phase = Phase::Opening;
                     Ok(Step::Disk(self.open()))
@@ -344,9 +338,9 @@ impl WriteStream {
                 Ok(self.sync_path())
             }
             Phase::Comparing(comparison) => match comparison.resume(completion)? {
-                ComparisonProgress::Disk(operation) => Ok(Step::Disk(operation)),
-                ComparisonProgress::Same(true) => self.leave(),
-                ComparisonProgress::Same(false) => Err(self.stays(None)),
+                Next::Disk(operation) => Ok(Step::Disk(operation)),
+                Next::Done(true) => self.leave(),
+                Next::Done(false) => Err(self.stays(None)),
             },
             Phase::Claiming => self.claimed(completion),
             Phase::Twins(when, names) => {
@@ -354,8 +348,8 @@ impl WriteStream {
                 self.look_at_twins(completion, when, names)
             }
             Phase::Guarding(replacement) => match replacement.resume(completion)? {
-                InfoProgress::Disk(operation) => Ok(Step::Disk(operation)),
-                InfoProgress::Done(verdict) => {
+                Next::Disk(operation) => Ok(Step::Disk(operation)),
+                Next::Done(verdict) => {
                     self.notice = verdict.unverified;
                     Ok(self.rename_over(verdict.replaced.map_or(Over::Nothing, Over::This)))
                 }
@@ -364,9 +358,9 @@ impl WriteStream {
                 self.check(completion, Code::FileRemove, "unable to remove file", "")?;
                 Ok(self.sync_path())
             }
-            Phase::SyncingPath(left) => match completion {
-                Ok(_) => Ok(self.next_sync()),
-                Err(failure) => Err(sync_failure(left.last().unwrap_or(&self.target), &failure)),
+            Phase::SyncingPath(path) => match path.resume(&self.shared, completion)? {
+                Next::Disk(operation) => Ok(Step::Disk(operation)),
+                Next::Done(()) => Ok(self.complete()),
             },
             Phase::Discarding => Ok(Step::Done(Answer::closing())),
             Phase::Ready | Phase::Finished => Err(unexpected_outcome()),
@@ -511,7 +505,7 @@ impl WriteStream {
             Ok(_) => Err(unexpected_outcome()),
             Err(failure) => match (failure.errno, self.place.parent()) {
                 (ENOENT, Some(directory)) if self.request.create_path => {
-                    let path = MakePath::new(directory, self.request.path_mode);
+                    let path = MakePath::new(&self.shared, directory, self.request.path_mode);
                     let step = Step::Disk(path.begin());
                     self.phase = Phase::MakingPath(path);
                     Ok(step)
@@ -650,7 +644,7 @@ impl WriteStream {
             Replace::Never { .. } => Over::Nothing,
             Replace::Info(rules) => {
                 let (rules, target, written) = (Rc::clone(rules), self.target.clone(), self.place.clone());
-                let (replacement, operation) = Replacement::begin(rules, target, written);
+                let (replacement, operation) = Replacement::begin(&self.shared, rules, target, written);
                 self.phase = Phase::Guarding(Box::new(replacement));
                 return Step::Disk(operation);
             }
@@ -664,27 +658,19 @@ impl WriteStream {
         Step::Disk(Operation::Rename { over, file, from, to })
     }
 
-    /// The file's directory, and those above directories that were made for it: without them the
-    /// file could not be found after a power cut.
+    /// The file's directory, and the way to it: without that the file could not be found after a power cut.
     fn sync_path(&mut self) -> Step {
-        let mut left = Vec::new();
-        if self.request.sync_path {
-            left.extend(self.made.iter().filter_map(make_path::parent));
-            left.extend(self.target.parent());
-            // `next_sync` drops the one that was synced before.
-            left.push(self.target.clone());
+        match self.target.parent().filter(|_| self.request.sync_path) {
+            Some(directory) => {
+                let (path, operation) = SyncPath::begin(&self.shared, directory);
+                self.phase = Phase::SyncingPath(path);
+                Step::Disk(operation)
+            }
+            None => self.complete(),
         }
-        self.phase = Phase::SyncingPath(left);
-        self.next_sync()
     }
 
-    fn next_sync(&mut self) -> Step {
-        if let Phase::SyncingPath(left) = &mut self.phase {
-            left.pop();
-            if let Some(at) = left.last() {
-                return Step::Disk(Operation::SyncDirectory { at: at.clone() });
-            }
-        }
+    fn complete(&mut self) -> Step {
         self.phase = Phase::Finished;
         let (results, release) = (self.chain.results(), self.release);
         let payload = Payload::from_pack(|pack| _ = pack.pack(|inner| encode_results(inner, &results, release)));

@@ -8,9 +8,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use super::keep::Keep;
-use super::whole_file::{self, WholeFile};
+use super::whole_file::{Contents, WholeFile};
 use crate::config::Role;
 use crate::disk::{Completion, File, Level, Location, Operation, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
@@ -18,21 +19,12 @@ use crate::repository::errno::{ENOENT, ENOTDIR, EXDEV};
 use crate::repository::policy::info::{InfoFile, InfoRules, MAXIMUM, Reading};
 use crate::repository::policy::layout::MANIFEST;
 use crate::repository::policy::view::leads_out;
-use crate::repository::unexpected_outcome;
+use crate::repository::{Next, Shared, unexpected_outcome};
 
 const BACKUP: &str = "backup.info";
 const COPY_SUFFIX: &str = ".copy";
 /// More labels than this are not named in a message.
 const NAMED: usize = 3;
-
-/// What the guard needs next.
-#[derive(Debug)]
-pub enum Progress {
-    /// This operation.
-    Disk(Operation),
-    /// Nothing: the file may get its name.
-    Done(Verdict),
-}
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -79,6 +71,7 @@ enum Phase {
 /// The check of one new info file.
 #[derive(Debug)]
 pub struct InfoGuard {
+    shared: Rc<Shared>,
     rules: InfoRules,
     target: Location,
     /// The file is removed, not replaced.
@@ -99,22 +92,29 @@ pub struct InfoGuard {
 impl InfoGuard {
     /// Starts to look at what is `written` and meant to get the name `target`.
     #[must_use]
-    pub fn begin(rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
+    pub fn begin(shared: &Rc<Shared>, rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
         let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
         unread.push_back(written);
-        Self::start(rules, target, unread, false)
+        Self::start(shared, rules, target, unread, false)
     }
 
     /// Starts to keep what is at `target`, which is going to be removed. Whether it may be is seen to before.
     #[must_use]
-    pub fn begin_removal(rules: InfoRules, target: Location) -> (Self, Operation) {
-        Self::start(rules, target, VecDeque::new(), true)
+    pub fn begin_removal(shared: &Rc<Shared>, rules: InfoRules, target: Location) -> (Self, Operation) {
+        Self::start(shared, rules, target, VecDeque::new(), true)
     }
 
-    fn start(rules: InfoRules, target: Location, unread: VecDeque<Location>, removes: bool) -> (Self, Operation) {
+    fn start(
+        shared: &Rc<Shared>,
+        rules: InfoRules,
+        target: Location,
+        unread: VecDeque<Location>,
+        removes: bool,
+    ) -> (Self, Operation) {
         let file = WholeFile::new(target.clone(), MAXIMUM);
         let operation = file.begin();
         let guard = Self {
+            shared: Rc::clone(shared),
             rules,
             target,
             removes,
@@ -142,15 +142,15 @@ impl InfoGuard {
     ///
     /// 105 when the client may not replace the file with this one; others when something cannot be read or
     /// kept. The file must not be replaced then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Progress> {
+    pub fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
         match &mut self.phase {
             Phase::Reading(file) => match file.resume(completion)? {
-                whole_file::Progress::Disk(operation) => Ok(Progress::Disk(operation)),
-                whole_file::Progress::Read(bytes) => self.was_read(Found::Bytes(bytes)),
-                whole_file::Progress::TooLarge => self.was_read(Found::TooLarge),
-                whole_file::Progress::Missing => self.was_read(Found::Nothing),
-                whole_file::Progress::Failed(failure) if failure.errno == EXDEV => Err(leads_out(&self.target)),
-                whole_file::Progress::Failed(failure) => {
+                Next::Disk(operation) => Ok(Next::Disk(operation)),
+                Next::Done(Contents::Read(bytes)) => self.was_read(Found::Bytes(bytes)),
+                Next::Done(Contents::TooLarge) => self.was_read(Found::TooLarge),
+                Next::Done(Contents::Missing) => self.was_read(Found::Nothing),
+                Next::Done(Contents::Failed(failure)) if failure.errno == EXDEV => Err(leads_out(&self.target)),
+                Next::Done(Contents::Failed(failure)) => {
                     let text = format_args!("unable to read '{}' before it is replaced", self.target);
                     Err(Error::system(Code::FileRead, text, failure.errno.0))
                 }
@@ -169,13 +169,13 @@ impl InfoGuard {
                 self.look()
             }
             Phase::Keeping(keep) => match keep.resume(completion)? {
-                Some(operation) => Ok(Progress::Disk(operation)),
-                None => Ok(self.done()),
+                Next::Disk(operation) => Ok(Next::Disk(operation)),
+                Next::Done(()) => Ok(self.done()),
             },
         }
     }
 
-    fn was_read(&mut self, found: Found) -> Result<Progress> {
+    fn was_read(&mut self, found: Found) -> Result<Next<Verdict>> {
         if let (Phase::Reading(file), true) = (&self.phase, self.read.is_empty()) {
             self.verdict.replaced = file.file().cloned();
         }
@@ -184,7 +184,7 @@ impl InfoGuard {
             let file = WholeFile::new(next, MAXIMUM);
             let operation = file.begin();
             self.phase = Phase::Reading(file);
-            return Ok(Progress::Disk(operation));
+            return Ok(Next::Disk(operation));
         }
         let new = self.read.pop().unwrap_or(Found::Nothing);
         if self.removes {
@@ -290,12 +290,12 @@ impl InfoGuard {
 
     /// Looks for the next of the lost backups. A client drops those of its own accord whose manifest is
     /// gone; the others would be lost.
-    fn look(&mut self) -> Result<Progress> {
+    fn look(&mut self) -> Result<Next<Verdict>> {
         if let Some(label) = self.lost.last() {
             let directory = self.target.parent().ok_or_else(unexpected_outcome)?;
             let path = directory.path.join(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
             let at = Location::new(directory.root, path);
-            return Ok(Progress::Disk(Operation::Stat { at, follow: false, level: Level::Exists }));
+            return Ok(Next::Disk(Operation::Stat { at, follow: false, level: Level::Exists }));
         }
         if !self.present.is_empty() {
             // They were looked at from the end.
@@ -311,7 +311,7 @@ impl InfoGuard {
         self.keep()
     }
 
-    fn keep(&mut self) -> Result<Progress> {
+    fn keep(&mut self) -> Result<Next<Verdict>> {
         let Some(versions) = self.rules.versions.take() else { return Ok(self.done()) };
         let bytes = match std::mem::take(&mut self.replaced) {
             Found::Bytes(bytes) => bytes,
@@ -323,13 +323,13 @@ impl InfoGuard {
                 return Ok(self.done());
             }
         };
-        let (keep, operation) = Keep::begin(versions, &self.target, bytes, self.rules.now)?;
+        let (keep, operation) = Keep::begin(&self.shared, versions, &self.target, bytes, self.rules.now)?;
         self.phase = Phase::Keeping(keep);
-        Ok(Progress::Disk(operation))
+        Ok(Next::Disk(operation))
     }
 
-    fn done(&mut self) -> Progress {
-        Progress::Done(std::mem::take(&mut self.verdict))
+    fn done(&mut self) -> Next<Verdict> {
+        Next::Done(std::mem::take(&mut self.verdict))
     }
 
     /// The refusal, with what would be needed instead.

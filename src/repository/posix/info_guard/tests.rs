@@ -67,12 +67,12 @@ impl Bench {
     fn replace(&mut self, bytes: &[u8]) -> Result<Verdict> {
         self.put("written.tmp", bytes);
         let (rules, target, written) = (self.rules(), self.at(self.target), self.at("written.tmp"));
-        self.run(InfoGuard::begin(rules, target, written))
+        self.run(InfoGuard::begin(&Rc::default(), rules, target, written))
     }
 
     fn remove(&mut self) -> Result<Verdict> {
         let (rules, target) = (self.rules(), self.at(self.target));
-        self.run(InfoGuard::begin_removal(rules, target))
+        self.run(InfoGuard::begin_removal(&Rc::default(), rules, target))
     }
 
     fn at(&self, name: &str) -> Location {
@@ -95,8 +95,8 @@ impl Bench {
             self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
             let completion = std::iter::repeat_with(|| self.disk.complete()).flatten().next().unwrap().1;
             match guard.resume(completion)? {
-                Progress::Disk(next) => operation = next,
-                Progress::Done(verdict) => return Ok(verdict),
+                Next::Disk(next) => operation = next,
+                Next::Done(verdict) => return Ok(verdict),
             }
         }
     }
