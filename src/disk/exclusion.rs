@@ -284,6 +284,7 @@ fn offset(row: u16, column: u16) -> u64 {
 }
 
 impl Clock {
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "only tests have a time of their own"))]
     fn now(&self) -> Moment {
         let (at, time) = (Instant::now(), clock_gettime(ClockId::Monotonic));
         let time = Duration::try_from(time).unwrap_or_default();

@@ -169,7 +169,7 @@ impl FileSystem {
                 return;
             }
             let before = self.changes_take.get();
-            self.changes_take.set(before - before / WEIGHT + took.min(SLOW) / WEIGHT);
+            self.changes_take.set(before.saturating_sub(before / WEIGHT) + took.min(SLOW) / WEIGHT);
         }
         if took < SLOW {
             return;

@@ -466,9 +466,8 @@ impl Disk for Offload {
             }
             // That the disk has to be asked says nothing.
             (Operation::Read { .. }, _) if who == Who::Anybody => Says::Nothing,
-            (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) => Says::Nothing,
+            (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) | (_, None) => Says::Nothing,
             (operation, Some(on)) => Says::Pace(kind_of(operation), on.syncs()),
-            (_, None) => Says::Nothing,
         };
         let job = Job { on, says, has_owners: tells_of_owners(&operation), ..Job::new(ticket) };
         if who == Who::Server && names.is_empty() {

@@ -51,7 +51,7 @@ impl Granted {
                 let level = decode_level(level)?;
                 match self.view.sight(&file)? {
                     Sight::Place(at) => task(Info::begin(at, level, follow, release)),
-                    Sight::Behind(link) => task(Info::begin_behind(link, file, level, release)),
+                    Sight::Behind(at) => task(Info::begin_behind(at, file, level, release)),
                 }
             }
             Request::List { path, level } => {
@@ -147,7 +147,7 @@ impl Granted {
         let features = match &self.settings.storage {
             Storage::Cluster(_) => cluster_features,
             _ if self.is_cifs() => cifs_features,
-            _ => repository_features,
+            Storage::Repository(_) => repository_features,
         };
         Answer::data(Payload::from_pack(|pack| {
             pack.text(self.view.base()).u64(features);

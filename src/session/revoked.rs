@@ -49,7 +49,7 @@ impl Session {
 impl Granted {
     fn revoke(&mut self, line: &mut Line, now: Instant, error: Error, at_once: bool) -> Flow {
         let until = now + line.limits.idle;
-        let revoked = self.revoked.get_or_insert_with(|| Revoked { error, until, effective: false });
+        let revoked = self.revoked.get_or_insert(Revoked { error, until, effective: false });
         if !revoked.effective && (at_once || self.is_at_rest(line)) {
             return self.enforce(line);
         }

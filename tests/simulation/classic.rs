@@ -1,10 +1,12 @@
 //! How clients up to 2.53.1 write and read files: as streams of data messages, without waiting for
 //! the server while they send.
 
+use repohostd::disk::Disk;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::string_id::StringId;
 
-use crate::{Doing, FILES, World};
+use crate::client::Doing;
+use crate::world::{FILES, World};
 
 /// The message that ends the data of a file.
 const NO_DATA: [u8; 2] = [0x80, 0x00];
@@ -60,7 +62,7 @@ pub(crate) fn is_complete(doing: Doing, received: &[u8]) -> bool {
     }
 }
 
-impl World<'_> {
+impl<D: Disk> World<'_, D> {
     /// Sends what comes next from a client that has what it waited for.
     pub(crate) fn act_classic(&mut self, index: usize) {
         let doing = self.clients[index].doing;
@@ -75,7 +77,7 @@ impl World<'_> {
         }
         let messages = messages(&received).expect("the answer is complete");
         let failed = messages.contains(&Message::Error);
-        let path = self.file(index);
+        let path = self.clients[index].path.clone();
         match doing {
             Doing::Greeted => self.command(index, Doing::Noop, "noop", |_| {}),
             Doing::Opening if !failed => {
@@ -84,16 +86,20 @@ impl World<'_> {
             }
             Doing::Closing if !failed => {
                 assert!(matches!(messages[..], [Message::Data(Some(_)), Message::End]), "{messages:?}");
-                if self.intended.contains_key(&path) {
-                    self.acknowledged.push(path.clone());
-                }
+                self.files.acknowledge(&path);
                 self.command(index, Doing::Reading, "s-or", |pack| _ = pack.str(path.to_str().unwrap()));
             }
             Doing::Reading => {
                 self.check_read(index, &messages, failed);
+                self.next(index);
+            }
+            Doing::Listing => {
+                if !failed {
+                    self.check_list(&received);
+                }
                 self.next_file(index);
             }
-            _ => self.next_file(index),
+            _ => self.next(index),
         }
     }
 
@@ -105,9 +111,8 @@ impl World<'_> {
                 read.extend_from_slice(block);
             }
         }
-        let content = &self.clients[index].content;
-        assert!(content.starts_with(&read), "what is read is what was written");
-        assert!(failed || content.len() == read.len(), "a read that succeeds is whole");
+        let full = if failed { read.len() } else { usize::MAX };
+        assert!(self.files.begins_with(&self.clients[index].path, &read, full), "what is read is what was written");
     }
 
     fn go_on_sending(&mut self, index: usize) {
@@ -128,6 +133,14 @@ impl World<'_> {
             client.sending = writer.finish();
             client.sent = end;
         }
+    }
+
+    fn next(&mut self, index: usize) {
+        if !self.habits.list {
+            return self.next_file(index);
+        }
+        let many = self.many();
+        self.command(index, Doing::Listing, "s-l", |pack| _ = pack.str(many.to_str().unwrap()).u32(1));
     }
 
     fn next_file(&mut self, index: usize) {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use repohostd::disk::scrambled::Scrambled;
 use repohostd::disk::{Completion, Disk, Location, Operation, Ticket};
 
-use crate::Random;
+use crate::random::Random;
 
 const PAGE: usize = 4096;
 

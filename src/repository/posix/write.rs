@@ -240,7 +240,14 @@ impl WriteStream {
     /// Drops the file. `None` when there is nothing to clean up.
     pub fn discard(&mut self) -> Option<Operation> {
         self.phase = Phase::Discarding;
-        let file = self.file.take().filter(|_| std::mem::take(&mut self.left_behind))?;
+        let removal = self.removal();
+        (self.file, self.left_behind) = (None, false);
+        removal
+    }
+
+    /// What removes the temporary file, if it is there.
+    fn removal(&self) -> Option<Operation> {
+        let file = self.file.clone().filter(|_| self.left_behind)?;
         Some(Operation::RemoveOwn { file, at: self.place.clone() })
     }
 
@@ -356,6 +363,7 @@ impl WriteStream {
             },
             Phase::Leaving => {
                 self.check(completion, Code::FileRemove, "unable to remove file", "")?;
+                (self.file, self.left_behind) = (None, false);
                 Ok(self.sync_path())
             }
             Phase::SyncingPath(path) => match path.resume(&self.shared, completion)? {
@@ -389,7 +397,8 @@ impl WriteStream {
 
     /// Removes what was written: the file that is there is the same.
     fn leave(&mut self) -> Result<Step> {
-        let removal = self.discard().ok_or_else(unexpected_outcome)?;
+        // It counts as there until it is removed: a session that ends before removes it again.
+        let removal = self.removal().ok_or_else(unexpected_outcome)?;
         self.phase = Phase::Leaving;
         Ok(Step::Disk(removal))
     }

@@ -124,7 +124,7 @@ impl<'a> ServerState<'a> {
     ) -> Self {
         let (sessions, sessions_omitted) = bounded(sessions, SESSIONS_LENGTH);
         let (file_systems, file_systems_omitted) = bounded(file_systems, FILE_SYSTEMS_LENGTH);
-        Self { sessions, sessions_omitted, file_systems, file_systems_omitted, ..self }
+        Self { file_systems, file_systems_omitted, sessions, sessions_omitted, ..self }
     }
 
     /// As it is sent.
