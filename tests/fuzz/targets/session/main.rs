@@ -27,7 +27,7 @@ use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::release::{RELEASES, Release};
 use repohostd::repository::policy::versions::Versions;
 use repohostd::session::{
-    Authority, Authorized, DatabaseAction, DatabaseOutcome, Limits, Peer, Refusal, Session, State,
+    Authority, Authorized, DatabaseAction, DatabaseOutcome, Host, Limits, Peer, Refusal, Session, State,
 };
 use repohostd_fuzz::{Tape, seeds};
 
@@ -100,6 +100,7 @@ struct Client {
 
 struct World<'a> {
     place: &'a Place,
+    host: Rc<Host>,
     release: &'static Release,
     grant: Grant,
     certificate: bool,
@@ -119,7 +120,7 @@ fn limits() -> Limits {
 impl World<'_> {
     fn connect(&self) -> Client {
         let peer = Peer { names: self.certificate.then(|| vec!["client".to_owned()]) };
-        let session = Session::new(peer, self.release, Rc::new(self.grant.clone()), limits(), self.now);
+        let session = Session::new(&self.host, peer, self.release, Rc::new(self.grant.clone()), limits(), self.now);
         Client { state: session.state(), session, inbox: Vec::new(), databases: Vec::new(), disconnected: false }
     }
 
@@ -413,6 +414,7 @@ fuzz_target!(
         let before: Vec<_> = Place::contents(&place.base).into_iter().collect();
         let mut world = World {
             place: &place,
+            host: Rc::new(Host::new(std::process::id())),
             release,
             grant,
             certificate,
