@@ -1,6 +1,6 @@
 //! What clients wanted to be on the disk, and what has to be there therefore.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// What was wanted under one name, by however many clients.
@@ -77,8 +77,8 @@ impl Wanted {
     }
 }
 
-/// Insists that no temporary file or lock is there, and no segment twice.
-pub(crate) fn check_tidy(directory: &Path) {
+/// Insists that no temporary file or lock is there but those, and no segment twice.
+pub(crate) fn check_tidy(directory: &Path, except: &HashSet<PathBuf>) {
     let mut pending = vec![directory.to_path_buf()];
     let mut segments = HashMap::new();
     while let Some(directory) = pending.pop() {
@@ -86,6 +86,9 @@ pub(crate) fn check_tidy(directory: &Path) {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
+                continue;
+            }
+            if except.contains(&path) {
                 continue;
             }
             let extension = path.extension().and_then(|extension| extension.to_str());

@@ -1,7 +1,9 @@
 //! The server's own back end, with helper processes that are lost now and then.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use repohostd::disk::inline::Options;
 use repohostd::disk::offload::Offload;
 use repohostd::disk::{Completion, Disk, Operation, Ticket};
 
+use crate::power::place;
 use crate::random::Random;
 
 thread_local! {
@@ -26,6 +29,10 @@ pub(crate) struct Helped {
     random: Random,
     /// How many operations it took on since a helper was killed. What is lost twice fails, and may leave what it made.
     sound: u32,
+    /// Where temporary files are being removed, and where that failed: what its helper was lost over is not done again,
+    /// since the file would have to stay open for that.
+    removing: HashMap<Ticket, PathBuf>,
+    pub(crate) unremoved: HashSet<PathBuf>,
     /// Calls in a row that had nothing to hand back.
     in_vain: u32,
     /// How many helpers were killed.
@@ -38,7 +45,16 @@ impl Helped {
         let poll = Poll::new().expect("a poll can be made");
         let mut disk = Offload::new(Options::default(), false, start, None);
         disk.watch(poll.registry().try_clone().expect("it can be cloned"), 0);
-        Self { disk, poll, random: Random(seed), sound: 0, in_vain: 0, killed: 0 }
+        Self {
+            disk,
+            poll,
+            random: Random(seed),
+            sound: 0,
+            removing: HashMap::new(),
+            unremoved: HashSet::new(),
+            in_vain: 0,
+            killed: 0,
+        }
     }
 
     fn kill_one(&mut self) {
@@ -62,6 +78,9 @@ fn start(socket: OwnedFd) -> std::io::Result<Option<Child>> {
 
 impl Disk for Helped {
     fn submit(&mut self, ticket: Ticket, operation: Operation) {
+        if let Operation::RemoveOwn { at, .. } = &operation {
+            self.removing.insert(ticket, place(at));
+        }
         self.disk.submit(ticket, operation);
         self.sound += 1;
         if self.sound > 50 && self.random.one_in(30) {
@@ -77,6 +96,12 @@ impl Disk for Helped {
         self.poll.poll(&mut events, Some(longest)).expect("the poll works");
         events.iter().for_each(|event| self.disk.ready(event.token().0));
         let completed = self.disk.complete();
+        if let Some((ticket, completion)) = &completed
+            && let Some(place) = self.removing.remove(ticket)
+            && completion.is_err()
+        {
+            self.unremoved.insert(place);
+        }
         self.in_vain = if completed.is_some() { 0 } else { self.in_vain + 1 };
         completed
     }

@@ -16,6 +16,7 @@ mod power;
 mod random;
 mod world;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -106,7 +107,6 @@ fn options(seed: u64) -> Options {
 fn run_to_the_end<D: Disk>(world: &mut World<'_, D>) -> Sums {
     world.run(None);
     world.files.check();
-    check_tidy(world.directory);
     let acknowledged = world.files.acknowledged();
     Sums { acknowledged, timeouts: world.timeouts, lists: world.lists, ..Sums::default() }
 }
@@ -117,7 +117,9 @@ fn simulate(directory: &Path, seed: u64) -> Sums {
     let drain = scene.random.one_in(8).then(|| scene.random.below(TURNS));
     let habits = Habits { unreliable: true, list: seed % 16 < 4, drain };
     let disk = Scrambled::new(seed, options(seed), faults(&mut scene.random));
-    run_to_the_end(&mut scene.begin(directory, disk, habits))
+    let sums = run_to_the_end(&mut scene.begin(directory, disk, habits));
+    check_tidy(directory, &HashSet::new());
+    sums
 }
 
 /// One course of events with helpers that are lost.
@@ -125,6 +127,7 @@ fn lose_helpers(directory: &Path, seed: u64) -> Sums {
     let habits = Habits { unreliable: true, list: seed % 16 < 4, drain: None };
     let mut world = Scene::of(seed).begin(directory, Helped::new(seed), habits);
     let sums = run_to_the_end(&mut world);
+    check_tidy(directory, &world.disk.unremoved);
     Sums { killed: world.disk.killed, ..sums }
 }
 

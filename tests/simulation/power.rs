@@ -200,6 +200,7 @@ fn reopen(file: &repohostd::disk::File) -> OwnedFd {
     file.0.try_clone().expect("a descriptor can be copied")
 }
 
-fn place(at: &Location) -> PathBuf {
+/// Where that is.
+pub(crate) fn place(at: &Location) -> PathBuf {
     std::ffi::OsStr::from_bytes(&at.absolute()).into()
 }
