@@ -135,8 +135,11 @@ fn repository_paths<'a>(host: &'a Host, key: &str) -> Result<Vec<&'a Path>> {
 /// Adds all versions in `directory`, which holds those of the file `of`, and below it.
 fn find(directory: &Path, of: &Path, versions: &mut Vec<Version>) -> Result<()> {
     let failed = |error: std::io::Error| {
-        let text = format_args!("unable to list file info for path '{}'", directory.display());
-        Error::system(Code::PathOpen, text, error.raw_os_error().unwrap_or_default())
+        Error::system(
+            Code::PathOpen,
+            format_args!("unable to list file info for path '{}'", directory.display()),
+            error.raw_os_error().unwrap_or_default(),
+        )
     };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -210,8 +213,11 @@ fn newest(file: &InfoFile) -> Option<&str> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
-        let text = format_args!("unable to read '{}'", path.display());
-        Error::system(Code::FileRead, text, error.raw_os_error().unwrap_or_default())
+        Error::system(
+            Code::FileRead,
+            format_args!("unable to read '{}'", path.display()),
+            error.raw_os_error().unwrap_or_default(),
+        )
     })
 }
 

@@ -91,8 +91,11 @@ fn lock(lock_path: &Path, stanza: &str) -> Result<Vec<File>> {
         }
         let path = entry.path();
         let busy = |errno: i32| {
-            let text = format_args!("unable to acquire lock on file '{}'", path.display());
-            let mut error = Error::system(Code::LockAcquire, text, errno);
+            let mut error = Error::system(
+                Code::LockAcquire,
+                format_args!("unable to acquire lock on file '{}'", path.display()),
+                errno,
+            );
             error.message +=
                 "\nHINT: a backup or expire of this stanza is running; wait for its end, or 'pgbackrest stop --force'.";
             error

@@ -74,10 +74,11 @@ impl Check {
                         self.wanted.shared.note_unfinished(watch.directory().to_owned());
                         self.look_at_age()
                     }
-                    Err(failure) => {
-                        let message = format_args!("unable to look whether backup '{}' is finished", watch.directory());
-                        Err(Error::system(Code::FileOpen, message, failure.errno.0))
-                    }
+                    Err(failure) => Err(Error::system(
+                        Code::FileOpen,
+                        format_args!("unable to look whether backup '{}' is finished", watch.directory()),
+                        failure.errno.0,
+                    )),
                     Ok(_) => Err(watch.refusal(&self.place)),
                 }
             }
@@ -106,8 +107,11 @@ impl Check {
                     Ok(_) => return Err(unexpected_outcome()),
                     Err(failure) if failure.errno == ENOENT => (Vec::new(), None),
                     Err(failure) => {
-                        let message = format_args!("unable to look how old the files in '{}' are", self.place);
-                        return Err(Error::system(Code::PathOpen, message, failure.errno.0));
+                        return Err(Error::system(
+                            Code::PathOpen,
+                            format_args!("unable to look how old the files in '{}' are", self.place),
+                            failure.errno.0,
+                        ));
                     }
                 };
                 let directory = directories.pop().ok_or_else(unexpected_outcome)?;

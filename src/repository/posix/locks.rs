@@ -110,8 +110,11 @@ impl Locks {
                 let LockRequest { lock_path, stanza, .. } = &self.request;
                 let name = if matches!(self.phase, Phase::StanzaStop) { stanza.as_str() } else { "all" };
                 let path = lock_path.join(format!("{name}.stop"));
-                let message = format_args!("unable to get info for path/file '{}'", path.display());
-                let mut error = Error::system(Code::FileOpen, message, failure.errno.0);
+                let mut error = Error::system(
+                    Code::FileOpen,
+                    format_args!("unable to get info for path/file '{}'", path.display()),
+                    failure.errno.0,
+                );
                 if failure.errno == EACCES {
                     error.message.push_str("\nHINT: does the user that runs the server have permissions on lock-path?");
                 }
