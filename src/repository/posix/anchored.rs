@@ -109,13 +109,14 @@ impl SyncPath {
         Ok(Next::Disk(Operation::SyncDirectory { at: at.clone() }))
     }
 
-    /// Whether `at` is none of the server's: above what the administrator gave it, and out of its reach or of a file
-    /// system that syncs no directories.
+    /// Whether `at` is none of the server's: above what the administrator gave it, and out of its reach, or of a file
+    /// system that syncs no directories or changes none.
     fn is_foreign(&self, at: &Location, errno: Errno) -> bool {
         const EPERM: Errno = Errno(1);
         const EACCES: Errno = Errno(13);
         const EINVAL: Errno = Errno(22);
-        !Rc::ptr_eq(&at.root, &self.way[0].root) && [EPERM, EACCES, EINVAL].contains(&errno)
+        const EROFS: Errno = Errno(30);
+        !Rc::ptr_eq(&at.root, &self.way[0].root) && [EPERM, EACCES, EINVAL, EROFS].contains(&errno)
     }
 }
 
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn what_is_above_the_repository_and_none_of_the_servers_is_passed_over() {
         let shared = Shared::default();
-        for (errno, passes) in [(13, true), (22, true), (5, false)] {
+        for (errno, passes) in [(13, true), (22, true), (30, true), (5, false)] {
             let (mut path, _) = SyncPath::begin(&shared, at(""));
             assert!(matches!(path.resume(&shared, Ok(Outcome::Done)), Ok(Next::Disk(_))));
             assert_eq!(path.resume(&shared, denied(errno)).is_ok(), passes, "{errno}");
