@@ -9,7 +9,8 @@
 //!                   └──→ disk ←──┘        config, observe, process: used by those who need them
 //! ```
 //!
-//! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O and read no clock.
+//! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O, and read no clock but for ages and claims in
+//! `repository/policy`, which still do.
 
 pub mod cli;
 pub mod config;
