@@ -15,8 +15,10 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::response::Payload;
 
 use self::buffers::Buffers;
+use self::policy::finished::Finished;
+use self::policy::segments::Segments;
 use self::posix::anchored::Anchored;
-use self::posix::listing_memory::Share;
+use self::posix::listing_memory::{Ledger, Share};
 
 /// What the requests of all sessions of one process share.
 #[derive(Default)]
@@ -27,6 +29,12 @@ pub struct Shared {
     pub contexts: Rc<Contexts>,
     /// Directories that are on the disk.
     pub anchored: Anchored,
+    /// Backups that were finished lately.
+    pub finished: Rc<Finished>,
+    /// What directories of segments have.
+    pub segments: Segments,
+    /// What lists take.
+    pub listings: Rc<Ledger>,
 }
 
 impl std::fmt::Debug for Shared {

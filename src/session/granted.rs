@@ -25,7 +25,7 @@ use super::requests::Begun;
 use super::revoked::Revoked;
 use super::streams::{Stream, Streams};
 use super::upload::{self, Upload};
-use super::{Authorized, Event};
+use super::{Authorized, Event, Host};
 
 /// How soon a request that waits for others asks again.
 const WAIT: Duration = Duration::from_millis(50);
@@ -111,30 +111,30 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    pub(super) fn new(authorized: Authorized, drain: Option<Error>, until: Instant) -> Self {
+    pub(super) fn new(host: &Host, authorized: Authorized, drain: Option<Error>, until: Instant) -> Self {
         let Authorized { settings, whole_repository, role, protection, versions, umask } = authorized;
-        let (view, guard) = match &settings.storage {
+        let (view, measures) = match &settings.storage {
             Storage::Repository(repository) => {
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
                 let view = View::new(repository.path.as_os_str().as_bytes(), stanza)
                     .restricted(role, !protection.min_age.is_zero());
                 let keys = repository.own_pass.iter().chain(&repository.cipher_pass).cloned();
-                let guard = Guard::new(Measures {
+                let measures = Measures {
                     role,
                     min_age: protection.min_age,
                     keys: keys.collect(),
                     opaque_info: protection.opaque_info,
                     versions,
-                });
-                (view, guard)
+                };
+                (view, measures)
             }
             Storage::Cluster(cluster) => {
-                (View::of_cluster(cluster.path.as_os_str().as_bytes()), Guard::new(Measures::of_cluster()))
+                (View::of_cluster(cluster.path.as_os_str().as_bytes()), Measures::of_cluster())
             }
         };
         Self {
             view,
-            guard,
+            guard: Guard::new(measures, &host.repository.finished),
             umask: if settings.neutral_umask { 0 } else { umask },
             settings,
             stage: Stage::AwaitNoop,

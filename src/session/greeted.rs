@@ -141,7 +141,7 @@ impl Session {
         let Phase::Greeted(Greeted { names, drain, until, .. }) = &mut self.phase else { return Ok(()) };
         let authorized = self.authority.authorize(names.as_deref().unwrap_or_default(), parameters);
         let authorized = authorized.map_err(|refusal| End::Refused(envelope.session, refusal))?;
-        let mut granted = Box::new(Granted::new(authorized, drain.take(), *until));
+        let mut granted = Box::new(Granted::new(&self.line.host, authorized, drain.take(), *until));
         let settings = &granted.settings;
         self.line.events.push_back(Event::Opened(Opened {
             command: settings.command.name().to_owned(),

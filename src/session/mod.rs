@@ -26,8 +26,6 @@ use crate::config::{Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
 use crate::repository::policy::versions::Versions;
 
-/// What several processes that serve one repository tell each other: which backups were finished.
-pub use crate::repository::policy::finished;
 pub use conversation::Session;
 pub use databases::{DatabaseAction, DatabaseOutcome};
 pub use ending::GRACE;

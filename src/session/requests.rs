@@ -56,7 +56,7 @@ impl Granted {
             }
             Request::List { path, level } => {
                 let place = self.view.locate(&path, Access::Look)?;
-                task(List::begin(place, decode_level(level)?, line.limits.listing, release))
+                task(List::begin(place, &shared.listings, decode_level(level)?, line.limits.listing, release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
                 let mode = self.directory_mode(mode);

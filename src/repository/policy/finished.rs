@@ -1,10 +1,11 @@
 //! Backups that got their manifest through this server lately.
 //!
 //! What is not finished when a request begins may be when it ends: another session can finish it. Where several
-//! processes serve, each has to be told what the others [finished](take_news).
+//! processes serve, each has to be told what the others [finished](Finished::take_news).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::config::Role;
 use crate::disk::Location;
@@ -17,81 +18,78 @@ use super::view::lacks;
 /// So many are remembered. Whoever has been at it for longer is taken to be too late.
 const REMEMBERED: usize = 64;
 
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
+/// The backups that were finished through this process, and what it was told of other ones.
+#[derive(Debug, Default)]
+pub struct Finished {
+    count: Cell<u64>,
     /// The directories of the last of them, the latest first.
-    static RECENT: RefCell<VecDeque<String>> = const { RefCell::new(VecDeque::new()) };
+    recent: RefCell<VecDeque<String>>,
     /// What other processes are to be told, where there are some, the latest last.
-    static NEWS: RefCell<Option<VecDeque<String>>> = const { RefCell::new(None) };
+    news: RefCell<Option<VecDeque<String>>>,
 }
 
-/// Notes that the backup in `directory` got its manifest.
-pub(in crate::repository) fn note(directory: String) {
-    NEWS.with_borrow_mut(|news| {
-        let Some(news) = news else { return };
-        news.push_back(directory.clone());
-        // Whoever hears of so many at once takes every other backup to be finished too.
-        if news.len() > REMEMBERED + 1 {
-            news.pop_front();
+impl Finished {
+    /// Notes that the backup in `directory` got its manifest.
+    pub(in crate::repository) fn note(&self, directory: String) {
+        if let Some(news) = self.news.borrow_mut().as_mut() {
+            news.push_back(directory.clone());
+            // Whoever hears of so many at once takes every other backup to be finished too.
+            if news.len() > REMEMBERED + 1 {
+                news.pop_front();
+            }
         }
-    });
-    note_of_another(directory);
-}
-
-/// Has what this process finishes from now on noted for [`take_news`].
-pub fn collect_news() {
-    NEWS.with_borrow_mut(|news| _ = news.get_or_insert_default());
-}
-
-/// The directories of the backups that were finished through this process since the last call, in that order; each
-/// is to be [noted](note_of_another) by all others. Not more than 65.
-#[must_use]
-pub fn take_news() -> Vec<String> {
-    NEWS.with_borrow_mut(|news| news.iter_mut().flat_map(|news| news.drain(..)).collect())
-}
-
-/// Notes that the backup in `directory` got its manifest through another process of this server.
-pub fn note_of_another(directory: String) {
-    COUNT.set(COUNT.get() + 1);
-    RECENT.with_borrow_mut(|recent| {
-        recent.truncate(REMEMBERED - 1);
-        recent.push_front(directory);
-    });
-}
-
-/// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::repository) struct Moment(u64);
-
-impl Moment {
-    pub(in crate::repository) fn now() -> Self {
-        Self(COUNT.get())
+        self.note_of_another(directory);
     }
 
-    /// Whether a backup was finished since then, whichever.
-    pub(in crate::repository) fn is_past(self) -> bool {
-        self != Self::now()
+    /// Has what this process finishes from now on noted for [`take_news`](Self::take_news).
+    pub fn collect_news(&self) {
+        self.news.borrow_mut().get_or_insert_default();
+    }
+
+    /// The directories of the backups that were finished through this process since the last call, in that order; each
+    /// is to be [noted](Self::note_of_another) by all others. Not more than 65.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<String> {
+        self.news.borrow_mut().iter_mut().flat_map(|news| news.drain(..)).collect()
+    }
+
+    /// Notes that the backup in `directory` got its manifest through another process of this server.
+    pub fn note_of_another(&self, directory: String) {
+        self.count.set(self.count.get() + 1);
+        let mut recent = self.recent.borrow_mut();
+        recent.truncate(REMEMBERED - 1);
+        recent.push_front(directory);
+    }
+
+    /// This point in time.
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.count.get())
     }
 
     /// Whether the backup in `directory` was finished since then, or may have been.
-    fn has_seen(self, directory: &str) -> bool {
-        let since = usize::try_from(COUNT.get() - self.0).unwrap_or(usize::MAX);
-        since > REMEMBERED || RECENT.with_borrow(|recent| recent.iter().take(since).any(|other| other == directory))
+    fn has_seen(&self, directory: &str, Generation(since): Generation) -> bool {
+        let since = usize::try_from(self.count.get() - since).unwrap_or(usize::MAX);
+        since > REMEMBERED || self.recent.borrow().iter().take(since).any(|other| other == directory)
     }
 }
+
+/// How many backups were finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation(u64);
 
 /// Watches that a backup is not finished while something in it is changed.
 #[derive(Debug, Clone)]
 pub struct Watch {
+    finished: Rc<Finished>,
     directory: String,
-    since: Moment,
+    since: Generation,
     role: Role,
     access: Access,
 }
 
 impl Watch {
-    pub(in crate::repository) fn new(directory: String, role: Role, access: Access) -> Self {
-        Self { directory, since: Moment::now(), role, access }
+    pub(super) fn new(finished: &Rc<Finished>, directory: String, role: Role, access: Access) -> Self {
+        Self { finished: Rc::clone(finished), directory, since: finished.generation(), role, access }
     }
 
     pub(in crate::repository) fn directory(&self) -> &str {
@@ -104,7 +102,7 @@ impl Watch {
     ///
     /// What the client is told that changes `at` if it was.
     pub fn check(&self, at: &Location) -> Result<()> {
-        if self.since.has_seen(&self.directory) { Err(self.refusal(at)) } else { Ok(()) }
+        if self.finished.has_seen(&self.directory, self.since) { Err(self.refusal(at)) } else { Ok(()) }
     }
 
     /// What the client is told if it is.
@@ -121,45 +119,48 @@ mod tests {
     use super::*;
     use crate::disk::{RelativePath, Root};
 
+    fn watch(finished: &Rc<Finished>, directory: &str) -> Watch {
+        Watch::new(finished, directory.to_owned(), Role::Backup, Access::Write)
+    }
+
+    fn at(path: &str) -> Location {
+        Location::new(Root::new("/r/backup/demo"), RelativePath::new(path).unwrap())
+    }
+
     #[test]
     fn a_backup_that_is_finished_meanwhile_is_noticed() {
-        let watch = |directory: &str| Watch::new(directory.to_owned(), Role::Backup, Access::Write);
-        let at = Location::new(Root::new("/r/backup/demo"), RelativePath::new("1/file").unwrap());
-        let (first, second) = (watch("/r/backup/demo/1"), watch("/r/backup/demo/2"));
-        note("/r/backup/demo/1".to_owned());
+        let finished = Rc::<Finished>::default();
+        let at = at("1/file");
+        let (first, second) = (watch(&finished, "/r/backup/demo/1"), watch(&finished, "/r/backup/demo/2"));
+        finished.note("/r/backup/demo/1".to_owned());
         let text = first.check(&at).unwrap_err().message;
         assert!(text.contains("may not write '/r/backup/demo/1/file', since the backup is finished\nHINT: "), "{text}");
         second.check(&at).unwrap();
-        watch("/r/backup/demo/1").check(&at).unwrap();
+        watch(&finished, "/r/backup/demo/1").check(&at).unwrap();
         for number in 0..REMEMBERED {
-            note(format!("/r/backup/other/{number}"));
+            finished.note(format!("/r/backup/other/{number}"));
         }
         assert!(second.check(&at).is_err(), "what happened meanwhile is not remembered");
-        assert!(take_news().is_empty(), "nobody wants them");
+        assert!(finished.take_news().is_empty(), "nobody wants them");
     }
 
     #[test]
     fn what_other_processes_have_to_know_is_told_once() {
-        collect_news();
-        note("/r/backup/demo/1".to_owned());
-        note_of_another("/r/backup/demo/2".to_owned());
-        collect_news();
-        note("/r/backup/demo/3".to_owned());
-        assert_eq!(take_news(), ["/r/backup/demo/1", "/r/backup/demo/3"]);
-        assert!(take_news().is_empty());
+        let finished = Rc::<Finished>::default();
+        finished.collect_news();
+        finished.note("/r/backup/demo/1".to_owned());
+        finished.note_of_another("/r/backup/demo/2".to_owned());
+        finished.collect_news();
+        finished.note("/r/backup/demo/3".to_owned());
+        assert_eq!(finished.take_news(), ["/r/backup/demo/1", "/r/backup/demo/3"]);
+        assert!(finished.take_news().is_empty());
 
-        let watch = Watch::new("/r/backup/demo/4".to_owned(), Role::Backup, Access::Write);
-        let at = Location::new(Root::new("/r/backup/demo"), RelativePath::new("4/file").unwrap());
-        note(watch.directory.clone());
-        (0..1000).for_each(|number| note(format!("/r/backup/other/{number}")));
-        // In the other process, which shares these with nobody.
-        let news = take_news();
-        let told = std::thread::spawn(move || {
-            let watch = Watch::new("/r/backup/demo/4".to_owned(), Role::Backup, Access::Write);
-            news.into_iter().for_each(note_of_another);
-            watch.check(&Location::new(Root::new("/r/backup/demo"), RelativePath::new("4/file").unwrap())).is_err()
-        });
-        assert!(told.join().unwrap(), "too many for one message");
-        assert!(watch.check(&at).is_err());
+        let other = Rc::<Finished>::default();
+        let (here, there) = (watch(&finished, "/r/backup/demo/4"), watch(&other, "/r/backup/demo/4"));
+        finished.note("/r/backup/demo/4".to_owned());
+        (0..1000).for_each(|number| finished.note(format!("/r/backup/other/{number}")));
+        finished.take_news().into_iter().for_each(|directory| other.note_of_another(directory));
+        assert!(there.check(&at("4/file")).is_err(), "too many for one message");
+        assert!(here.check(&at("4/file")).is_err());
     }
 }

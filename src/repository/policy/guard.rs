@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::access::Access;
-use super::finished::Watch;
+use super::finished::{Finished, Watch};
 use super::layout::{MANIFEST, Part};
 use super::preconditions::{Aged, Preconditions, RemovalSubject};
 use super::rules::Rule;
@@ -72,10 +72,10 @@ pub struct InfoReplacement {
 pub struct Guard(Rc<Shared>);
 
 impl Guard {
-    /// The guard for a session.
+    /// The guard for a session of a process through which these backups were `finished`.
     #[must_use]
-    pub fn new(measures: Measures) -> Self {
-        Self(Rc::new(Shared::new(measures)))
+    pub fn new(measures: Measures, finished: &Rc<Finished>) -> Self {
+        Self(Rc::new(Shared::new(measures, Rc::clone(finished))))
     }
 
     /// What the client may do.
@@ -103,7 +103,7 @@ impl Guard {
         };
         let watch = backup.map(|label| {
             let stanza = Location::new(Rc::clone(&place.location.root), RelativePath::default());
-            Watch::new(format!("{stanza}/{label}"), self.role(), access)
+            Watch::new(&self.0.finished, format!("{stanza}/{label}"), self.role(), access)
         });
         let unfinished = watch.clone().filter(|watch| !self.0.is_known_unfinished(watch.directory()));
         let aged = match (place.area, part) {

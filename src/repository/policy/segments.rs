@@ -17,10 +17,11 @@ const DIRECTORIES: usize = 16;
 /// A directory with more names than this is listed each time.
 pub(in crate::repository) const NAMES_MAXIMUM: usize = 1024;
 
-thread_local! {
-    static LISTED: RefCell<VecDeque<Listed>> = const { RefCell::new(VecDeque::new()) };
-}
+/// What directories of segments have, as far as it is known.
+#[derive(Debug, Default)]
+pub struct Segments(RefCell<VecDeque<Listed>>);
 
+#[derive(Debug)]
 struct Listed {
     directory: String,
     /// Since when what is added is noted.
@@ -62,22 +63,22 @@ pub(in crate::repository) fn right(directory: &str, name: &str) -> String {
     format!("{directory}/{segment}")
 }
 
-/// Whether it is known that there is no file of the segment of `name` in `directory`; others may have had the right
-/// to add one until `others`.
-pub(in crate::repository) fn is_missing(directory: &str, name: &str, others: Option<Instant>) -> bool {
-    let Some((segment, _)) = split(name) else { return false };
-    LISTED.with_borrow(|listed| {
+impl Segments {
+    /// Whether it is known that there is no file of the segment of `name` in `directory`; others may have had the
+    /// right to add one until `others`.
+    pub(in crate::repository) fn is_missing(&self, directory: &str, name: &str, others: Option<Instant>) -> bool {
+        let Some((segment, _)) = split(name) else { return false };
+        let listed = self.0.borrow();
         let found = listed.iter().find(|listed| listed.directory == directory);
         let Some((found, when)) = found.and_then(|found| Some((found, found.when?))) else { return false };
         let is_recent = when.elapsed() < LISTED_LASTS && others.is_none_or(|others| others < when);
         is_recent && !found.segments.contains_key(segment)
-    })
-}
+    }
 
-/// Begins to list `directory`: what is added from now on is noted. Returns when that is.
-pub(in crate::repository) fn begin(directory: &str) -> Instant {
-    let now = Instant::now();
-    LISTED.with_borrow_mut(|listed| {
+    /// Begins to list `directory`: what is added from now on is noted. Returns when that is.
+    pub(in crate::repository) fn begin(&self, directory: &str) -> Instant {
+        let now = Instant::now();
+        let mut listed = self.0.borrow_mut();
         let index = listed.iter().position(|listed| listed.directory == directory);
         let found = index.and_then(|index| listed.remove(index));
         // What was removed stays in it, so that it may grow.
@@ -89,30 +90,27 @@ pub(in crate::repository) fn begin(directory: &str) -> Instant {
         });
         listed.truncate(DIRECTORIES - 1);
         listed.push_front(found);
-    });
-    now
-}
+        now
+    }
 
-/// Remembers what a listing of `directory` has found that was [begun](begin) `when`.
-pub(in crate::repository) fn remember(directory: &str, when: Instant, names: &[String]) {
-    LISTED.with_borrow_mut(|listed| {
+    /// Remembers what a listing of `directory` has found that was [begun](Self::begin) `when`.
+    pub(in crate::repository) fn remember(&self, directory: &str, when: Instant, names: &[String]) {
+        let mut listed = self.0.borrow_mut();
         let found = listed.iter_mut().find(|listed| listed.directory == directory);
         // Another one may have been forgotten meanwhile, with what was added.
         let Some(found) = found.filter(|found| found.since <= when) else { return };
         let segments = names.iter().filter_map(|name| split(name));
         found.segments.extend(segments.map(|(segment, checksum)| (segment.to_owned(), checksum.to_owned())));
         found.when = found.when.max(Some(when));
-    });
-}
+    }
 
-/// Notes that `name` was added to `directory`.
-pub(in crate::repository) fn add(directory: &str, name: &str) {
-    let Some((segment, checksum)) = split(name) else { return };
-    LISTED.with_borrow_mut(|listed| {
-        if let Some(found) = listed.iter_mut().find(|listed| listed.directory == directory) {
+    /// Notes that `name` was added to `directory`.
+    pub(in crate::repository) fn add(&self, directory: &str, name: &str) {
+        let Some((segment, checksum)) = split(name) else { return };
+        if let Some(found) = self.0.borrow_mut().iter_mut().find(|listed| listed.directory == directory) {
             found.segments.insert(segment.to_owned(), checksum.to_owned());
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -160,51 +158,57 @@ mod tests {
 
     #[test]
     fn what_was_listed_is_relied_on_for_a_second() {
-        assert!(!is_missing(DIRECTORY, &segment(1, ONE), None), "it was never listed");
-        let when = begin(DIRECTORY);
-        assert!(!is_missing(DIRECTORY, &segment(1, ONE), None), "that takes a while");
-        remember(DIRECTORY, when, &[segment(2, TWO)]);
-        assert!(is_missing(DIRECTORY, &segment(1, ONE), None));
-        assert!(!is_missing(DIRECTORY, &segment(2, ONE), None));
-        add(DIRECTORY, &segment(1, ONE));
-        assert!(!is_missing(DIRECTORY, &segment(1, TWO), None), "it was added since");
-        assert!(is_missing(DIRECTORY, &segment(3, ONE), None));
+        let known = Segments::default();
+        assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), None), "it was never listed");
+        let when = known.begin(DIRECTORY);
+        assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), None), "that takes a while");
+        known.remember(DIRECTORY, when, &[segment(2, TWO)]);
+        assert!(known.is_missing(DIRECTORY, &segment(1, ONE), None));
+        assert!(!known.is_missing(DIRECTORY, &segment(2, ONE), None));
+        known.add(DIRECTORY, &segment(1, ONE));
+        assert!(!known.is_missing(DIRECTORY, &segment(1, TWO), None), "it was added since");
+        assert!(known.is_missing(DIRECTORY, &segment(3, ONE), None));
         for number in 0..DIRECTORIES {
             let directory = number.to_string();
-            remember(&directory, begin(&directory), &[]);
+            known.remember(&directory, known.begin(&directory), &[]);
         }
-        assert!(!is_missing(DIRECTORY, &segment(3, ONE), None) && is_missing("0", &segment(3, ONE), None));
+        assert!(!known.is_missing(DIRECTORY, &segment(3, ONE), None) && known.is_missing("0", &segment(3, ONE), None));
         std::thread::sleep(LISTED_LASTS);
-        assert!(!is_missing("0", &segment(3, ONE), None), "that is long ago");
+        assert!(!known.is_missing("0", &segment(3, ONE), None), "that is long ago");
     }
 
     #[test]
     fn what_is_added_while_a_directory_is_listed_is_not_forgotten() {
-        let when = begin(DIRECTORY);
-        add(DIRECTORY, &segment(1, ONE));
-        let later = begin(DIRECTORY);
-        add(DIRECTORY, &segment(2, ONE));
-        remember(DIRECTORY, later, &[]);
-        remember(DIRECTORY, when, &[]);
-        assert!(!is_missing(DIRECTORY, &segment(1, TWO), None) && !is_missing(DIRECTORY, &segment(2, TWO), None));
-        assert!(is_missing(DIRECTORY, &segment(3, ONE), None));
+        let known = Segments::default();
+        let when = known.begin(DIRECTORY);
+        known.add(DIRECTORY, &segment(1, ONE));
+        let later = known.begin(DIRECTORY);
+        known.add(DIRECTORY, &segment(2, ONE));
+        known.remember(DIRECTORY, later, &[]);
+        known.remember(DIRECTORY, when, &[]);
+        assert!(
+            !known.is_missing(DIRECTORY, &segment(1, TWO), None)
+                && !known.is_missing(DIRECTORY, &segment(2, TWO), None)
+        );
+        assert!(known.is_missing(DIRECTORY, &segment(3, ONE), None));
 
-        let when = begin("forgotten");
-        (0..DIRECTORIES).for_each(|number| _ = begin(&number.to_string()));
-        add("forgotten", &segment(1, ONE));
-        begin("forgotten");
-        remember("forgotten", when, &[]);
-        assert!(!is_missing("forgotten", &segment(1, TWO), None));
+        let when = known.begin("forgotten");
+        (0..DIRECTORIES).for_each(|number| _ = known.begin(&number.to_string()));
+        known.add("forgotten", &segment(1, ONE));
+        known.begin("forgotten");
+        known.remember("forgotten", when, &[]);
+        assert!(!known.is_missing("forgotten", &segment(1, TWO), None));
     }
 
     #[test]
     fn what_others_may_have_added_since_is_not_known() {
+        let known = Segments::default();
         let before = Instant::now();
-        let when = begin(DIRECTORY);
-        remember(DIRECTORY, when, &[]);
-        assert!(is_missing(DIRECTORY, &segment(1, ONE), Some(before)));
+        let when = known.begin(DIRECTORY);
+        known.remember(DIRECTORY, when, &[]);
+        assert!(known.is_missing(DIRECTORY, &segment(1, ONE), Some(before)));
         for others in [when, when + Duration::from_millis(1)] {
-            assert!(!is_missing(DIRECTORY, &segment(1, ONE), Some(others)));
+            assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), Some(others)));
         }
     }
 }

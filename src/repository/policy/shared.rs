@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::aged::{Protected, future_backup};
-use super::finished::Moment;
+use super::finished::{Finished, Generation};
 use super::info::InfoRules;
 use super::versions::Versions;
 use crate::config::Role;
@@ -59,6 +59,7 @@ impl Measures {
 #[derive(Debug)]
 pub(in crate::repository) struct Shared {
     measures: Measures,
+    pub(super) finished: Rc<Finished>,
     unfinished: RefCell<Option<Known<u32>>>,
     protected: RefCell<Option<Known<Found>>>,
     /// Backups from the future that were told of, and what is still to be told.
@@ -82,24 +83,22 @@ struct Found(Instant, Rc<Protected>);
 #[derive(Debug)]
 struct Known<T> {
     directory: String,
-    since: Moment,
+    since: Generation,
     what: T,
 }
 
 impl<T> Known<T> {
-    fn new(directory: String, what: T) -> RefCell<Option<Self>> {
-        RefCell::new(Some(Self { directory, since: Moment::now(), what }))
-    }
-
-    fn is_of(&self, directory: &str) -> bool {
-        self.directory == directory && !self.since.is_past()
+    /// Whether it is about `directory`, and no backup was finished since.
+    fn is_of(&self, directory: &str, finished: &Finished) -> bool {
+        self.directory == directory && self.since == finished.generation()
     }
 }
 
 impl Shared {
-    pub(super) fn new(measures: Measures) -> Self {
+    pub(super) fn new(measures: Measures, finished: Rc<Finished>) -> Self {
         Self {
             measures,
+            finished,
             unfinished: RefCell::default(),
             protected: RefCell::default(),
             future: RefCell::default(),
@@ -112,16 +111,20 @@ impl Shared {
         self.notices.take()
     }
 
+    fn known<T>(&self, directory: String, what: T) -> Known<T> {
+        Known { directory, since: self.finished.generation(), what }
+    }
+
     /// Whether the backup in `directory` was just seen to be unfinished.
     pub(in crate::repository) fn is_known_unfinished(&self, directory: &str) -> bool {
         let mut known = self.unfinished.borrow_mut();
-        let Some(known) = known.as_mut().filter(|known| known.is_of(directory)) else { return false };
+        let Some(known) = known.as_mut().filter(|known| known.is_of(directory, &self.finished)) else { return false };
         known.what += 1;
         known.what <= RELIED_MAXIMUM
     }
 
     pub(in crate::repository) fn note_unfinished(&self, directory: String) {
-        self.unfinished.swap(&Known::new(directory, 0));
+        self.unfinished.replace(Some(self.known(directory, 0)));
     }
 
     /// What holds for an info file that a client encrypts with `key`.
@@ -139,7 +142,7 @@ impl Shared {
     /// What is protected in the stanza whose backups are in `directory`, if that is known.
     pub(in crate::repository) fn protected(&self, directory: &str) -> Option<Rc<Protected>> {
         let known = self.protected.borrow();
-        let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory))?.what;
+        let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory, &self.finished))?.what;
         (found.elapsed() < FOUND_LASTS).then(|| Rc::clone(protected))
     }
 
@@ -153,6 +156,6 @@ impl Shared {
     }
 
     pub(in crate::repository) fn note_protected(&self, directory: String, protected: &Rc<Protected>) {
-        self.protected.swap(&Known::new(directory, Found(Instant::now(), Rc::clone(protected))));
+        self.protected.replace(Some(self.known(directory, Found(Instant::now(), Rc::clone(protected)))));
     }
 }

@@ -18,13 +18,12 @@ use crate::protocol::error::{Code, Result};
 use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
 use crate::repository::policy::access::Access;
-use crate::repository::policy::finished;
 use crate::repository::policy::guard::Guard;
 use crate::repository::policy::layout::MANIFEST;
 use crate::repository::policy::shared::{Measures, RELIED_MAXIMUM};
 use crate::repository::policy::versions::Versions;
 use crate::repository::policy::view::View;
-use crate::repository::{Next, Step, Task as _};
+use crate::repository::{Next, Shared, Step, Task as _};
 
 const BASE: &str = "archive/demo/15-1/0000000100000000";
 const SUM: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -37,13 +36,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A repository with four backups and their WAL, all of them older than any `min-age` here.
 struct Site {
     directory: tempfile::TempDir,
+    shared: Rc<Shared>,
     /// What is only an hour old, by the end of its path.
     young: Vec<&'static str>,
 }
 
 impl Site {
     fn new() -> Self {
-        let site = Self { directory: tempfile::tempdir().unwrap(), young: Vec::new() };
+        let site = Self { directory: tempfile::tempdir().unwrap(), shared: Rc::default(), young: Vec::new() };
         for label in [FULL, FIRST_INCR, DIFF, INCR] {
             site.write(&format!("backup/demo/{label}/{MANIFEST}"), b"");
         }
@@ -77,7 +77,7 @@ fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl Fn
     let safeguard = session.guard.safeguard(&session.view, &place, &path, &[])?;
     let request = WriteRequest { atomic, ..request() };
     let (mut stream, mut step) =
-        WriteStream::begin(request, place.location, safeguard, Release::newest(), &Rc::default())?;
+        WriteStream::begin(request, place.location, safeguard, Release::newest(), &session.site.shared)?;
     let mut meanwhile = Some(meanwhile);
     loop {
         step = match step {
@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
         Self {
             site,
             view: View::new(&base, Some("demo")).restricted(role, !min_age.is_zero()),
-            guard: Guard::new(Measures { role, min_age, ..Measures::of_nobody() }),
+            guard: Guard::new(Measures { role, min_age, ..Measures::of_nobody() }, &site.shared.finished),
             disk: Inline::new(Options::default()),
             operations: 0,
         }
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
         let place = self.view.locate(&path, access)?;
         let precaution = self.guard.precaution(&self.view, &place, &path, access)?;
         let Some(preconditions) = precaution.preconditions else { return Ok(()) };
-        let Some((mut check, mut operation)) = Check::begin(&Rc::default(), place.location, preconditions)? else {
+        let Some((mut check, mut operation)) = Check::begin(&self.site.shared, place.location, preconditions)? else {
             return Ok(());
         };
         loop {
@@ -202,7 +202,7 @@ fn an_unfinished_backup_is_looked_at_once_until_one_is_finished() {
     write(&mut session).unwrap();
     assert_eq!(session.operations, 2, "somebody else may have finished it");
     site.write("backup/demo/20261126-010101F/backup.manifest", b"");
-    finished::note(site.directory.path().join("backup/demo/20261126-010101F").display().to_string());
+    site.shared.finished.note(site.directory.path().join("backup/demo/20261126-010101F").display().to_string());
     denied(write(&mut session), "the backup is finished");
 }
 
@@ -268,7 +268,7 @@ fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
     let site = Site::new();
     let base = site.directory.path().display().to_string();
     let view = View::new(&base, None).restricted(Role::Admin, true);
-    let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() });
+    let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() }, &Rc::default());
     for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
         let place = view.locate(path.as_bytes(), Access::RemoveTree).unwrap();
         let result = guard.precaution(&view, &place, path.as_bytes(), Access::RemoveTree).map(|_| ());
@@ -287,7 +287,7 @@ fn what_is_being_written_when_its_backup_is_finished_comes_too_late() {
         write(&mut session, &format!("{label}/pg_data/a"), atomic, || ()).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
         site.write(&format!("{label}/pg_data/a"), b"good");
-        let finish = || finished::note(site.directory.path().join(label).display().to_string());
+        let finish = || site.shared.finished.note(site.directory.path().join(label).display().to_string());
         denied(write(&mut session, &format!("{label}/pg_data/a"), atomic, finish), "the backup is finished");
         if atomic {
             assert_eq!(fs::read(&file).unwrap(), b"good");
@@ -315,8 +315,10 @@ fn an_info_file_that_is_removed_is_kept_before() {
     let site = Site::new();
     let history = tempfile::tempdir().unwrap();
     let mut session = Session::new(&site, Role::Admin, Duration::ZERO);
-    session.guard =
-        Guard::new(Measures { role: Role::Admin, versions: Versions::new(history.path(), 3), ..Measures::of_nobody() });
+    session.guard = Guard::new(
+        Measures { role: Role::Admin, versions: Versions::new(history.path(), 3), ..Measures::of_nobody() },
+        &Rc::default(),
+    );
     session.ask("backup/demo/backup.info", Access::Remove).unwrap();
     let kept = site.directory.path().join("backup/demo/backup.info");
     let directory = history.path().join(kept.strip_prefix("/").unwrap());
@@ -340,7 +342,7 @@ fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
         session.guard.precaution(&session.view, &place, path.as_os_str().as_bytes(), Access::RemoveTree).unwrap();
     let at = place.location.clone();
     let (mut task, mut step) = Checked::begin(
-        &Rc::default(),
+        &site.shared,
         place.location,
         precaution,
         Box::new(|| {
@@ -356,7 +358,7 @@ fn a_removal_stops_where_its_backup_is_finished_meanwhile() {
         disk.submit(Ticket { session: 0, operation: 0 }, operation);
         step = task.resume(disk.complete().unwrap().1).unwrap();
     }
-    finished::note(path.display().to_string());
+    site.shared.finished.note(path.display().to_string());
     let Step::Disk(operation) = step else { panic!("it was not removed in slices: {step:?}") };
     disk.submit(Ticket { session: 0, operation: 0 }, operation);
     denied(task.resume(disk.complete().unwrap().1).map(|_| ()), "the backup is finished");

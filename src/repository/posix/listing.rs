@@ -13,7 +13,7 @@ use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic};
 
-use super::listing_memory::Share;
+use super::listing_memory::{Ledger, Share};
 use crate::repository::errno::{ENOENT, EXDEV};
 use crate::repository::policy::view::{Place, leads_out};
 use crate::repository::{Answer, Step, Task, unexpected_outcome};
@@ -197,10 +197,16 @@ impl List {
     /// to be held whole, so all of them together may take `maximum` bytes and one of them half of
     /// that; a larger one is refused. A million entries in full detail take about 40 MB.
     #[must_use]
-    pub fn begin(place: Place, level: Level, maximum: usize, release: &'static Release) -> (Self, Step) {
+    pub fn begin(
+        place: Place,
+        ledger: &Rc<Ledger>,
+        level: Level,
+        maximum: usize,
+        release: &'static Release,
+    ) -> (Self, Step) {
         let entries = Entries::new(release.framing);
         let itself = release.lists_itself;
-        let (previous, share) = (Previous::default(), Share::default());
+        let (previous, share) = (Previous::default(), Share::new(ledger));
         let list = Self { place, level, maximum, release, previous, itself, entries, rest: None, share };
         let step = list.start();
         (list, step)
@@ -272,7 +278,7 @@ impl List {
         match std::mem::replace(&mut self.entries, Entries::new(self.release.framing)) {
             Entries::Pack(pack) => {
                 self.share.complete();
-                let share = Some(std::mem::take(&mut self.share));
+                let share = Some(self.share.hand_over());
                 Step::Done(Answer { share, ..Answer::data(Payload::from_buffer(pack.finish())) })
             }
             Entries::Messages(messages) if self.rest.is_some() => Step::Part(messages),

@@ -20,12 +20,12 @@ use crate::disk::offload::Offload;
 use crate::disk::{Completion, Disk, Operation, Ticket};
 use crate::protocol::error::{Code, Result};
 use crate::protocol::release::Release;
-use crate::repository::Step;
 use crate::repository::policy::access::Access;
 use crate::repository::policy::guard::Guard;
 use crate::repository::policy::layout::TEMPORARY_SUFFIX;
 use crate::repository::policy::shared::Measures;
 use crate::repository::policy::view::View;
+use crate::repository::{Shared, Step};
 
 const DIRECTORY: &str = "archive/demo/15-1/0000000100000000";
 
@@ -33,6 +33,7 @@ struct Worker<'a> {
     base: &'a Path,
     disk: Offload,
     poll: Poll,
+    shared: Rc<Shared>,
     listings: usize,
 }
 
@@ -44,7 +45,7 @@ impl<'a> Worker<'a> {
         let mut disk = Offload::new(Options::default(), true, nobody, exclusion);
         let poll = Poll::new().unwrap();
         disk.watch(poll.registry().try_clone().unwrap(), 0);
-        Self { base, disk, poll, listings: 0 }
+        Self { base, disk, poll, shared: Rc::default(), listings: 0 }
     }
 
     fn run(&mut self, operation: Operation) -> Completion {
@@ -69,11 +70,11 @@ impl<'a> Worker<'a> {
         let base = self.base.display().to_string();
         let path = format!("{base}/{DIRECTORY}/{name}").into_bytes();
         let view = View::new(&base, Some("demo")).restricted(Role::Archiver, false);
-        let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() });
+        let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() }, &self.shared.finished);
         let place = view.locate(&path, Access::Write)?;
         let safeguard = guard.safeguard(&view, &place, &path, &[])?;
         let (mut stream, mut step) =
-            WriteStream::begin(request(), place.location, safeguard, Release::newest(), &Rc::default())?;
+            WriteStream::begin(request(), place.location, safeguard, Release::newest(), &self.shared)?;
         loop {
             step = match step {
                 Step::Disk(operation) => stream.resume(self.run(operation))?,

@@ -20,7 +20,7 @@ use super::make_path::MakePath;
 use super::replacement::Replacement;
 use super::same::Comparison;
 use crate::repository::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
-use crate::repository::policy::finished::{self, Watch};
+use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::{Precaution, Replace, Safeguard};
 use crate::repository::policy::layout::{MANIFEST, TEMPORARY_SUFFIX};
 use crate::repository::policy::segments::{self, Twin};
@@ -407,9 +407,9 @@ impl WriteStream {
     fn note_new(&self) {
         let Some(directory) = self.target.parent() else { return };
         if self.name() == MANIFEST {
-            finished::note(directory.to_string());
+            self.shared.finished.note(directory.to_string());
         } else if let Replace::NeverSegment = &self.replace {
-            segments::add(&directory.to_string(), self.name());
+            self.shared.segments.add(&directory.to_string(), self.name());
         }
     }
 
@@ -434,10 +434,10 @@ impl WriteStream {
         match self.target.parent() {
             Some(at) => {
                 let directory = at.to_string();
-                if segments::is_missing(&directory, self.name(), others) {
+                if self.shared.segments.is_missing(&directory, self.name(), others) {
                     return Ok(self.rename_over(Over::Nothing));
                 }
-                self.phase = Phase::Twins(segments::begin(&directory), Vec::new());
+                self.phase = Phase::Twins(self.shared.segments.begin(&directory), Vec::new());
                 Ok(Step::Disk(Operation::List { at, level: Level::Exists }))
             }
             None => Ok(self.rename_over(Over::Nothing)),
@@ -463,7 +463,7 @@ impl WriteStream {
             return Ok(Step::Disk(Operation::ListMore { listing }));
         }
         if let Some(at) = self.target.parent().filter(|_| names.len() <= segments::NAMES_MAXIMUM) {
-            segments::remember(&at.to_string(), when, &names);
+            self.shared.segments.remember(&at.to_string(), when, &names);
         }
         Ok(self.rename_over(Over::Nothing))
     }

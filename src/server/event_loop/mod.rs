@@ -254,6 +254,12 @@ impl EventLoop {
         self.connections.len()
     }
 
+    /// What its sessions share.
+    #[must_use]
+    pub const fn host(&self) -> &Rc<Host> {
+        &self.host
+    }
+
     /// The time that deadlines are measured by.
     #[must_use]
     pub const fn now(&self) -> Instant {

@@ -16,7 +16,6 @@ use crate::observe::log;
 use crate::process;
 use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
-use crate::repository::posix::listing_memory;
 use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
 use crate::server::life::configuration::Configuration;
@@ -29,7 +28,7 @@ use crate::server::status::document;
 use crate::server::workers::link::{Heard, Link};
 use crate::server::workers::message::{LONGEST, ToSupervisor, ToWorker};
 use crate::server::workers::pool::recall;
-use crate::session::{Host, finished};
+use crate::session::Host;
 
 /// What it is called.
 const NAME: &str = "repohostd-work";
@@ -187,7 +186,7 @@ impl Worker {
                 let policy = Rc::clone(&event_loop.service().policy);
                 event_loop.learner().hear(&lesson, policy.table());
             }
-            ToWorker::Finished(directory) => finished::note_of_another(directory),
+            ToWorker::Finished(directory) => event_loop.host().repository.finished.note_of_another(directory),
             ToWorker::Reload => {
                 let error = self.reload(descriptor).err().map(|error| error.to_string());
                 self.link.say(&ToSupervisor::Reloaded(error), vec![]);
@@ -231,7 +230,7 @@ impl Worker {
         for lesson in event_loop.learner().take_lessons() {
             self.link.say(&ToSupervisor::Lesson(lesson), vec![]);
         }
-        for directory in finished::take_news() {
+        for directory in event_loop.host().repository.finished.take_news() {
             self.link.say(&ToSupervisor::Finished(directory), vec![]);
         }
         let now = event_loop.now();
@@ -274,7 +273,7 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
     let host = Rc::new(Host::new(std::process::id()));
     share_bounds(&host, names).map_err(|error| system("unable to share memory with other workers", &error))?;
-    finished::collect_news();
+    host.repository.finished.collect_news();
     log::apply(&configuration.log);
     let mut serving = Serving::new(configuration, service, host, Some(exclusion))?;
     serving.watch(signals)?;
@@ -288,7 +287,7 @@ fn share_bounds(host: &Host, names: &OwnedFd) -> io::Result<()> {
         [Budget::join(names.as_fd(), Bound::Files)?, Budget::join(names.as_fd(), Bound::Lists)?];
     host.share_memory(Box::new(move |bytes, maximum| files.hold(bytes, maximum)));
     let hold = move |bytes, maximum, oldest| lists.hold_more_than_half(bytes, maximum, oldest);
-    listing_memory::share(Box::new(hold));
+    host.repository.listings.share(Box::new(hold));
     Ok(())
 }
 
