@@ -24,7 +24,7 @@ pub(super) const ENVIRONMENT_PREFIX: &str = "REPOHOSTD_";
 /// Variables of the tests, which are nobody's options.
 const TESTS_PREFIX: &str = "REPOHOSTD_TEST_";
 /// Known options, in alphabetical order.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 24] = [
     "allow-client-config",
     "allow-client-pg-path",
     "allow-client-repository",
@@ -37,7 +37,6 @@ const KNOWN: [&str; 25] = [
     "history-path",
     "info-history",
     "installed-release",
-    "io-uring",
     "listing-memory-max",
     "memory-max",
     "min-age",
@@ -51,6 +50,9 @@ const KNOWN: [&str; 25] = [
     "worker-timeout",
     "workers",
 ];
+
+/// Options that earlier versions had. A file that still has one is no mistake.
+const GONE: [&str; 1] = ["io-uring"];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
 /// Longer than after which a worker gets no more connections.
 const WORKER_TIMEOUT_MINIMUM: i64 = 6000;
@@ -123,9 +125,6 @@ pub struct OwnSettings {
     pub end_revoked_sessions: bool,
     /// `crl-file=`: revoked certificates. Default: none.
     pub crl_file: Option<PathBuf>,
-    /// `io-uring=`: whether the kernel's `io_uring` may wait for the disk; looked at when the server starts.
-    /// Default: y.
-    pub io_uring: bool,
     /// `listing-memory-max=`: bytes that lists of directories may take together, since each is
     /// answered as a whole; one may take half of it; from 1MiB. Default: 512MiB.
     pub listing_memory_max: usize,
@@ -166,7 +165,6 @@ impl Default for OwnSettings {
             allow_client_repository: vec![],
             end_revoked_sessions: true,
             crl_file: None,
-            io_uring: true,
             listing_memory_max: 512 << 20,
             memory_max: 1 << 30,
             worker_timeout: Duration::from_secs(30),
@@ -227,7 +225,7 @@ impl OwnSettings {
                 continue;
             }
             let key = key.to_ascii_lowercase().replace('_', "-");
-            if !KNOWN.contains(&key.as_str()) {
+            if !KNOWN.contains(&key.as_str()) && !GONE.contains(&key.as_str()) {
                 warnings.push(format!(
                     "environment contains invalid option '{key}' ({variable})\nHINT: known options are {}.",
                     KNOWN.join(", ")
@@ -242,6 +240,14 @@ impl OwnSettings {
             own_ini.replace(SECTION, &key, Value { text: text.clone(), file: place.into(), line: 0 });
         }
         Ok(())
+    }
+
+    /// Warns of options that have no effect any more.
+    pub(super) fn warn_of_gone(own_ini: &Ini, warnings: &mut Vec<String>) {
+        for entry in own_ini.section(SECTION).iter().filter(|entry| GONE.contains(&entry.key.as_str())) {
+            let place = entry.values.first().map_or(String::new(), |value| place(&value.file, value.line));
+            warnings.push(format!("option '{}' has no effect any more\nHINT: remove it; see '{place}'.", entry.key));
+        }
     }
 
     /// The release whose grammar holds for the server's own settings: the one for everybody, or the
@@ -284,7 +290,6 @@ impl OwnSettings {
             "sql" => self.any_statement = one.any_statement()?,
             "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
             "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
-            "io-uring" => self.io_uring = one.boolean()?,
             "listing-memory-max" => self.listing_memory_max = one.memory()?,
             "memory-max" => self.memory_max = one.memory()?,
             "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
@@ -293,6 +298,7 @@ impl OwnSettings {
             }
             "workers" => self.workers = one.workers()?,
             "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
+            key if GONE.contains(&key) => {}
             _ => {
                 return Err(Error::new(
                     Code::Config,

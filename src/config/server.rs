@@ -220,6 +220,7 @@ impl Sources {
         settings::add_environment(&mut settings, environment, &scope, &mut warnings)?;
         let mut files = load(&settings)?;
         OwnSettings::add_environment(&mut files.own_ini, environment, &mut warnings)?;
+        OwnSettings::warn_of_gone(&files.own_ini, &mut warnings);
         settings::add_files(&mut settings, &files.ini, &scope, &mut warnings)?;
         for name in given {
             if !definitions::definition(name).is_some_and(takes) {

@@ -12,7 +12,7 @@ pub(super) enum Ended {
     Completed(Completion),
     /// A helper has done it, in so long.
     Answered(Completion, Duration),
-    /// The ring leaves it to a helper, a helper to the server itself, from its beginning.
+    /// A helper leaves it to the server itself, from its beginning.
     Left(Operation),
     /// Who did it is lost, and it can be done again.
     Lost(Operation),

@@ -82,11 +82,6 @@ impl Inline {
         &mut self.names
     }
 
-    /// Whether paths are resolved component by component.
-    pub(super) const fn by_component(&self) -> bool {
-        self.resolver.is_by_component()
-    }
-
     /// Runs one operation.
     pub(super) fn run(&mut self, operation: Operation) -> Completion {
         let resolver = &self.resolver;

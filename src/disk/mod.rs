@@ -1,7 +1,7 @@
 //! Disk work: file operations that are submitted now and complete later.
 //!
 //! A session describes what it wants as an [`Operation`] on a [`Location`]; a [`Disk`] runs it and
-//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`offload::Offload`] lets the kernel or
+//! hands back an [`Outcome`]. Sessions cannot tell which back end runs: [`offload::Offload`] lets
 //! helper processes wait for the disk, [`inline::Inline`] does the work at once, [`scrambled::Scrambled`] (for
 //! tests) completes in a seeded random order and injects faults. This is also the one place that opens a
 //! path: `resolve` walks below a root so that no link and no `..` leads out of it.
@@ -29,7 +29,6 @@ pub mod resolve;
 pub mod scrambled;
 pub mod tree;
 pub mod trial;
-mod uring;
 mod who;
 
 use std::os::fd::OwnedFd;

@@ -1,26 +1,23 @@
 //! The back end of the server: what may wait for the disk is done beside the event loop, so that no session
 //! waits for another one's.
 //!
-//! The kernel does it through an [`io_uring`](Uring) where it may be used; [helper processes](Helpers) do
-//! what it has no call for, and everything where it is forbidden. What neither can take now waits in a
-//! [queue](Queue), and keeps nothing else from being done. Two operations on one name wait for each other,
-//! because each looks at what has the name before it acts on it; where several processes serve, an
-//! [`Exclusion`] makes them wait for those of the others too. What a helper was doing that is lost the next
-//! one does again, where that does no harm.
+//! [Helper processes](Helpers) do it. What none of them can take now waits in a [queue](Queue), and keeps nothing
+//! else from being done. Two operations on one name wait for each other, because each looks at what has the name
+//! before it acts on it; where several processes serve, an [`Exclusion`] makes them wait for those of the others
+//! too. What a helper was doing that is lost the next one does again, where that does no harm.
 //!
-//! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read
-//! from it; listings and looks at single entries are cheap too. Where the [file system](FileSystem) has lately been
-//! slow with them, or may be, helpers do that as well. Closing the last descriptor of a file on such a file system is
-//! what others still wait for, where it does not come back at once. Where an owner is in no file, a helper finds the name before the
-//! outcome is handed back.
+//! Here, in the call that submits it, is done what does not wait: data go to the page cache, and are read from it;
+//! listings and looks at single entries are cheap too, and so are changes while nobody syncs. Where the
+//! [file system](FileSystem) has lately been slow with them, or may be, helpers do that as well. Closing the last
+//! descriptor of a file on such a file system is what others still wait for, where it does not come back at once.
+//! Where an owner is in no file, a helper finds the name before the outcome is handed back.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 use rustix::io::Errno;
 
 use super::ended::Ended;
@@ -30,15 +27,9 @@ use super::helpers::{Free, Helpers, Refused, SHARE, Start};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
 use super::queue::Queue;
-use super::uring::Uring;
 use super::who::{Who, who};
 use super::{Completion, Disk, Failure, FileSystemView, Level, Location, Metadata, Operation, Outcome, Ticket, getent};
 use crate::observe::log;
-
-/// The token that tells of calls of the ring that have ended; the helpers have those after it.
-const RING: usize = 0;
-/// The first token of the helpers.
-const HELPERS: usize = 1;
 
 /// How long an operation leaves a name to other processes before it is tried again, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
@@ -50,7 +41,6 @@ const ATTEMPTS: u8 = 8;
 pub struct Offload {
     inline: Inline,
     exclusion: Option<Exclusion>,
-    ring: Option<Uring<Job>>,
     helpers: Helpers<Job>,
     file_systems: FileSystems,
     queue: Queue<Queued>,
@@ -79,8 +69,6 @@ pub(super) struct Job {
     on: Option<Rc<FileSystem>>,
     /// What it says of that file system.
     says: Says,
-    /// When the ring began it.
-    begun: Option<Instant>,
     /// Whether it tells of owners.
     has_owners: bool,
 }
@@ -96,7 +84,6 @@ impl Job {
             losses: 0,
             on: None,
             says: Says::Nothing,
-            begun: None,
             has_owners: false,
         }
     }
@@ -139,22 +126,13 @@ struct Queued {
 }
 
 impl Offload {
-    /// A back end whose helpers are started by `start`. It has a ring if it may and the kernel has one. With an
-    /// `exclusion` other processes may work on the same files.
+    /// A back end whose helpers are started by `start`. With an `exclusion` other processes may work on the same files.
     #[must_use]
-    pub fn new(options: Options, io_uring: bool, start: Start, exclusion: Option<Exclusion>) -> Self {
+    pub fn new(options: Options, start: Start, exclusion: Option<Exclusion>) -> Self {
         let inline = Inline::new(options).excluding(exclusion.clone());
-        let mut ring = None;
-        // Where paths are walked, there would be little left to do for it.
-        if io_uring && !inline.by_component() {
-            match Uring::new() {
-                Ok(made) => ring = Some(made),
-                Err(error) => log::detail(format_args!("no io_uring: {error}; helper processes wait for the disk")),
-            }
-        }
         let (queue, nameless, completed) = (Queue::new(), VecDeque::new(), VecDeque::new());
         let (helpers, file_systems) = (Helpers::new(start), FileSystems::default());
-        Self { inline, exclusion, ring, helpers, file_systems, queue, nameless, completed, again: None }
+        Self { inline, exclusion, helpers, file_systems, queue, nameless, completed, again: None }
     }
 
     #[cfg(test)]
@@ -165,11 +143,6 @@ impl Offload {
     #[cfg(test)]
     pub(super) const fn take_all_for_slow(&mut self) {
         self.file_systems.are_slow = true;
-    }
-
-    #[cfg(test)]
-    pub(super) fn has_ring(&self) -> bool {
-        self.ring.is_some()
     }
 
     /// Begins what waits, as far as there is somebody to do it, in the order in which it came.
@@ -211,12 +184,10 @@ impl Offload {
         self.again = None;
         let (mut index, mut is_busy) = (0, false);
         while let Some(queued) = self.queue.ready(index) {
-            let by_ring = queued.who == Who::Anybody && takes(self.ring.as_ref(), &queued.operation);
-            let by_helper = !by_ring && queued.who != Who::Server;
+            let by_helper = queued.who == Who::Helpers;
             // One that does not answer leaves some to the others.
             let has_share = queued.job.on.as_ref().is_none_or(|on| on.helpers() < SHARE);
-            let has_room = self.ring.as_ref().is_some_and(Uring::has_room);
-            if by_ring && !has_room || by_helper && (is_busy || !has_share) {
+            if by_helper && (is_busy || !has_share) {
                 index += 1;
                 continue;
             }
@@ -245,14 +216,7 @@ impl Offload {
                         index = 0;
                     }
                 }
-                _ if by_ring => {
-                    let job = Job { begun: Some(Instant::now()), ..job };
-                    let ended = self.ring.as_mut().and_then(|ring| ring.begin(job, operation));
-                    self.take_from_ring(ended);
-                    // What it has given up is the first in the queue.
-                    index = 0;
-                }
-                _ => self.run_here(job, operation),
+                Free::Busy | Free::Nobody => self.run_here(job, operation),
             }
         }
     }
@@ -322,22 +286,7 @@ impl Offload {
         drop(taken);
     }
 
-    /// Takes what has ended in the ring.
-    fn take_from_ring(&mut self, mut ended: Option<(Job, Ended)>) {
-        loop {
-            ended = ended.or_else(|| self.ring.as_mut().and_then(Uring::advance));
-            match ended.take() {
-                Some((job, Ended::Left(operation))) => self.give_back(job, operation),
-                Some((job, ended)) => self.take(job, ended),
-                None => return,
-            }
-        }
-    }
-
     fn take(&mut self, mut job: Job, ended: Ended) {
-        if let Some(begun) = job.begun.take() {
-            job.note(begun.elapsed());
-        }
         match (ended, job.outcome.take()) {
             (Ended::Named(found), Some(outcome)) => self.take_names(job.ticket, *outcome, found),
             // Whoever looked for names is lost, and with it nothing else.
@@ -465,7 +414,7 @@ impl Disk for Offload {
                 Says::Sync
             }
             // That the disk has to be asked says nothing.
-            (Operation::Read { .. }, _) if who == Who::Anybody => Says::Nothing,
+            (Operation::Read { .. }, Some(on)) if who == Who::Helpers && !on.is_slow(Kind::Data) => Says::Nothing,
             (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) | (_, None) => Says::Nothing,
             (operation, Some(on)) => Says::Pace(kind_of(operation), on.syncs()),
         };
@@ -481,9 +430,6 @@ impl Disk for Offload {
     }
 
     fn complete(&mut self) -> Option<(Ticket, Completion)> {
-        if self.ring.as_ref().is_some_and(Uring::is_behind) {
-            self.take_from_ring(None);
-        }
         if self.again.is_some_and(|again| again <= Instant::now()) {
             self.dispatch();
         }
@@ -495,8 +441,7 @@ impl Disk for Offload {
     }
 
     fn outstanding(&self) -> usize {
-        let ring = self.ring.iter().flat_map(Uring::under_way).count();
-        self.completed.len() + self.queue.len() + self.nameless.len() + ring + self.helpers.under_way().count()
+        self.completed.len() + self.queue.len() + self.nameless.len() + self.helpers.under_way().count()
     }
 
     fn file_systems(&self) -> Vec<FileSystemView> {
@@ -504,30 +449,15 @@ impl Disk for Offload {
     }
 
     fn watch(&mut self, registry: Registry, first: usize) {
-        if let Some(ring) = &self.ring {
-            let mut source = SourceFd(&ring.as_fd().as_raw_fd());
-            if registry.register(&mut source, Token(first + RING), Interest::READABLE).is_err() {
-                // Nobody would hear of what it has done.
-                self.ring = None;
-            }
-        }
-        self.helpers.watch(registry, first + HELPERS);
+        self.helpers.watch(registry, first);
     }
 
     fn ready(&mut self, index: usize) {
-        match index.checked_sub(HELPERS) {
-            None => {
-                self.ring.iter().for_each(Uring::look);
-                self.take_from_ring(None);
+        if let Some((job, ended)) = self.helpers.ready(index) {
+            if let Some(on) = &job.on {
+                on.gives_helper_back();
             }
-            Some(index) => {
-                if let Some((job, ended)) = self.helpers.ready(index) {
-                    if let Some(on) = &job.on {
-                        on.gives_helper_back();
-                    }
-                    self.take(job, ended);
-                }
-            }
+            self.take(job, ended);
         }
         self.dispatch();
     }
@@ -535,10 +465,8 @@ impl Disk for Offload {
 
 impl Drop for Offload {
     fn drop(&mut self) {
-        let under_way = self.ring.iter().flat_map(Uring::under_way).chain(self.helpers.under_way());
-        if let Some(exclusion) =
-            self.exclusion.as_ref().filter(|_| under_way.into_iter().any(|job| job.taken.is_some()))
-        {
+        let is_at_work = self.helpers.under_way().any(|job| job.taken.is_some());
+        if let Some(exclusion) = self.exclusion.as_ref().filter(|_| is_at_work) {
             exclusion.abandon();
         }
     }
@@ -553,10 +481,6 @@ const fn tells_of_owners(operation: &Operation) -> bool {
         Operation::ListMore { listing } => matches!(listing.level(), Level::Detail),
         _ => false,
     }
-}
-
-fn takes<T>(ring: Option<&Uring<T>>, operation: &Operation) -> bool {
-    ring.is_some() && Uring::<T>::takes(operation)
 }
 
 /// The absolute names that an operation gives, takes or replaces. Two that share one run one after the

@@ -78,10 +78,6 @@ impl Resolver {
         Self { by_component: true }
     }
 
-    pub(super) const fn is_by_component(&self) -> bool {
-        self.by_component
-    }
-
     /// Opens a place.
     ///
     /// The root itself is opened by its own path, as the administrator made it: links are followed

@@ -1,4 +1,4 @@
-//! Who does an operation: the server itself what does not wait for the disk, the kernel or helpers the rest.
+//! Who does an operation: the server itself what does not wait for the disk, helpers the rest.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,8 +12,7 @@ use super::helpers::is_for_helpers;
 /// Who may do an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    Anybody,
-    /// The ring has given it up, or the file system may keep its caller waiting.
+    /// It may keep its caller waiting.
     Helpers,
     /// It does not wait for the disk.
     Server,
@@ -26,16 +25,20 @@ pub(super) fn who(operation: &Operation, on: Option<&FileSystem>) -> Who {
         (operation, _) if !is_for_helpers(operation) => Who::Server,
         (_, Kind::Look) => others(Kind::Look),
         (Operation::Read { file, length, offset, .. }, Kind::Data) => match others(Kind::Data) {
-            Who::Server if is_cold(file.0.as_fd(), *length, *offset) => Who::Anybody,
+            Who::Server if is_cold(file.0.as_fd(), *length, *offset) => Who::Helpers,
             who => who,
         },
         (_, Kind::Data) => others(Kind::Data),
-        (_, Kind::Change) if on.is_some_and(FileSystem::may_be_slow) => Who::Helpers,
-        (Operation::Sync { .. } | Operation::SyncDirectory { .. }, _) => Who::Anybody,
-        // Many changes each.
-        (Operation::RemoveTree { .. } | Operation::RemoveMore { .. }, _) => Who::Helpers,
-        (_, Kind::Change) if on.is_some_and(FileSystem::changes_at_once) => Who::Server,
-        (_, Kind::Change) => Who::Anybody,
+        // The last two are many changes each.
+        (
+            Operation::Sync { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::RemoveTree { .. }
+            | Operation::RemoveMore { .. },
+            _,
+        ) => Who::Helpers,
+        (_, Kind::Change) if on.is_some_and(|on| !on.may_be_slow() && on.changes_at_once()) => Who::Server,
+        (_, Kind::Change) => Who::Helpers,
     }
 }
 

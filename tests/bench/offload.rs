@@ -1,4 +1,4 @@
-//! What a small file costs the server's disk back end, with the kernel's `io_uring` and with helper processes.
+//! What a small file costs the server's disk back end.
 //!
 //! `cargo bench --bench offload -- [FILES]`, see `README.md` beside this.
 
@@ -38,25 +38,17 @@ fn main() -> Result<()> {
     let base = std::env::var("REPOHOSTD_TEST_DIR").unwrap_or_else(|_| "/dev/shm".into());
     let directory = tempfile::tempdir_in(&base)?;
     println!("{files} files of {SIZE} bytes in {base}: create, write, sync, rename, sync the directory\n");
-    println!("| | wall time of a file | processor time of a file |\n|---|---|---|");
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..ROUNDS {
-        for ring in [round % 2 == 0, round % 2 == 1] {
-            times[usize::from(ring)].push(measure(ring, directory.path(), files)?);
-        }
-    }
-    for (name, mut times) in ["helper processes", "io_uring"].into_iter().zip(times) {
-        let wall = median(times.iter().map(|(wall, _)| *wall).collect());
-        let busy = median(times.drain(..).map(|(_, busy)| busy).collect());
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(files);
-        println!("| {name} | {:.1} us | {:.1} us |", each(wall), each(busy));
-    }
+    println!("| wall time of a file | processor time of a file |\n|---|---|");
+    let times = (0..ROUNDS).map(|_| measure(directory.path(), files)).collect::<Result<Vec<_>>>()?;
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(files);
+    let [wall, busy] = [0, 1].map(|which| each(median(times.iter().map(|times| times[which]).collect())));
+    println!("| {wall:.1} us | {busy:.1} us |");
     Ok(())
 }
 
 /// Writes the files; wall time and processor time of all of them, that of the helpers included.
-fn measure(ring: bool, directory: &Path, files: u32) -> Result<(Duration, Duration)> {
-    let mut bench = Bench::new(ring)?;
+fn measure(directory: &Path, files: u32) -> Result<[Duration; 2]> {
+    let mut bench = Bench::new()?;
     let root = Root::new(directory);
     let (begun, busy) = (Instant::now(), processor_time()?);
     for number in 0..files {
@@ -66,13 +58,13 @@ fn measure(ring: bool, directory: &Path, files: u32) -> Result<(Duration, Durati
     // Helpers end with their server, and count when they are waited for.
     drop(bench);
     let _ = rustix::process::wait(rustix::process::WaitOptions::empty());
-    Ok((wall, processor_time()?.saturating_sub(busy)))
+    Ok([wall, processor_time()?.saturating_sub(busy)])
 }
 
 impl Bench {
-    fn new(ring: bool) -> Result<Self> {
+    fn new() -> Result<Self> {
         let poll = Poll::new()?;
-        let mut disk = Offload::new(Options::default(), ring, start_process, None);
+        let mut disk = Offload::new(Options::default(), start_process, None);
         disk.watch(poll.registry().try_clone()?, 0);
         Ok(Self { disk, poll, events: Events::with_capacity(8) })
     }

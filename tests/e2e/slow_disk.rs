@@ -1,7 +1,7 @@
 //! A disk that keeps one client waiting is no other client's business.
 //!
-//! What waits for the disk is the kernel, or helper processes of the server; one that is stopped stands for a
-//! disk that does not answer.
+//! What waits for the disk are helper processes of the server; one that is stopped stands for a disk that does not
+//! answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,6 @@ for_each_release! {
     locks_and_reads_wait_for_no_helper_where_several_workers_serve: full, always, full;
     a_file_system_where_each_call_waits_is_waited_for_by_nobody_else: full, full, always;
     a_disk_that_turns_out_to_be_slow_is_left_to_helpers: full, full, always;
-    the_kernel_waits_for_the_disk_without_a_helper: full, full, always;
 }
 
 /// The helpers that the server has.
@@ -76,34 +75,11 @@ fn one_of_many_gets_through(bench: &mut Bench, segment: &str) -> (Vec<Pid>, Vec<
     (stopped, pushes)
 }
 
-/// A bench whose server has helpers wait for the disk.
+/// A bench whose server has one process, whose helpers are counted.
 fn with_helpers(release: &str) -> Bench {
     let mut bench = Bench::new(release);
-    bench.server.own_config.set("global", "io-uring", "n");
-    // whose helpers are counted
     bench.server.own_config.set("global", "workers", "1");
     bench
-}
-
-fn the_kernel_waits_for_the_disk_without_a_helper(release: &str) {
-    for (allowed, unknown, expected) in [("y", None, false), ("n", None, true), ("y", Some("io_uring_setup"), true)] {
-        let mut bench = Bench::new(release);
-        bench.server.own_config.set("global", "io-uring", allowed);
-        bench.server.own_config.set("global", "workers", "1");
-        bench.server.unknown_call = unknown;
-        let cluster = bench.with_cluster();
-        // Directories that the repository begins with are made by a helper.
-        assert_eq!(bench.server.terminate(), 0);
-        bench.server.start();
-        for number in 0..4 {
-            let segment = cluster.copy_segment(&format!("0000000100000001000000A{number}")).display().to_string();
-            bench.client.ok(&["archive-push", &segment]);
-        }
-        bench.client.ok(&["info"]);
-        assert_eq!(!helpers(bench.server.id()).is_empty(), expected, "io-uring={allowed}, without {unknown:?}");
-        let told = "no io_uring: Function not implemented (os error 38); helper processes wait for the disk";
-        assert_eq!(bench.server.log().contains(told), unknown.is_some());
-    }
 }
 
 fn a_client_that_waits_for_the_disk_keeps_no_other_waiting(release: &str) {
@@ -332,7 +308,6 @@ fn a_file_system_where_each_call_waits_is_waited_for_by_nobody_else(release: &st
 fn a_disk_that_turns_out_to_be_slow_is_left_to_helpers(release: &str) {
     let mut bench = Bench::new(release);
     bench.server.own_config.set("global", "workers", "1");
-    bench.server.own_config.set("global", "io-uring", "n");
     let socket = bench.server.path("status.sock").display().to_string();
     bench.server.own_config.set("global", "status-socket", &socket);
     let delay = Duration::from_millis(500);

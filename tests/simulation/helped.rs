@@ -43,7 +43,7 @@ impl Helped {
     pub(crate) fn new(seed: u64) -> Self {
         HELPERS.take();
         let poll = Poll::new().expect("a poll can be made");
-        let mut disk = Offload::new(Options::default(), false, start, None);
+        let mut disk = Offload::new(Options::default(), start, None);
         disk.watch(poll.registry().try_clone().expect("it can be cloned"), 0);
         Self {
             disk,

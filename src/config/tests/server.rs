@@ -184,7 +184,7 @@ fn our_own_settings_arrive() {
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\n\
          state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
-         info-history=3\nio-uring=n\ninstalled-release=n\nhistory-path=/history\nworkers=3\nworker-timeout=7s\n\
+         info-history=3\ninstalled-release=n\nhistory-path=/history\nworkers=3\nworker-timeout=7s\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n\
          [server-name:Old.Repo.example., older]\nrelease=2.45\n",
@@ -210,7 +210,6 @@ fn our_own_settings_arrive() {
         any_statement: true,
         end_revoked_sessions: false,
         crl_file: Some("/crl".into()),
-        io_uring: false,
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
         worker_timeout: Duration::from_secs(7),
@@ -273,6 +272,21 @@ fn the_environment_comes_before_our_own_file_and_after_the_command_line() {
 }
 
 #[test]
+fn an_option_that_has_no_effect_any_more_is_warned_of() {
+    let site = Site::new(MINIMAL);
+    site.write("repohostd.conf", "[global]\nworkers=3\nio-uring=n\n");
+    for (variables, place) in [
+        (&[][..], site.filled("$/repohostd.conf:3")),
+        (&[("REPOHOSTD_IO_URING", "y")], "environment variable REPOHOSTD_IO_URING".to_owned()),
+    ] {
+        let loaded = site.load(&[], variables).unwrap().1;
+        assert_eq!(loaded.server.own.workers, Workers::Number(3));
+        let expected = format!("option 'io-uring' has no effect any more\nHINT: remove it; see '{place}'.");
+        assert!(loaded.warnings.contains(&expected), "{:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn a_typo_in_our_own_file_is_found() {
     for (text, code, expected) in [
         (
@@ -281,7 +295,7 @@ fn a_typo_in_our_own_file_is_found() {
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, \
              drain-timeout, end-revoked-sessions, handshake-timeout, history-path, info-history, \
-             installed-release, io-uring, listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
+             installed-release, listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
              status-socket, worker-timeout, workers.",
         ),
         (

@@ -10,17 +10,17 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::super::scrambled::{Faults, Scrambled};
 use super::*;
 
-/// So many back ends of one server, with or without a ring.
-fn workers<const COUNT: usize>(io_uring: bool) -> [Tried; COUNT] {
+/// So many back ends of one server, which leave all to helpers or only what waits.
+fn workers<const COUNT: usize>(is_slow: bool) -> [Tried; COUNT] {
     let file = Exclusion::create().unwrap();
-    [(); COUNT].map(|()| Tried::excluding(io_uring, in_a_thread, Some(Exclusion::join(file.as_fd()).unwrap())))
+    [(); COUNT].map(|()| Tried::excluding(is_slow, in_a_thread, Some(Exclusion::join(file.as_fd()).unwrap())))
 }
 
 /// A back end, and another process of the same server.
-fn with_another(io_uring: bool, start: Start) -> (Tried, Exclusion) {
+fn with_another(is_slow: bool, start: Start) -> (Tried, Exclusion) {
     let file = Exclusion::create().unwrap();
     let join = || Exclusion::join(file.as_fd()).unwrap();
-    (Tried::excluding(io_uring, start, Some(join())), join())
+    (Tried::excluding(is_slow, start, Some(join())), join())
 }
 
 fn write(at: &Location) -> Operation {
@@ -34,10 +34,10 @@ const fn ticket(operation: u64) -> Ticket {
 #[test]
 fn what_waits_for_another_process_is_overtaken_and_done_when_that_is_ready() {
     let nobody: Start = |_| Err(std::io::ErrorKind::OutOfMemory.into());
-    for (io_uring, start) in [(true, in_a_thread as Start), (false, in_a_thread), (false, nobody)] {
+    for (is_slow, start) in [(true, in_a_thread as Start), (false, in_a_thread), (false, nobody)] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
-        let (mut tried, other) = with_another(io_uring, start);
+        let (mut tried, other) = with_another(is_slow, start);
         let [one, two, free] = ["one", "two", "free"].map(|name| place(&root, name));
         let theirs = other.try_take(&[one.to_string()]).unwrap().unwrap();
         fs::write(base.path().join("two"), "two").unwrap();
@@ -69,7 +69,7 @@ fn what_waits_for_another_process_is_overtaken_and_done_when_that_is_ready() {
 #[test]
 fn no_two_replacements_are_of_one_file() {
     const WORKERS: usize = 3;
-    for io_uring in [true, false] {
+    for is_slow in [true, false] {
         let base = tempfile::tempdir().unwrap();
         let path = base.path();
         fs::write(path.join("file"), "").unwrap();
@@ -79,7 +79,7 @@ fn no_two_replacements_are_of_one_file() {
             let root = Root::new(path);
             let (from, to) = (place(&root, &format!("{number}.tmp")), place(&root, "file"));
             let join = Exclusion::join(exclusion.as_fd()).unwrap();
-            let mut tried = Tried::excluding(io_uring, in_a_thread, Some(join));
+            let mut tried = Tried::excluding(is_slow, in_a_thread, Some(join));
             let round = |_| {
                 let new = file(run(&mut tried, write(&from)));
                 barrier.wait();
@@ -104,10 +104,10 @@ fn no_two_replacements_are_of_one_file() {
 
 #[test]
 fn writers_of_one_name_in_several_processes_find_no_half_done_work_of_each_other() {
-    for io_uring in [true, false] {
+    for is_slow in [true, false] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
-        let mut workers = workers::<2>(io_uring);
+        let mut workers = workers::<2>(is_slow);
         // Each removes what has the name and makes the file anew; two at once would find something there again.
         for operation in 0..100 {
             for worker in &mut workers {
@@ -130,10 +130,10 @@ fn writers_of_one_name_in_several_processes_find_no_half_done_work_of_each_other
 
 #[test]
 fn who_always_has_something_to_do_leaves_a_name_to_others_in_between() {
-    for io_uring in [true, false] {
+    for is_slow in [true, false] {
         let base = tempfile::tempdir().unwrap();
         let at = place(&Root::new(base.path()), "same");
-        let (mut busy, other) = with_another(io_uring, in_a_thread);
+        let (mut busy, other) = with_another(is_slow, in_a_thread);
         // The moment may be over when this thread has been kept from looking.
         let is_left = (0..50).any(|round| {
             busy.disk().submit(ticket(round), write(&at));

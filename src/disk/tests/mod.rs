@@ -43,33 +43,23 @@ impl Tried {
         Self::Inline(Box::new(Inline::new(options)))
     }
 
-    /// Helpers that are threads of the test, without a ring.
+    /// Helpers that are threads of the test.
     fn helpers(start: Start) -> Self {
-        Self::offload(false, start)
+        Self::excluding(false, start, None)
     }
 
     /// Helpers that are threads of the test and do whatever they can, as on a slow disk.
     fn slow() -> Self {
-        let mut tried = Self::ring();
-        if let Self::Offload(disk, _) = &mut tried {
+        Self::excluding(true, in_a_thread, None)
+    }
+
+    fn excluding(is_slow: bool, start: Start, exclusion: Option<Exclusion>) -> Self {
+        let poll = Poll::new().unwrap();
+        let mut disk = Offload::new(Options::default(), start, exclusion);
+        disk.watch(poll.registry().try_clone().unwrap(), 0);
+        if is_slow {
             disk.take_all_for_slow();
         }
-        tried
-    }
-
-    /// A ring where the kernel allows one, and helpers that are threads of the test for the rest.
-    fn ring() -> Self {
-        Self::offload(true, in_a_thread)
-    }
-
-    fn offload(io_uring: bool, start: Start) -> Self {
-        Self::excluding(io_uring, start, None)
-    }
-
-    fn excluding(io_uring: bool, start: Start, exclusion: Option<Exclusion>) -> Self {
-        let poll = Poll::new().unwrap();
-        let mut disk = Offload::new(Options::default(), io_uring, start, exclusion);
-        disk.watch(poll.registry().try_clone().unwrap(), 0);
         Self::Offload(Box::new(disk), poll)
     }
 
@@ -101,11 +91,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// What the event loop does for a back end; whether it was woken.
 fn turn(disk: &mut Offload, poll: &mut Poll, longest: Duration) -> bool {
     let mut events = Events::with_capacity(8);
-    match poll.poll(&mut events, Some(longest)) {
-        // What a ring that is gone has left in the kernel ends.
-        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return true,
-        result => result.unwrap(),
-    }
+    poll.poll(&mut events, Some(longest)).unwrap();
     events.iter().for_each(|event| disk.ready(event.token().0));
     !events.is_empty()
 }
@@ -115,11 +101,11 @@ fn in_a_thread(socket: OwnedFd) -> std::io::Result<Option<Child>> {
     std::thread::Builder::new().spawn(serve).map(|_| None)
 }
 
-/// A back end with the kernel's resolution of paths, one with our own, one with helpers, one with a ring, and one
-/// that takes every disk for a slow one.
-fn back_ends() -> [Tried; 5] {
+/// A back end with the kernel's resolution of paths, one with our own, one with helpers, and one that takes every
+/// disk for a slow one.
+fn back_ends() -> [Tried; 4] {
     let inline = |by_component| Tried::inline(Options { by_component, ..Options::default() });
-    [inline(false), inline(true), Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()]
+    [inline(false), inline(true), Tried::helpers(in_a_thread), Tried::slow()]
 }
 
 fn place(root: &Rc<Root>, path: &str) -> Location {

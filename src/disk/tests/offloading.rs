@@ -10,7 +10,7 @@ fn write(at: &Location, fresh: bool) -> Operation {
 
 #[test]
 fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
-    for mut tried in [Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()] {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::slow()] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
         // Each makes the file anew; two at once would both find it missing and one of them fail.
@@ -35,7 +35,7 @@ fn operations_on_one_name_run_in_their_order_and_others_beside_them() {
 
 #[test]
 fn a_renaming_never_takes_what_another_writer_has_begun_meanwhile() {
-    for mut tried in [Tried::helpers(in_a_thread), Tried::ring(), Tried::slow()] {
+    for mut tried in [Tried::helpers(in_a_thread), Tried::slow()] {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
         let (temporary, target) = (place(&root, "file.tmp"), place(&root, "file"));
@@ -204,7 +204,7 @@ fn what_is_not_in_the_page_cache_is_read_beside_the_loop() {
     let root = Root::new(base.path());
     let data: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
     std::fs::write(base.path().join("file"), &data).unwrap();
-    for (mut tried, cold) in [(Tried::helpers(in_a_thread), true), (Tried::ring(), true), (Tried::ring(), false)] {
+    for (mut tried, cold) in [(Tried::helpers(in_a_thread), true), (Tried::slow(), true), (Tried::slow(), false)] {
         let handle = file(run(&mut tried, Operation::OpenRead { at: place(&root, "file") }));
         if cold {
             rustix::fs::fsync(&handle.0).unwrap();
@@ -230,72 +230,12 @@ fn a_helper_ends_with_the_server() {
     helper.join().unwrap().unwrap();
 }
 
-/// Files as a client's writes make them, with what the ring may do for them.
-fn write_and_rename(tried: &mut Tried, root: &Rc<Root>) {
-    let (temporary, target) = (place(root, "directory/file.tmp"), place(root, "directory/file"));
-    run(tried, Operation::MakeDirectory { at: place(root, "directory"), mode: 0o750 }).unwrap();
-    let handle = file(run(tried, write(&temporary, true)));
-    run(tried, Operation::Sync { file: handle.clone() }).unwrap();
-    let over = Over::Anything;
-    run(tried, Operation::Rename { over, file: Some(handle), from: temporary, to: target.clone() }).unwrap();
-    run(tried, Operation::SyncDirectory { at: place(root, "directory") }).unwrap();
-    run(tried, Operation::RemoveFile { at: target }).unwrap();
-    run(tried, Operation::RemoveDirectory { at: place(root, "directory") }).unwrap();
-}
-
-#[test]
-fn the_ring_needs_no_helper_for_a_file() {
-    let base = tempfile::tempdir().unwrap();
-    let root = Root::new(base.path());
-    let mut tried = Tried::offload(true, |_| panic!("a helper is started"));
-    let Tried::Offload(disk, _) = &tried else { unreachable!() };
-    let forbidden = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|text| text.trim() != "0");
-    assert_eq!(disk.has_ring(), !forbidden, "the kernel's settings");
-    if !forbidden {
-        write_and_rename(&mut tried, &root);
-    }
-}
-
-#[test]
-fn what_the_ring_gives_up_a_helper_does() {
-    let base = tempfile::tempdir().unwrap();
-    let root = Root::new(base.path().join("root"));
-    std::fs::create_dir(base.path().join("root")).unwrap();
-    let mut tried = Tried::ring();
-    write_and_rename(&mut tried, &root);
-    // A temporary file of somebody who is gone.
-    std::fs::write(base.path().join("root/left"), "old").unwrap();
-    file(run(&mut tried, write(&place(&root, "left"), true)));
-    assert_eq!(std::fs::read(base.path().join("root/left")).unwrap(), b"");
-    // The root is another one than the handle's.
-    std::fs::remove_dir_all(base.path().join("root")).unwrap();
-    std::fs::create_dir(base.path().join("root")).unwrap();
-    file(run(&mut tried, write(&place(&root, "file"), true)));
-    assert!(base.path().join("root/file").exists());
-    run(&mut tried, Operation::MakeDirectory { at: place(&root, "directory"), mode: 0o750 }).unwrap();
-    assert!(base.path().join("root/directory").is_dir());
-}
-
-#[test]
-fn a_ring_that_is_dropped_leaves_what_is_under_way_alone() {
-    let base = tempfile::tempdir_in("/var/tmp").unwrap();
-    let root = Root::new(base.path());
-    for operation in 0..32 {
-        let mut tried = Tried::ring();
-        let handle = file(run(&mut tried, write(&place(&root, "file"), true)));
-        write_at(handle.0.as_fd(), &[7; 1 << 12], 0).unwrap();
-        tried.disk().submit(Ticket { session: 1, operation }, Operation::Sync { file: handle });
-        assert!(tried.disk().outstanding() > 0);
-    }
-    assert_eq!(std::fs::read(base.path().join("file")).unwrap(), [7; 1 << 12]);
-}
-
 /// A server whose files know nobody, with these helpers.
 fn without_files(start: Start) -> Tried {
     let nobody = || std::path::PathBuf::from("/nonexistent/passwd");
     let poll = Poll::new().unwrap();
     let options = Options { passwd: nobody(), group: nobody(), ..Options::default() };
-    let mut disk = Offload::new(options, true, start, None);
+    let mut disk = Offload::new(options, start, None);
     disk.watch(poll.registry().try_clone().unwrap(), 0);
     Tried::Offload(Box::new(disk), poll)
 }

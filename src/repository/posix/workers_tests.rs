@@ -42,7 +42,7 @@ impl<'a> Worker<'a> {
         let exclusion = exclusion.map(|file| Exclusion::join(file.as_fd()).unwrap());
         // Without helpers it does itself what the ring does not.
         let nobody = |_| Err(std::io::ErrorKind::OutOfMemory.into());
-        let mut disk = Offload::new(Options::default(), true, nobody, exclusion);
+        let mut disk = Offload::new(Options::default(), nobody, exclusion);
         let poll = Poll::new().unwrap();
         disk.watch(poll.registry().try_clone().unwrap(), 0);
         Self { base, disk, poll, shared: Rc::default(), listings: 0 }

@@ -68,8 +68,7 @@ impl Serving {
         host: Rc<Host>,
         exclusion: Option<Exclusion>,
     ) -> Result<Self> {
-        let io_uring = configuration.server().own.io_uring;
-        let disk = Box::new(Offload::new(Options::default(), io_uring, helpers::start_process, exclusion));
+        let disk = Box::new(Offload::new(Options::default(), helpers::start_process, exclusion));
         let event_loop =
             EventLoop::new(service, host, disk).map_err(|error| system("unable to start the event loop", &error))?;
         Ok(Self::with(event_loop, configuration))

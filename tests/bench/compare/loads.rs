@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Run;
-use super::servers::{Cost, Pair, RAW, Server, done, end, median};
+use super::servers::{Cost, RAW, Server, done, end, median};
 use super::table::{self, Both, Target};
 use crate::harness::certificates::Kind;
 use crate::harness::own;
@@ -241,11 +241,6 @@ pub(crate) fn listing(run: &Run) {
 /// Many files with fsync at once, and how long a ping takes meanwhile.
 pub(crate) fn fsync(run: &Run) {
     let pair = run.start(Kind::Rsa(2048));
-    durable(run, &pair, "", [0.9, 0.25]);
-}
-
-/// Files with fsync at once, beside the targets for wall time and pings. `text` says what is special about it.
-pub(crate) fn durable(run: &Run, pair: &Pair, text: &str, targets: [f64; 2]) {
     let content = content();
     let name = format!("backup/{RAW}/synced");
     let [wall, processor, ping] = pair.alternate(run.rounds(), |server| {
@@ -258,10 +253,10 @@ pub(crate) fn durable(run: &Run, pair: &Pair, text: &str, targets: [f64; 2]) {
         [wall, cost.processor, pings[pings.len() * 99 / 100] * 1e3]
     });
     pair.ours.remove(&name);
-    let what = format!("{FILES} files of {FILE_BLOCKS} MiB with fsync by {WRITERS} clients{text}");
-    table::both(&format!("{what}: wall, s"), wall, Target::Share(targets[0]), "");
+    let what = format!("{FILES} files of {FILE_BLOCKS} MiB with fsync by {WRITERS} clients");
+    table::both(&format!("{what}: wall, s"), wall, Target::Share(0.9), "");
     table::both(&format!("{what}: server CPU, s"), processor, Target::None, "with the pings");
-    table::both(&format!("{what}: p99 of a ping, ms"), ping, Target::Share(targets[1]), "sent every 10 ms");
+    table::both(&format!("{what}: p99 of a ping, ms"), ping, Target::Share(0.25), "sent every 10 ms");
 }
 
 /// Writes the files and pings until they are written; returns how long they took.

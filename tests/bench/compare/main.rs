@@ -27,34 +27,29 @@ use harness::certificates::Kind;
 use servers::{Build, Pair};
 
 const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE] [--quick] [--server PROGRAM] \
-                     [--workers N] [--forbid-io-uring] [MEASURE...]";
+                     [--workers N] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
 const MEASURES: [&str; 9] =
     ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "slow", "cluster"];
-
-/// The file by which the administrator forbids `io_uring` on the whole machine.
-const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
 
 /// What was asked for, and the hosts that it is measured with.
 struct Run {
     bench: Bench,
     quick: bool,
     build: Build,
-    forbid_io_uring: bool,
     asked: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let mut release = "2.55.1".to_owned();
-    let (mut quick, mut forbid_io_uring, mut build, mut asked) = (false, false, Build::default(), Vec::new());
+    let (mut quick, mut build, mut asked) = (false, Build::default(), Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // what cargo adds
             "--bench" => {}
             "--quick" => quick = true,
-            "--forbid-io-uring" => forbid_io_uring = true,
             "--release-of" => release = arguments.next().unwrap_or_default(),
             "--server" => build.binary = arguments.next().map(PathBuf::from),
             "--workers" => build.workers = arguments.next(),
@@ -65,7 +60,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let mut run = Run { bench: Bench::new(&release), quick, build, forbid_io_uring, asked };
+    let mut run = Run { bench: Bench::new(&release), quick, build, asked };
     run.introduce();
     table::head(&release);
     if run.asked("connections") {
@@ -82,7 +77,6 @@ fn main() -> ExitCode {
     }
     if run.asked("fsync") {
         loads::fsync(&run);
-        fsync_without_io_uring(&run);
     }
     if run.asked("archive") || run.asked("restore") {
         commands::commands(&mut run);
@@ -143,30 +137,5 @@ impl Run {
         let sizes = if self.quick { "small sizes (--quick)" } else { "full sizes" };
         println!("- our server: {build}{workers}; medians of {} rounds; {sizes}", self.rounds());
         println!("- processor time is counted {}\n", self.start(Kind::Curve("P-256")).ours.group.text());
-    }
-}
-
-/// The files with fsync once more where the kernel forbids `io_uring`.
-fn fsync_without_io_uring(run: &Run) {
-    let what = "the same with io_uring forbidden";
-    if !run.forbid_io_uring {
-        return table::not_run(what, "--forbid-io-uring was not given; it forbids it to the whole machine meanwhile");
-    }
-    let forbidden = Forbidden(fs::read_to_string(IO_URING).unwrap_or_default());
-    if let Err(error) = fs::write(IO_URING, "2") {
-        return table::not_run(what, &format!("{IO_URING}: {error}"));
-    }
-    loads::durable(run, &run.start(Kind::Rsa(2048)), ", io_uring forbidden", [1.0, 0.5]);
-    drop(forbidden);
-}
-
-/// What the machine had before `io_uring` was forbidden; it gets that back whatever happens.
-struct Forbidden(String);
-
-impl Drop for Forbidden {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(IO_URING, &self.0) {
-            eprintln!("{IO_URING} is not {} again: {error}", self.0.trim());
-        }
     }
 }

@@ -95,9 +95,6 @@ impl Server {
         ] {
             server.config.set("global", key, &value);
         }
-        if std::env::var("REPOHOSTD_TEST_IO_URING").is_ok_and(|value| value == "n") {
-            server.own_config.set("global", "io-uring", "n");
-        }
         // what is installed on the machine must not decide what a server learns first
         server.own_config.set("global", "installed-release", "n");
         // as many as there are processors, which differ from machine to machine

@@ -28,8 +28,6 @@ fn ps(bench: &Bench, process: u32) -> String {
 
 fn ps_and_pgrep_tell_server_workers_and_helpers_apart(release: &str) {
     let mut bench = with_workers(release, 2);
-    // so that helpers wait for the disk
-    bench.server.own_config.set("global", "io-uring", "n");
     let mut cluster = bench.with_cluster();
     let segment = cluster.copy_segment("0000000100000001000000A0").display().to_string();
     cluster.stop();
