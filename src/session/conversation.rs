@@ -100,10 +100,18 @@ impl Session {
     /// Takes plaintext from the client; returns how many bytes were taken, 0 when none are wanted.
     pub fn handle_input(&mut self, now: Instant, input: &[u8]) -> usize {
         let mut rest = input;
+        // The data of a block goes where room was counted for it when its file was opened.
+        let mut is_all_data = true;
         while self.wants_input() {
             let left = match self.line.framer.next(&mut rest) {
-                Ok(Some(piece)) => self.take_piece(now, piece),
-                Ok(None) => break,
+                Ok(Some(piece)) => {
+                    is_all_data &= matches!(piece, Piece::Block(_));
+                    self.take_piece(now, piece)
+                }
+                Ok(None) => {
+                    is_all_data &= self.line.framer.held() <= SMALL;
+                    break;
+                }
                 Err(error) => Err(End::Error(error)),
             };
             match left {
@@ -111,10 +119,17 @@ impl Session {
                     self.line.framer.unread(left as u64);
                     rest = &input[input.len() - rest.len() - left..];
                 }
-                Err(end) => self.end(end),
+                Err(end) => {
+                    is_all_data = false;
+                    self.end(end);
+                }
             }
         }
-        self.conclude(Ok(()));
+        if is_all_data {
+            debug_assert!(self.check_invariants(), "data of a block leaves a state that makes sense");
+        } else {
+            self.conclude(Ok(()));
+        }
         let taken = input.len() - rest.len();
         if taken > 0 {
             self.postpone(now);
@@ -237,13 +252,15 @@ impl Session {
 
     /// `count` bytes of [`Session::poll_output`] were sent.
     pub fn consume_output(&mut self, now: Instant, count: usize) {
-        if let Some(buffer) = self.line.output.consume(count) {
-            self.line.give_buffer(buffer);
-        }
+        let sent = self.line.output.consume(count);
         if let Phase::Open(granted) = &mut self.phase {
             granted.resume_output(&self.line);
         }
-        self.conclude(Ok(()));
+        // Until its last byte is sent, an answer takes what it took before.
+        if let Some(buffer) = sent {
+            self.line.give_buffer(buffer);
+            self.conclude(Ok(()));
+        }
         self.postpone(now);
     }
 

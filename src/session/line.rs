@@ -93,6 +93,6 @@ impl Line {
 
     /// What must always be true.
     pub(super) fn check_invariants(&self) -> bool {
-        self.operations.len() <= self.outstanding
+        self.operations.len() <= self.outstanding && self.output.check_invariants()
     }
 }

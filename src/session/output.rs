@@ -16,7 +16,13 @@ const BACKLOG_MAXIMUM: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     queue: VecDeque<Answer>,
+    /// Bytes of the first answer that were sent.
     sent: usize,
+    /// Bytes that wait to be sent.
+    waiting: usize,
+    /// Bytes of the buffers of blocks in it. One is held whole until its last byte is sent; lists are counted
+    /// elsewhere.
+    blocks: usize,
 }
 
 #[derive(Debug)]
@@ -26,13 +32,24 @@ struct Answer {
     share: Option<Share>,
 }
 
+impl Answer {
+    /// What it takes of [`Output::blocks`].
+    fn block(&self) -> usize {
+        let capacity = self.payload.capacity();
+        if self.share.is_none() && capacity > SMALL { capacity } else { 0 }
+    }
+}
+
 impl Output {
     pub(super) fn push(&mut self, payload: Payload) {
         self.push_list(payload, None);
     }
 
     pub(super) fn push_list(&mut self, payload: Payload, share: Option<Share>) {
-        self.queue.push_back(Answer { payload, share });
+        let answer = Answer { payload, share };
+        self.waiting += answer.payload.len();
+        self.blocks += answer.block();
+        self.queue.push_back(answer);
     }
 
     pub(super) fn front(&self) -> &[u8] {
@@ -42,14 +59,16 @@ impl Output {
     /// `count` bytes of the first answer were sent. Returns its buffer if that was all of it.
     pub(super) fn consume(&mut self, count: usize) -> Option<Vec<u8>> {
         self.sent += count;
+        self.waiting -= count;
         self.queue.front().filter(|answer| self.sent >= answer.payload.len())?;
         self.sent = 0;
-        self.queue.pop_front().map(|answer| answer.payload.into_buffer())
+        let answer = self.queue.pop_front()?;
+        self.blocks -= answer.block();
+        Some(answer.payload.into_buffer())
     }
 
     pub(super) fn clear(&mut self) {
-        self.queue.clear();
-        self.sent = 0;
+        *self = Self::default();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,15 +76,18 @@ impl Output {
     }
 
     /// Whether so little waits that the next request may be taken.
-    pub(super) fn has_room(&self) -> bool {
-        let waiting: usize = self.queue.iter().map(|answer| answer.payload.len()).sum();
-        waiting - self.sent <= BACKLOG_MAXIMUM
+    pub(super) const fn has_room(&self) -> bool {
+        self.waiting <= BACKLOG_MAXIMUM
     }
 
-    /// Bytes of the buffers of blocks in it. One is held whole until its last byte is sent; lists are
-    /// counted elsewhere.
-    pub(super) fn memory(&self) -> usize {
-        let blocks = self.queue.iter().filter(|answer| answer.share.is_none()).map(|answer| answer.payload.capacity());
-        blocks.filter(|capacity| *capacity > SMALL).sum()
+    /// Bytes of the buffers of blocks in it.
+    pub(super) const fn memory(&self) -> usize {
+        self.blocks
+    }
+
+    /// What must always be true.
+    pub(super) fn check_invariants(&self) -> bool {
+        let length: usize = self.queue.iter().map(|answer| answer.payload.len()).sum();
+        self.waiting + self.sent == length && self.blocks == self.queue.iter().map(Answer::block).sum::<usize>()
     }
 }

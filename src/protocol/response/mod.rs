@@ -98,7 +98,10 @@ impl Payload {
     /// What a pack's writer made, with room in front for the answer's head.
     #[must_use]
     pub fn from_pack(fill: impl FnOnce(&mut Writer)) -> Self {
-        let mut writer = Writer::over(vec![0; HEADROOM]);
+        // Most packs are small.
+        let mut bytes = Vec::with_capacity(2 * HEADROOM);
+        bytes.resize(HEADROOM, 0);
+        let mut writer = Writer::over(bytes);
         fill(&mut writer);
         Self { bytes: writer.finish(), start: HEADROOM }
     }

@@ -1,12 +1,12 @@
 //! Answers since 2.54: one for each request (specification, section 3.3).
 
-use super::{Payload, write_error};
+use super::{HEADROOM, Payload, write_error};
 use crate::protocol::error::Error;
 use crate::protocol::pack::Writer;
 
 /// Puts the answer to request `session` around a pack's data.
 pub(super) fn seal(payload: &mut Payload, session: u64, close: bool) {
-    let mut head = Writer::new();
+    let mut head = Writer::over(Vec::with_capacity(HEADROOM));
     head.u64(session).u32_forced(0).bool(close).pack_head(payload.len());
     payload.prepend(&head.into_fields());
     payload.append(&[0]);
@@ -30,7 +30,7 @@ pub(super) fn error(session: u64, error: &Error) -> Payload {
 /// where that is to be said, the block, and at the end the pack of results.
 pub fn block(payload: &mut Payload, tells_existence: bool, results: Option<&[u8]>) {
     let length = payload.len();
-    let mut head = Writer::new();
+    let mut head = Writer::over(Vec::with_capacity(HEADROOM));
     if tells_existence {
         head.bool_forced(true);
     }
