@@ -21,7 +21,7 @@ pub(super) fn is_before_tls_1_2(first: &[u8]) -> bool {
 
 /// The hellos at the beginning of a connection, which are looked at before TLS gets them.
 #[derive(Debug, Default)]
-pub(super) struct Hellos {
+pub struct Hellos {
     /// The beginning of a record.
     held: Vec<u8>,
     /// Something else has come.
@@ -30,7 +30,8 @@ pub(super) struct Hellos {
 
 impl Hellos {
     /// Whether nothing has to be looked at any more.
-    pub(super) const fn are_over(&self) -> bool {
+    #[must_use]
+    pub const fn are_over(&self) -> bool {
         self.over
     }
 
@@ -38,7 +39,7 @@ impl Hellos {
     ///
     /// A server name that is no DNS name is hidden in a hello that is one whole record, as every client sends
     /// it. A second one follows the answer that asks for it (RFC 8446, section 4.1.2).
-    pub(crate) fn take(&mut self, input: &[u8]) -> Vec<u8> {
+    pub fn take(&mut self, input: &[u8]) -> Vec<u8> {
         const HEADER: usize = 5;
         /// The largest record that is not protected.
         const RECORD_MAXIMUM: usize = 1 << 14;

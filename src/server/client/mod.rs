@@ -9,3 +9,5 @@ mod greeting;
 pub(super) mod held;
 pub(super) mod record;
 pub mod view;
+
+pub use client_hello::Hellos;
