@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 
@@ -13,6 +14,9 @@ use super::{LIMIT, Output, Process, SOON, STANZA, Workspace, own, program, run_q
 
 /// Debian's directory, since a wrapper of the same name may stand first in the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+
+/// What `initdb` makes, packed: it takes longer than most of what is done with it.
+static INITIALIZED: OnceLock<Vec<u8>> = OnceLock::new();
 
 /// A cluster's directory and, while it runs, its server.
 pub(crate) struct Cluster {
@@ -27,11 +31,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a new cluster that archives with a client's configuration, and tells the client of it.
     pub(crate) fn create(workspace: &Arc<Workspace>, client: &mut Client) -> Self {
+        let is_another = workspace.path().join("pg").exists();
         let cluster = Self::at(workspace, "pg");
-        let mut command = cluster.command("initdb");
-        command.args(["--data-checksums", "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=trust", "--pgdata"]);
-        command.arg(&cluster.path);
-        workspace.run("initdb", command).ok();
+        // Those of different tests never meet, so they may have the same system identifier.
+        if is_another {
+            cluster.initialize();
+        } else {
+            cluster.unpack(INITIALIZED.get_or_init(|| cluster.initialize_elsewhere()));
+        }
 
         client.config.set(STANZA, "pg1-path", &cluster.path.display().to_string());
         client.config.set(STANZA, "pg1-socket-path", &cluster.sockets.display().to_string());
@@ -49,6 +56,33 @@ impl Cluster {
         let text = fs::read_to_string(&file).expect("initdb wrote a configuration");
         fs::write(&file, text + &settings).expect("the configuration can be written");
         cluster
+    }
+
+    fn initialize(&self) {
+        let mut command = self.command("initdb");
+        command.args(["--data-checksums", "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=trust", "--pgdata"]);
+        command.arg(&self.path);
+        self.workspace.run("initdb", command).ok();
+    }
+
+    /// A new cluster, packed.
+    fn initialize_elsewhere(&self) -> Vec<u8> {
+        let other = Self::at(&self.workspace, "initialized");
+        other.initialize();
+        let mut command = self.workspace.command("tar");
+        command.arg("-C").arg(&other.path).args(["-c", "."]);
+        let output = command.output().expect("tar starts");
+        assert!(output.status.success(), "tar: {}", String::from_utf8_lossy(&output.stderr));
+        fs::remove_dir_all(&other.path).expect("the cluster can be removed");
+        output.stdout
+    }
+
+    fn unpack(&self, packed: &[u8]) {
+        let mut command = self.workspace.command("tar");
+        command.arg("-C").arg(&self.path).arg("-xp").stdin(Stdio::piped());
+        let mut tar = command.spawn().expect("tar starts");
+        tar.stdin.take().expect("it is piped").write_all(packed).expect("tar reads all of it");
+        assert!(tar.wait().expect("tar ends").success(), "the cluster cannot be unpacked");
     }
 
     /// A cluster that a restore is going to make.
