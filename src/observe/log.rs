@@ -6,9 +6,9 @@
 //! server must not stand still because nobody reads its output. The file is written like any other, into the page
 //! cache: on a file system that is slow or gone, so is the line. What it does not take is dropped.
 //!
-//! The sinks are one per process, because the facade of the crate `log` is.
+//! The sinks are one per process, because the facade of the crate `log` is: the only state here that nobody hands
+//! on.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -140,11 +140,6 @@ pub fn write(level: Level, origin: &str, text: fmt::Arguments<'_>) {
 static SINKS: LazyLock<Mutex<Sinks>> = LazyLock::new(Mutex::default);
 static FACADE: Facade = Facade;
 
-thread_local! {
-    /// Lines are laid out here, so that logging does not allocate.
-    static LAYOUT: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 fn sinks() -> MutexGuard<'static, Sinks> {
     // A panic while a line was written leaves nothing half done that matters here.
     SINKS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -181,6 +176,8 @@ struct Sinks {
     file: Option<Sink<File>>,
     stdout_lost: u64,
     stderr_lost: u64,
+    /// Lines are laid out here, so that logging does not allocate.
+    line: String,
 }
 
 impl Sinks {
@@ -188,25 +185,24 @@ impl Sinks {
         let to_stderr = message.level <= self.settings.stderr;
         let to_stdout = !to_stderr && message.level <= self.settings.console;
         let to_file = message.level <= self.settings.file;
-        LAYOUT.with_borrow_mut(|line| {
-            if to_stderr {
-                line.clear();
-                write_short(line, message);
-                // Past the buffers and locks of std, which would wait for a reader.
-                put(std::io::stderr(), line, &mut self.stderr_lost);
+        let line = &mut self.line;
+        if to_stderr {
+            line.clear();
+            write_short(line, message);
+            // Past the buffers and locks of std, which would wait for a reader.
+            put(std::io::stderr(), line, &mut self.stderr_lost);
+        }
+        if to_stdout || to_file {
+            line.clear();
+            let time = self.settings.timestamp.then(ZonedDateTime::now);
+            write_full(line, message, time.as_ref(), self.process);
+            if to_stdout {
+                put(std::io::stdout(), line, &mut self.stdout_lost);
             }
-            if to_stdout || to_file {
-                line.clear();
-                let time = self.settings.timestamp.then(ZonedDateTime::now);
-                write_full(line, message, time.as_ref(), self.process);
-                if to_stdout {
-                    put(std::io::stdout(), line, &mut self.stdout_lost);
-                }
-                if let Some(file) = self.file.as_mut().filter(|_| to_file) {
-                    file.put(line);
-                }
+            if let Some(file) = self.file.as_mut().filter(|_| to_file) {
+                file.put(line);
             }
-        });
+        }
     }
 }
 
