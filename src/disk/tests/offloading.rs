@@ -68,13 +68,8 @@ const DIES: Start = |socket| {
     Ok(None)
 };
 
-/// A helper that does what it is told first and is lost before it can say so. The next one of this thread is sound.
+/// A helper that does what it is told first and is lost before it can say so.
 fn dies_after_work(socket: OwnedFd) -> std::io::Result<Option<Child>> {
-    thread_local!(static IS_NEXT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
-    if IS_NEXT.replace(true) {
-        IS_NEXT.set(false);
-        return in_a_thread(socket);
-    }
     std::thread::spawn(move || {
         let (ours, theirs) = link::pair().unwrap();
         rustix::io::ioctl_fionbio(&ours, false).unwrap();
@@ -95,7 +90,16 @@ fn what_a_lost_helper_was_doing_the_next_one_does_again() {
     let root = Root::new(base.path());
     let at = |name: &str| place(&root, name);
     let mut own = Inline::new(Options::default());
-    let lost = |operation: Operation| run(&mut Tried::helpers(dies_after_work), operation);
+    let mend = |tried: &mut Tried| {
+        let Tried::Offload(disk, _) = tried else { unreachable!() };
+        disk.helpers().start_with(in_a_thread);
+    };
+    let lost = |operation: Operation| {
+        let mut tried = Tried::helpers(dies_after_work);
+        tried.disk().submit(Ticket { session: 1, operation: 2 }, operation);
+        mend(&mut tried);
+        tried.wait().1
+    };
 
     let made = file(lost(write(&at("new"), true)));
     write_at(made.0.as_fd(), b"text", 0).unwrap();
@@ -132,8 +136,7 @@ fn what_a_lost_helper_was_doing_the_next_one_does_again() {
     assert_eq!(errno(lost(link)), rustix::io::Errno::IO);
     let mut tried = Tried::helpers(DIES);
     assert_eq!(errno(run(&mut tried, write(&at("file"), true))), rustix::io::Errno::IO);
-    let Tried::Offload(disk, _) = &mut tried else { unreachable!() };
-    disk.helpers().start_with(in_a_thread);
+    mend(&mut tried);
     file(run(&mut tried, write(&at("file"), true)));
 }
 
