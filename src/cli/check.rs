@@ -6,6 +6,7 @@ use argh::FromArgs;
 
 use super::reach::Judge;
 use super::{file_systems, rights, systemd_drop_in};
+use crate::config::snapshot::Origin;
 use crate::config::{self, Environment, Fault, Search};
 use crate::observe::line::counted;
 use crate::protocol::error::{Code, Error, Result};
@@ -94,7 +95,7 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
     super::say(&text);
     let user = systemd_drop_in::other_user(arguments, environment)?;
     let (mut warnings, faults) = usable(arguments, environment, user)?;
-    let (files, loaded) = config::load_server(arguments, environment)?;
+    let (files, loaded) = config::load_server(arguments, environment, &Origin::Disk)?;
     let judge = Judge::of(systemd_drop_in::serving_user(user));
     warnings.extend(judge.repositories(&config::repositories(&files, environment)));
     warnings.extend(judge.files(&loaded.server));
@@ -108,7 +109,7 @@ fn check(arguments: &[String], environment: &Environment) -> Result<Vec<String>>
 /// Reads everything as the server does at its start, as that user if not this process's; returns the
 /// warnings, and what is wrong with options that only sessions take.
 fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) -> Result<(Vec<String>, Vec<Fault>)> {
-    let (files, loaded) = config::load_server(arguments, environment)?;
+    let (files, loaded) = config::load_server(arguments, environment, &Origin::Disk)?;
     let faults = config::faults(&files, environment, &loaded.server.own);
     configuration::check_history(&loaded.server.own, &config::repositories(&files, environment))?;
     let mut warnings = loaded.warnings;
@@ -117,7 +118,7 @@ fn usable(arguments: &[String], environment: &Environment, user: Option<u32>) ->
     warnings.extend(Policy::new(&loaded.server.own)?.warnings());
     warnings.extend(configuration::history_warning(&loaded.server.own));
     listen::resolve(&loaded.server.addresses, loaded.server.port)?;
-    let (_, further) = configuration::tls_of(&loaded.server, user)?;
+    let (_, further) = configuration::tls_of(&loaded.server, user, &Origin::Disk)?;
     warnings.extend(further);
     Ok((warnings, faults))
 }

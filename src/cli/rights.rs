@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::config::snapshot::Origin;
 use crate::config::{self, Command, Environment, Grant, OwnSettings, Role};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::access::Access;
@@ -59,7 +60,7 @@ pub(super) fn take_client(arguments: &mut Vec<String>) -> Result<Option<Vec<Stri
 ///
 /// Those of the configuration; 105 for a client that may do nothing.
 pub(super) fn describe(arguments: &[String], environment: &Environment, names: &[String]) -> Result<String> {
-    let (_, loaded) = config::load_server(arguments, environment)?;
+    let (_, loaded) = config::load_server(arguments, environment, &Origin::Disk)?;
     let client = names.join("' or '");
     let grant = loaded.server.grants.lookup(names).ok_or_else(|| {
         Error::access(format!(

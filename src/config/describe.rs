@@ -7,6 +7,7 @@ use super::files::{Files, Search};
 use super::own::OwnSettings;
 use super::server::{COMMAND, Sources};
 use super::settings::{self, Scope, Setting, Settings};
+use super::snapshot::Origin;
 use crate::protocol::error::Result;
 
 /// What a session takes is shown as a backup would see it: that command knows all these options. What is on another
@@ -26,7 +27,7 @@ pub type Described = (String, String, String);
 ///
 /// As for [`super::load_server`], except for bad values.
 pub fn describe(arguments: &[String], environment: &Environment, defaults: &Search) -> Result<Vec<Described>> {
-    let Sources { files, settings, .. } = Sources::read(arguments, environment, defaults)?;
+    let Sources { files, settings, .. } = Sources::read(arguments, environment, defaults, &Origin::Disk)?;
     let mut result = vec![];
     for definition in definitions::definitions().iter().filter(|definition| definition.known_to(COMMAND)) {
         describe_option(&mut result, "", definition, 1, settings.setting(definition.name, 1));

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::found::{Found, Item, Watch};
 use super::ini::Ini;
-use super::snapshot;
+use super::snapshot::Origin;
 use crate::protocol::error::{Code, Error, Result};
 
 const MAIN_FILE: &str = "pgbackrest.conf";
@@ -96,19 +96,19 @@ pub struct Files {
 }
 
 impl Files {
-    /// Reads the files that `search` finds.
+    /// Reads the files that `search` finds in `origin`.
     ///
     /// # Errors
     ///
     /// 55 for a required file that is missing, 73 for a required directory that is missing, 41 and
     /// 42 for what cannot be opened or read, 29 for a malformed line.
-    pub fn load(search: &Search) -> Result<Self> {
-        let mut result = Self::of(search, Found::read(search))?;
+    pub fn load(search: &Search, origin: &Origin) -> Result<Self> {
+        let mut result = Self::of(search, Found::read(search, origin))?;
         let (own, required) = match &search.own_config {
             Some(own) => (own.clone(), true),
             None => (result.own_default(), false),
         };
-        let contents = snapshot::read(&own).map_err(|error| error.raw_os_error().unwrap_or(0));
+        let contents = origin.read(&own).map_err(|error| error.raw_os_error().unwrap_or(0));
         if let Some(text) = text(&own, contents.as_deref().map_err(|error| *error), required)? {
             result.own_ini.add(&own, &text)?;
             result.own = Some(own);
@@ -134,7 +134,7 @@ impl Files {
     ///
     /// As for [`Files::load`].
     pub(super) fn load_for_client(search: &Search) -> Result<Self> {
-        Self::of(search, Found::read(search))
+        Self::of(search, Found::read(search, &Origin::Disk))
     }
 
     /// What notices when a file that sessions depend on has changed, appeared or vanished; `repohostd.conf` does not

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::files::Search;
-use super::snapshot::{self, Data};
+use super::snapshot::{Data, Origin};
 
 /// A file that is replaced while it is read is read again, so often at most.
 const READ_ATTEMPTS: u32 = 3;
@@ -26,7 +26,7 @@ pub struct Found(Vec<(Vec<u8>, Looked)>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Looked {
-    /// None when there is nothing of that name.
+    /// The state of the file; none when there is nothing of that name.
     stamp: Option<Data>,
     contents: Contents,
 }
@@ -46,41 +46,41 @@ pub(super) enum Item<'a> {
 
 impl Found {
     /// Reads whatever `search` finds.
-    pub(super) fn read(search: &Search) -> Self {
+    pub(super) fn read(search: &Search, origin: &Origin) -> Self {
         let mut attempt = 1;
         loop {
-            let found = Self::read_once(search);
-            if attempt == READ_ATTEMPTS || found.looks_the_same() {
+            let found = Self::read_once(search, origin);
+            if attempt == READ_ATTEMPTS || found.looks_the_same(origin) {
                 return found;
             }
             attempt += 1;
         }
     }
 
-    fn read_once(search: &Search) -> Self {
+    fn read_once(search: &Search, origin: &Origin) -> Self {
         let mut found = Self(vec![]);
         for candidate in search.main_candidates().0 {
-            if found.see(&candidate) {
+            if found.see(&candidate, origin) {
                 break;
             }
         }
         if let Some((directory, _)) = search.include_directory() {
-            let stamp = stamp(&directory);
-            let names = included(&directory);
+            let stamp = origin.data(&directory).ok();
+            let names = included(&directory, origin);
             let files: Vec<_> = names.iter().flatten().map(|name| directory.join(name)).collect();
             let names = names.map(|names| names.into_iter().map(OsStringExt::into_vec).collect());
             found.add(&directory, stamp, Contents::Directory(names));
             for path in files {
-                found.see(&path);
+                found.see(&path, origin);
             }
         }
         found
     }
 
     /// Reads a file; whether there is one.
-    fn see(&mut self, path: &Path) -> bool {
-        let stamp = stamp(path);
-        let contents = snapshot::read(path).map_err(|error| error.raw_os_error().unwrap_or(0));
+    fn see(&mut self, path: &Path, origin: &Origin) -> bool {
+        let stamp = origin.data(path).ok();
+        let contents = origin.read(path).map_err(|error| error.raw_os_error().unwrap_or(0));
         let exists = contents != Err(rustix::io::Errno::NOENT.raw_os_error());
         self.add(path, stamp, Contents::File(contents));
         exists
@@ -102,19 +102,14 @@ impl Found {
     }
 
     /// Whether no file has changed, appeared or vanished, as far as can be told without reading any.
-    fn looks_the_same(&self) -> bool {
+    fn looks_the_same(&self, origin: &Origin) -> bool {
         let path = |bytes: &Vec<u8>| PathBuf::from(OsString::from_vec(bytes.clone()));
-        self.0.iter().all(|(bytes, looked)| snapshot::is_still(&path(bytes), looked.stamp))
+        self.0.iter().all(|(bytes, looked)| origin.is_still(&path(bytes), looked.stamp))
     }
 }
 
-/// The present state of a file; none when there is no such file.
-fn stamp(path: &Path) -> Option<Data> {
-    snapshot::data(path).ok()
-}
-
-fn included(directory: &Path) -> Result<Vec<OsString>, i32> {
-    let mut names = snapshot::list(directory).map_err(|error| error.raw_os_error().unwrap_or(0))?;
+fn included(directory: &Path, origin: &Origin) -> Result<Vec<OsString>, i32> {
+    let mut names = origin.list(directory).map_err(|error| error.raw_os_error().unwrap_or(0))?;
     names.retain(|name| name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf"));
     names.sort_unstable();
     Ok(names)
@@ -139,12 +134,12 @@ impl Watch {
 
     /// Whether there still is what was found. Usually looks at names and dates only.
     pub fn is_current(&mut self, now: Instant) -> bool {
-        if !self.found.looks_the_same() {
+        if !self.found.looks_the_same(&Origin::Disk) {
             return false;
         }
         if !self.settled {
             let since = *self.since.get_or_insert(now);
-            if Found::read(&self.search) != self.found {
+            if Found::read(&self.search, &Origin::Disk) != self.found {
                 return false;
             }
             self.settled = now.saturating_duration_since(since) >= SETTLING;
@@ -154,7 +149,7 @@ impl Watch {
 
     /// Reads what there is now, and watches over that from now on.
     pub fn renew(&mut self) -> &Found {
-        *self = Self::new(self.search.clone(), Found::read(&self.search));
+        *self = Self::new(self.search.clone(), Found::read(&self.search, &Origin::Disk));
         &self.found
     }
 
@@ -175,7 +170,7 @@ mod tests {
         let search = Search { default_directory: directory.path().to_owned(), ..Search::default() };
         std::fs::write(directory.path().join("pgbackrest.conf"), "[one]\n").unwrap();
         let begin = Instant::now();
-        let watch = || Watch::new(search.clone(), Found::read(&search));
+        let watch = || Watch::new(search.clone(), Found::read(&search, &Origin::Disk));
         // As if it had been written once more, so soon that it looks as before.
         let rewrite = |watch: &mut Watch| watch.found.0[0].1.contents = Contents::File(Ok(b"[two]\n".to_vec()));
 

@@ -11,6 +11,7 @@ use super::own::OwnSettings;
 use super::server::{Sources, Take};
 use super::session::used_keys;
 use super::settings::Settings;
+use super::snapshot::Origin;
 use crate::protocol::error::Result;
 use crate::protocol::filter::Secret;
 
@@ -46,7 +47,7 @@ pub struct Host {
 ///
 /// As for [`super::load_own`]; the first fault of what only sessions take, and 32 for a bad path.
 pub fn load_host(arguments: &[String], environment: &Environment) -> Result<Host> {
-    let Sources { files, session, .. } = Sources::read(arguments, environment, &Search::default())?;
+    let Sources { files, session, .. } = Sources::read(arguments, environment, &Search::default(), &Origin::Disk)?;
     let own = OwnSettings::read(&files)?;
     if let Some(fault) = faults(&files, environment, &own).into_iter().next() {
         return Err(fault.error);

@@ -11,6 +11,7 @@ use super::files::{Files, Search};
 use super::grants::Grants;
 use super::own::OwnSettings;
 use super::settings::{self, Arguments, Scope, Setting, Settings, Source};
+use super::snapshot::Origin;
 use super::value;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
@@ -122,7 +123,7 @@ pub struct Loaded {
     pub begin: String,
 }
 
-/// Reads the server's command line (without the program's name), environment and files.
+/// Reads the server's command line (without the program's name), environment and files, these from `origin`.
 ///
 /// `server` or `serve` may stand anywhere among the arguments, or not at all.
 ///
@@ -130,8 +131,8 @@ pub struct Loaded {
 ///
 /// pgBackRest's codes and texts for whatever is wrong; values from files carry a hint with file
 /// and line.
-pub fn load_server(arguments: &[String], environment: &Environment) -> Result<(Files, Loaded)> {
-    load_from(arguments, environment, &Search::default())
+pub fn load_server(arguments: &[String], environment: &Environment, origin: &Origin) -> Result<(Files, Loaded)> {
+    load_from(arguments, environment, &Search::default(), origin)
 }
 
 /// As [`load_server`], with other default places for files.
@@ -139,8 +140,13 @@ pub fn load_server(arguments: &[String], environment: &Environment) -> Result<(F
 /// # Errors
 ///
 /// As for [`load_server`].
-pub fn load_from(arguments: &[String], environment: &Environment, defaults: &Search) -> Result<(Files, Loaded)> {
-    let mut sources = Sources::read(arguments, environment, defaults)?;
+pub fn load_from(
+    arguments: &[String],
+    environment: &Environment,
+    defaults: &Search,
+    origin: &Origin,
+) -> Result<(Files, Loaded)> {
+    let mut sources = Sources::read(arguments, environment, defaults, origin)?;
     let own_release = sources.settings.texts("release", 1).and_then(|setting| setting.texts.first().cloned());
     let mut own = OwnSettings::read(&sources.files)?;
     if let Some(release) = own_release {
@@ -187,7 +193,7 @@ pub fn check_files(arguments: &[String], environment: &Environment, files: Files
 ///
 /// As for [`load_server`], as far as it concerns where files are and what that file says.
 pub fn load_own(arguments: &[String], environment: &Environment) -> Result<OwnSettings> {
-    OwnSettings::read(&Sources::read(arguments, environment, &Search::default())?.files)
+    OwnSettings::read(&Sources::read(arguments, environment, &Search::default(), &Origin::Disk)?.files)
 }
 
 /// What the server's sources say, before values are checked.
@@ -201,8 +207,13 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn read(arguments: &[String], environment: &Environment, defaults: &Search) -> Result<Self> {
-        Self::of(arguments, environment, |settings| Files::load(&search(settings, defaults)))
+    pub(super) fn read(
+        arguments: &[String],
+        environment: &Environment,
+        defaults: &Search,
+        origin: &Origin,
+    ) -> Result<Self> {
+        Self::of(arguments, environment, |settings| Files::load(&search(settings, defaults), origin))
     }
 
     fn of(

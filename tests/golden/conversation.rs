@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use repohostd::config::snapshot::Origin;
 use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
@@ -35,7 +36,8 @@ impl Anybody {
             fallback: PathBuf::from("/nonexistent"),
             ..Search::default()
         };
-        let (files, loaded) = load_from(&[], &Environment::default(), &search).expect("the configuration is right");
+        let (files, loaded) =
+            load_from(&[], &Environment::default(), &search, &Origin::Disk).expect("the configuration is right");
         Self { files, server: loaded.server, release }
     }
 }

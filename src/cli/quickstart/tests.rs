@@ -10,6 +10,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Options, create};
+use crate::config::snapshot::Origin;
 use crate::protocol::error::Code;
 use crate::server::tls::testing::{BOTH, handshake};
 use crate::server::tls::{TlsFiles, identity, server_config};
@@ -55,6 +56,7 @@ fn its_client_and_server_shake_hands_and_verify_each_other() {
         cipher_12: None,
         cipher_13: None,
         user: None,
+        origin: &Origin::Disk,
     })
     .unwrap();
     assert_eq!(warnings, Vec::<String>::new());
@@ -73,7 +75,7 @@ fn its_client_and_server_shake_hands_and_verify_each_other() {
             .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain.unwrap(), key)
             .unwrap();
-        let connection = handshake(&server_files.config, config).unwrap();
+        let connection = handshake(&server_files, config).unwrap();
         assert_eq!(identity(&connection).unwrap().unwrap().names, ["pgbackrest-client"]);
     }
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{MINIMAL, Site, assert_error};
+use crate::config::snapshot::Origin;
 use crate::config::{Files, Search};
 use crate::protocol::error::Code;
 
@@ -87,7 +88,7 @@ fn a_list_may_be_spread_over_files_and_a_single_value_may_not() {
 #[test]
 fn a_changed_appearing_or_vanishing_file_is_noticed() {
     let site = Site::new("[global]\n");
-    let watch = || Files::load(&site.search()).unwrap().watch();
+    let watch = || Files::load(&site.search(), &Origin::Disk).unwrap().watch();
     let now = Instant::now();
     assert!(watch().is_current(now));
     let mut watched = watch();
@@ -121,7 +122,7 @@ fn what_is_written_twice_within_one_tick_of_the_clock_is_noticed() {
     let site = Site::new("[one]\n");
     let now = Instant::now();
     for round in 0..200 {
-        let mut watched = Files::load(&site.search()).unwrap().watch();
+        let mut watched = Files::load(&site.search(), &Origin::Disk).unwrap().watch();
         assert!(watched.is_current(now));
         // As long as before, and as a rule at the same time for the kernel.
         site.write("pgbackrest.conf", if round % 2 == 0 { "[two]\n" } else { "[one]\n" });
@@ -132,12 +133,12 @@ fn what_is_written_twice_within_one_tick_of_the_clock_is_noticed() {
 #[test]
 fn our_own_file_is_read_again_only_by_a_reload_of_the_server() {
     let site = Site::new("[global]\n");
-    let files = Files::load(&site.search()).unwrap();
+    let files = Files::load(&site.search(), &Origin::Disk).unwrap();
     site.write("repohostd.conf", "[global]\nrelease=2.45\n");
     assert!(files.watch().is_current(Instant::now()));
     let renewed = |files: &Files| files.renewed(files.watch().renew().clone()).unwrap();
     assert_eq!(renewed(&files).own(), None);
-    let files = Files::load(&site.search()).unwrap();
+    let files = Files::load(&site.search(), &Origin::Disk).unwrap();
     assert_eq!(files.own(), Some(site.path("repohostd.conf").as_path()));
     site.write("repohostd.conf", "broken");
     assert_eq!(renewed(&files).own(), files.own());
@@ -149,9 +150,9 @@ fn our_own_file_is_looked_for_beside_the_main_file_in_use() {
     site.write("deep/x.conf", "[global]\n");
     site.write("deep/repohostd.conf", "[global]\nrelease=2.45\n");
     let search = Search { config: Some(site.path("deep/x.conf")), ..site.search() };
-    assert_eq!(Files::load(&search).unwrap().own(), Some(site.path("deep/repohostd.conf").as_path()));
-    assert_eq!(Files::load(&site.search()).unwrap().own(), None);
-    let own = Files::load(&site.search()).unwrap().own_or_default();
+    assert_eq!(Files::load(&search, &Origin::Disk).unwrap().own(), Some(site.path("deep/repohostd.conf").as_path()));
+    assert_eq!(Files::load(&site.search(), &Origin::Disk).unwrap().own(), None);
+    let own = Files::load(&site.search(), &Origin::Disk).unwrap().own_or_default();
     assert_eq!(own, site.path("repohostd.conf"));
 }
 

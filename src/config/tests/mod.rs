@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::snapshot::Origin;
 use super::{Environment, Files, Loaded, Search, load_from};
 use crate::protocol::error::{Code, Error, Result};
 
@@ -55,7 +56,7 @@ impl Site {
 
     pub(super) fn load(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Files, Loaded)> {
         let arguments: Vec<_> = arguments.iter().map(|argument| self.filled(argument)).collect();
-        load_from(&arguments, &environment(variables), &self.search())
+        load_from(&arguments, &environment(variables), &self.search(), &Origin::Disk)
     }
 }
 

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, Site, assert_error, environment, strings};
+use crate::config::snapshot::Origin;
 use crate::config::{
     Files, ListenerPin, LogLevel, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, Workers, describe,
     load_from,
@@ -409,7 +410,7 @@ fn the_environment_names_the_configuration_file() {
     site.write("x/main.conf", MINIMAL);
     let file = site.filled("$/x/main.conf");
     let (files, loaded): (Files, _) =
-        load_from(&[], &environment(&[("PGBACKREST_CONFIG", &file)]), &site.search()).unwrap();
+        load_from(&[], &environment(&[("PGBACKREST_CONFIG", &file)]), &site.search(), &Origin::Disk).unwrap();
     assert_eq!(files.main(), Some(Path::new(&file)));
     assert_eq!(loaded.server.config_file, Path::new(&file));
     assert_eq!(loaded.server.own_file, site.path("x/repohostd.conf"));

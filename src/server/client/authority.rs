@@ -197,6 +197,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::snapshot::Origin;
     use crate::config::{NamedRights, Search, load_from};
     use crate::protocol::error::Code;
 
@@ -208,7 +209,7 @@ mod tests {
         );
         fs::write(&config, text).unwrap();
         let search = Search { config: Some(config), ..Search::default() };
-        let (files, loaded) = load_from(&[], &Environment::default(), &search).unwrap();
+        let (files, loaded) = load_from(&[], &Environment::default(), &search, &Origin::Disk).unwrap();
         let policy = Policy::pinned_to(Release::newest());
         let arguments = [format!("--config={}", directory.join("pgbackrest.conf").display())];
         let held = Held::new(files, &arguments, vec![]);

@@ -42,7 +42,7 @@ use crate::observe::log::Level;
 use crate::observe::quota::Quotas;
 use crate::protocol::error::Error;
 use crate::server::service::{Authorities, Service};
-use crate::server::tls::identity;
+use crate::server::tls::{Reasons, identity};
 use crate::session::{DatabaseOutcome, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     key: u64,
     socket: Option<TcpStream>,
     tls: ServerConnection,
+    /// Why its handshake may fail.
+    reasons: Reasons,
     session: Option<Session>,
     stage: Stage,
     record: Record,
@@ -144,6 +146,7 @@ impl Connection {
             key,
             socket: Some(socket),
             tls,
+            reasons: service.tls.reasons.clone(),
             session: None,
             stage: Stage::Handshake,
             record,

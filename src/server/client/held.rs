@@ -188,6 +188,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::snapshot::Origin;
     use crate::config::{load_from, repositories};
 
     const SERVER: &str = "[global]\ntls-server-auth=client=demo\ntls-server-cert-file=/c\ntls-server-key-file=/k\n\
@@ -213,7 +214,8 @@ mod tests {
             ];
             fs::write(path("pgbackrest.conf"), SERVER.to_owned() + text).unwrap();
             let (files, loaded) =
-                load_from(&arguments, &Environment::default(), &crate::config::Search::default()).unwrap();
+                load_from(&arguments, &Environment::default(), &crate::config::Search::default(), &Origin::Disk)
+                    .unwrap();
             let own = loaded.server.own;
             let faults = config::faults(&files, &Environment::default(), &own);
             let owner = Held::new(files.clone(), &arguments, faults);
@@ -252,7 +254,7 @@ mod tests {
         /// What a reload comes to.
         fn reload(&mut self) -> Result<()> {
             let (files, loaded) =
-                load_from(&self.arguments, &Environment::default(), &crate::config::Search::default())?;
+                load_from(&self.arguments, &Environment::default(), &crate::config::Search::default(), &Origin::Disk)?;
             let faults = config::faults(&files, &Environment::default(), &loaded.server.own);
             check_faults(&faults, self.owner.faults())?;
             self.owner = Held::new(files, &self.arguments, faults);

@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::limits;
 use super::umask;
+use crate::config::snapshot::Origin;
 use crate::config::{self, Environment, Fault, KnownRepository, LogLevel, OwnSettings, Role, ServerSettings};
 use crate::observe::log::{self, Level};
 use crate::protocol::error::{Code, Error, Result};
@@ -42,13 +43,13 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// Reads command line, environment and files.
+    /// Reads command line, environment and files, these from `origin`.
     ///
     /// # Errors
     ///
     /// Those of [`config::load_server`], and 32 for a release that is not known.
-    pub(crate) fn load(arguments: &[String], environment: &Environment) -> Result<Self> {
-        let (files, loaded) = config::load_server(arguments, environment)?;
+    pub(crate) fn load(arguments: &[String], environment: &Environment, origin: &Origin) -> Result<Self> {
+        let (files, loaded) = config::load_server(arguments, environment, origin)?;
         let faults = config::faults(&files, environment, &loaded.server.own);
         check_history(&loaded.server.own, &config::repositories(&files, environment))?;
         let policy = Policy::new(&loaded.server.own)?;
@@ -80,9 +81,9 @@ impl Configuration {
     /// # Errors
     ///
     /// As for [`Configuration::load`], and what is wrong with options that only sessions take if it was right before.
-    pub(crate) fn reload(&self, arguments: &[String], environment: &Environment) -> Result<Self> {
-        let loaded =
-            Self::load(arguments, environment).map_err(|error| held::with_place(error, &self.server().config_file))?;
+    pub(crate) fn reload(&self, arguments: &[String], environment: &Environment, origin: &Origin) -> Result<Self> {
+        let loaded = Self::load(arguments, environment, origin);
+        let loaded = loaded.map_err(|error| held::with_place(error, &self.server().config_file))?;
         let faults = |configuration: &Self| configuration.authority.with_held(|held| held.faults().to_vec());
         held::check_faults(&faults(&loaded), &faults(self))?;
         Ok(loaded)
@@ -92,14 +93,14 @@ impl Configuration {
         self.authority.server()
     }
 
-    /// Loads certificates and puts together what connections are served with. Further warnings are
+    /// Loads certificates from `origin` and puts together what connections are served with. Further warnings are
     /// added to [`Configuration::warnings`].
     ///
     /// # Errors
     ///
     /// Those of [`tls::server_config`] and of [`limits::connections`].
-    pub(crate) fn service(&mut self, descriptors: Option<u64>) -> Result<Service> {
-        let (tls, warnings) = tls_of(self.server(), None)?;
+    pub(crate) fn service(&mut self, descriptors: Option<u64>, origin: &Origin) -> Result<Service> {
+        let (tls, warnings) = tls_of(self.server(), None, origin)?;
         self.warnings.extend(warnings);
         let server = self.server();
         let own = &server.own;
@@ -280,7 +281,7 @@ fn is_writable_directory(path: &Path) -> bool {
 /// # Errors
 ///
 /// Those of [`tls::server_config`].
-pub fn tls_of(server: &ServerSettings, user: Option<u32>) -> Result<(Tls, Vec<String>)> {
+pub fn tls_of(server: &ServerSettings, user: Option<u32>, origin: &Origin) -> Result<(Tls, Vec<String>)> {
     tls::server_config(&TlsFiles {
         cert: &server.cert_file,
         key: &server.key_file,
@@ -289,6 +290,7 @@ pub fn tls_of(server: &ServerSettings, user: Option<u32>) -> Result<(Tls, Vec<St
         cipher_12: server.tls_cipher_12.as_deref(),
         cipher_13: server.tls_cipher_13.as_deref(),
         user,
+        origin,
     })
 }
 

@@ -15,7 +15,7 @@ use super::start::{Start, Started, start};
 use super::supervisor::Supervisor;
 use super::umask;
 use crate::config::Environment;
-use crate::config::snapshot::record;
+use crate::config::snapshot::Origin;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::releases::installed::Installed;
@@ -28,8 +28,8 @@ pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::connect();
     umask::clear();
     let begun = Instant::now();
-    let (loaded, snapshot) = record(|| Configuration::load(arguments, environment));
-    let configuration = match loaded {
+    let origin = Origin::recording();
+    let configuration = match Configuration::load(arguments, environment, &origin) {
         Ok(configuration) => configuration,
         Err(error) => {
             report_unread(&error);
@@ -40,9 +40,9 @@ pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::info(format_args!("{}", configuration.begin));
     let workers = configuration.server().own.workers.number();
     let (end, timestamps) = if workers > 1 {
-        Supervisor::serve(configuration, arguments, environment, workers, snapshot)
+        Supervisor::serve(configuration, arguments, environment, workers, origin)
     } else {
-        drop(snapshot);
+        drop(origin);
         Server::serve(configuration, arguments, environment)
     };
     match end {
@@ -85,7 +85,7 @@ impl Server {
     /// Serves until the end; with it, whether the log has times.
     fn serve(mut configuration: Configuration, arguments: &[String], environment: &Environment) -> (Result<End>, bool) {
         let timestamps = configuration.log.timestamp;
-        let started = match start(&mut configuration) {
+        let started = match start(&mut configuration, &Origin::Disk) {
             Ok(Start::Listening(started)) => started,
             Ok(Start::Ended(signal)) => return (Ok(End::Interrupted(signal)), timestamps),
             Err(error) => return (Err(error), timestamps),
@@ -217,8 +217,8 @@ impl Server {
 
     /// Builds the new state and swaps it in.
     fn replace(&mut self) -> Result<()> {
-        let mut configuration = self.serving.configuration.reload(&self.arguments, &self.environment)?;
-        let service = configuration.service(self.descriptors)?;
+        let mut configuration = self.serving.configuration.reload(&self.arguments, &self.environment, &Origin::Disk)?;
+        let service = configuration.service(self.descriptors, &Origin::Disk)?;
         let endpoints = front::endpoints(&configuration, self.inherited)?;
         let event_loop = &mut self.serving.event_loop;
         let relistened = front::relisten(&configuration, endpoints, event_loop.take_listeners());

@@ -33,8 +33,8 @@ fn start(pki: &Pki) -> Server {
     let release = format!("--release={}", Release::newest().version);
     let arguments = vec![format!("--config={}", pki.path("pgbackrest.conf").display()), release];
     let environment = Environment::default();
-    let mut configuration = Configuration::load(&arguments, &environment).unwrap();
-    let service = configuration.service(None).unwrap();
+    let mut configuration = Configuration::load(&arguments, &environment, &Origin::Disk).unwrap();
+    let service = configuration.service(None, &Origin::Disk).unwrap();
     let mut event_loop = EventLoop::new(
         service,
         std::rc::Rc::new(crate::session::Host::new(1)),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::configuration::Configuration;
 use super::limits;
 use super::signals::{Meaning, Signals};
+use crate::config::snapshot::Origin;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::event_loop::listen::{self, Endpoint, KeepAlive, Listener};
@@ -32,12 +33,12 @@ pub(crate) enum Start {
     Ended(&'static str),
 }
 
-/// Loads certificates and listens: who can connect finds a server that is complete.
+/// Loads certificates from `origin` and listens: who can connect finds a server that is complete.
 ///
 /// # Errors
 ///
 /// Those of both.
-pub(crate) fn start(configuration: &mut Configuration) -> Result<Start> {
+pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Result<Start> {
     if let Some(priority) = configuration.server().priority
         && let Err(errno) = rustix::process::setpriority_process(None, priority)
     {
@@ -47,7 +48,7 @@ pub(crate) fn start(configuration: &mut Configuration) -> Result<Start> {
     let descriptors = limits::raise_descriptors();
     let mut signals =
         Signals::install().map_err(|error| super::serving::system("unable to install signal handlers", &error))?;
-    let service = configuration.service(descriptors)?;
+    let service = configuration.service(descriptors, origin)?;
     let mut listeners = listen::inherited(configuration.keep_alive())?;
     let inherited = !listeners.is_empty();
     if !inherited {

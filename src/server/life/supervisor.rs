@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::umask;
 use crate::config::Environment;
-use crate::config::snapshot::{Snapshot, record};
+use crate::config::snapshot::{Origin, Snapshot};
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::server::client::view::SessionState;
@@ -116,16 +116,15 @@ impl Supervisor {
         arguments: &[String],
         environment: &Environment,
         workers: usize,
-        mut snapshot: Snapshot,
+        origin: Origin,
     ) -> (Result<End>, bool) {
         let timestamps = configuration.log.timestamp;
-        let (started, certificates) = record(|| start(&mut configuration));
-        snapshot.add(certificates);
-        let started = match started {
+        let started = match start(&mut configuration, &origin) {
             Ok(Start::Listening(started)) => started,
             Ok(Start::Ended(signal)) => return (Ok(End::Interrupted(signal)), timestamps),
             Err(error) => return (Err(error), timestamps),
         };
+        let snapshot = origin.into_snapshot();
         let mut supervisor = match Self::begin(configuration, *started, arguments, environment, workers, &snapshot) {
             Ok(supervisor) => supervisor,
             Err(error) => return (Err(error), timestamps),
@@ -542,13 +541,10 @@ impl Supervisor {
 
     /// Builds the new state and swaps it in. Returns the places of the workers that do so, too.
     fn replace(&mut self, now: Instant) -> Result<Vec<usize>> {
-        let (loaded, snapshot) = record(|| {
-            let mut configuration = self.configuration.reload(&self.arguments, &self.environment)?;
-            let service = configuration.service(self.descriptors)?;
-            Ok((configuration, service))
-        });
-        let (configuration, service) = loaded?;
-        let prepared = self.crew.prepare(&snapshot);
+        let origin = Origin::recording();
+        let mut configuration = self.configuration.reload(&self.arguments, &self.environment, &origin)?;
+        let service = configuration.service(self.descriptors, &origin)?;
+        let prepared = self.crew.prepare(&origin.into_snapshot());
         let prepared = prepared.map_err(|error| system("unable to tell workers of the configuration", &error))?;
         let endpoints = front::endpoints(&configuration, self.inherited)?;
         let registry = self.poll.registry();

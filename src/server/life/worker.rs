@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::config::Environment;
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Origin, Snapshot};
 use crate::disk::exclusion::Exclusion;
 use crate::observe::log;
 use crate::process;
@@ -90,7 +90,7 @@ struct Worker {
 impl Worker {
     fn start(begun: Begun, arguments: &[String], environment: &Environment) -> std::result::Result<Self, u8> {
         let Begun { mut link, names, snapshot, .. } = begun;
-        let loaded = snapshot.replay(|| load(arguments, environment));
+        let loaded = load(arguments, environment, snapshot);
         match loaded.and_then(|loaded| prepare(&link, loaded, &names)) {
             Ok(serving) => {
                 link.say(&ToSupervisor::Ready, vec![]);
@@ -213,8 +213,7 @@ impl Worker {
         // The kernel closes it where no more files can be opened.
         let snapshot = snapshot.ok_or_else(|| Errno::MFILE.into()).and_then(recall);
         let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
-        let load = || load(&self.arguments, &self.environment);
-        let (configuration, service) = snapshot.replay(load)?;
+        let (configuration, service) = load(&self.arguments, &self.environment, snapshot)?;
         self.serving.replace(configuration, service);
         self.serving.end_revoked();
         Ok(())
@@ -292,9 +291,10 @@ fn share_bounds(host: &Host, names: &OwnedFd) -> io::Result<()> {
 }
 
 /// The configuration and what it comes to. The supervisor has told of its warnings.
-fn load(arguments: &[String], environment: &Environment) -> Result<(Configuration, Service)> {
-    let mut configuration = Configuration::load(arguments, environment)?;
-    let service = configuration.service(limits::raise_descriptors())?;
+fn load(arguments: &[String], environment: &Environment, snapshot: Snapshot) -> Result<(Configuration, Service)> {
+    let origin = Origin::Replaying(snapshot);
+    let mut configuration = Configuration::load(arguments, environment, &origin)?;
+    let service = configuration.service(limits::raise_descriptors(), &origin)?;
     configuration.warnings.clear();
     configuration.authority.with_held(Held::follow);
     Ok((configuration, service))

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::certificate::{Certificate, Side};
 use super::{describe, files};
+use crate::config::snapshot::Origin;
 use crate::protocol::error::Result;
 
 /// The trusted certificates, in two views: webpki's anchors and ours.
@@ -46,9 +47,9 @@ impl Authority {
 
 impl Authorities {
     /// Reads the file. Certificates in it that cannot sign are warned of; that none can is an error.
-    pub(super) fn load(path: &Path, now: i64, warnings: &mut Vec<String>) -> Result<Self> {
+    pub(super) fn load(origin: &Origin, path: &Path, now: i64, warnings: &mut Vec<String>) -> Result<Self> {
         let mut found = Self { anchors: Vec::new(), issuers: Vec::new(), pinned: Vec::new(), hints: Vec::new() };
-        for (index, (der, trusted)) in files::certificates("CA", path)?.into_iter().enumerate() {
+        for (index, (der, trusted)) in files::certificates(origin, "CA", path)?.into_iter().enumerate() {
             let number = index + 1;
             let Some(certificate) = Certificate::parse(&der) else {
                 warnings.push(format!("certificate {number} of CA file '{}' is malformed: ignored", path.display()));

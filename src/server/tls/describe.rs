@@ -3,34 +3,42 @@
 //! An administrator reads these lines to find out which client has which wrong certificate; the
 //! peer's address and the log line around them are the caller's.
 
-use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
-thread_local! {
-    /// What the verifier of client certificates found. rustls's error has no room for it, and after
-    /// a refusal the connection does not give the certificate away either.
-    static REFUSAL: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Keeps the words for the refusal that rustls is about to report.
-pub(super) fn note_refusal(text: String) {
-    REFUSAL.with(|refusal| refusal.replace(Some(text)));
-}
-
-/// The reason of a failed handshake: one line, without the peer's address and without a full stop.
+/// Knows why handshakes with one verifier of client certificates fail.
 ///
-/// `first_bytes` is the beginning of what the client sent, as far as it was kept (eight bytes are
-/// enough, none are accepted): it tells what spoke when it was not TLS. Call this right after the
-/// error, before another connection makes progress on this thread: the details of a refused
-/// certificate are those of the latest refusal.
-#[must_use]
-pub fn describe_handshake_error(error: &Error, first_bytes: &[u8]) -> String {
-    let refusal = REFUSAL.with(RefCell::take);
-    match error {
-        Error::InvalidCertificate(cause) => {
-            refusal.unwrap_or_else(|| format!("the client's certificate was refused: {cause}"))
+/// rustls's error has no room for what the verifier found, and after a refusal the connection does not give the
+/// certificate away either. So the verifier notes it here, and who has the connection looks for it.
+#[derive(Debug, Clone, Default)]
+pub struct Reasons(Arc<Mutex<Option<String>>>);
+
+impl Reasons {
+    /// Keeps the words for the refusal that rustls is about to report.
+    pub(super) fn note(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// The reason of a failed handshake: one line, without the peer's address and without a full stop.
+    ///
+    /// `first_bytes` is the beginning of what the client sent, as far as it was kept (eight bytes are
+    /// enough, none are accepted): it tells what spoke when it was not TLS. Call this right after the
+    /// error, before another connection makes progress: the details of a refused certificate are those of the
+    /// latest refusal.
+    #[must_use]
+    pub fn of(&self, error: &Error, first_bytes: &[u8]) -> String {
+        let refusal = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (error, refusal) {
+            (Error::InvalidCertificate(_), Some(refusal)) => refusal,
+            _ => describe(error, first_bytes),
         }
+    }
+}
+
+fn describe(error: &Error, first_bytes: &[u8]) -> String {
+    match error {
+        Error::InvalidCertificate(cause) => format!("the client's certificate was refused: {cause}"),
         Error::AlertReceived(alert) => describe_alert(*alert),
         Error::PeerIncompatible(cause) => describe_incompatible(cause),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } if !is_tls(first_bytes) => {
@@ -136,7 +144,7 @@ mod tests {
     #[test]
     fn what_speaks_to_the_port_without_tls_is_named() {
         let error = Error::InvalidMessage(InvalidMessage::InvalidContentType);
-        let says = |bytes: &[u8]| describe_handshake_error(&error, bytes);
+        let says = |bytes: &[u8]| describe(&error, bytes);
         assert_eq!(says(b"GET / HT"), "the client speaks plain HTTP on the TLS port (it began with 'GET / HT')");
         assert!(says(b"SSH-2.0-").starts_with("the client speaks SSH"));
         assert!(says(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]).starts_with("a PostgreSQL client"));

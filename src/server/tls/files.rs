@@ -13,7 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificate::Certificate;
 use super::pem;
-use crate::config::snapshot;
+use crate::config::snapshot::Origin;
 use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
 
@@ -23,8 +23,8 @@ pub(super) fn unusable(what: &str, path: &Path, why: &str) -> Error {
 }
 
 /// The contents of a PEM file.
-pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
-    snapshot::read(path).map(|text| pem::plain(&text)).map_err(|error| {
+pub(super) fn read(origin: &Origin, what: &str, path: &Path) -> Result<Vec<u8>> {
+    origin.read(path).map(|text| pem::plain(&text)).map_err(|error| {
         let message = format!("unable to load {what} file '{}'", path.display());
         match error.raw_os_error() {
             Some(errno) => Error::system(Code::Crypto, message, errno),
@@ -35,8 +35,8 @@ pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
 
 /// All certificates of a PEM file, in their order; at least one. Beside each, whether it may stand for TLS
 /// clients by the trust settings that came with it.
-pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<(CertificateDer<'static>, bool)>> {
-    let text = read(what, path)?;
+pub(super) fn certificates(origin: &Origin, what: &str, path: &Path) -> Result<Vec<(CertificateDer<'static>, bool)>> {
+    let text = read(origin, what, path)?;
     let found: std::io::Result<Vec<_>> =
         rustls_pemfile::certs(&mut text.as_slice()).map(|found| found.map(pem::split)).collect();
     let found = found.map_err(|error| unusable(what, path, &format!("it is damaged: {error}")))?;
@@ -47,14 +47,14 @@ pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<(CertificateDe
 }
 
 /// The server's certificate and what it sends along.
-pub(super) fn certificate_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    certificates("cert", path).map(|found| found.into_iter().map(|(certificate, _)| certificate).collect())
+pub(super) fn certificate_chain(origin: &Origin, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    certificates(origin, "cert", path).map(|found| found.into_iter().map(|(certificate, _)| certificate).collect())
 }
 
 /// Refuses a key file that others than the user, by default this process's, could read or replace. A
 /// missing file passes: loading reports it.
-pub(super) fn check_key_file(path: &Path, user: Option<u32>) -> Result<()> {
-    let Ok(data) = snapshot::data(path) else { return Ok(()) };
+pub(super) fn check_key_file(origin: &Origin, path: &Path, user: Option<u32>) -> Result<()> {
+    let Ok(data) = origin.data(path) else { return Ok(()) };
     let uid = user.unwrap_or_else(|| rustix::process::getuid().as_raw());
     check_key_owner(path, data.uid, data.mode, uid, &user_name(uid))
 }
@@ -87,8 +87,8 @@ fn user_name(uid: u32) -> String {
 }
 
 /// The first private key of a PEM file.
-pub(super) fn private_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>> {
-    let text = read("key", path)?;
+pub(super) fn private_key(origin: &Origin, path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>> {
+    let text = read(origin, "key", path)?;
     let contains = |what: &[u8]| text.windows(what.len()).any(|window| window == what);
     if contains(b"BEGIN ENCRYPTED PRIVATE KEY") || contains(b"Proc-Type: 4,ENCRYPTED") {
         return Err(unusable(

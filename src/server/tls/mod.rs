@@ -37,9 +37,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use crate::config::snapshot::Origin;
 use crate::protocol::error::{Code, Error, Result};
 
-pub use describe::describe_handshake_error;
+pub use describe::Reasons;
 pub use identity::{Identity, identity};
 pub(in crate::server) use server_name::hide;
 
@@ -64,6 +65,8 @@ pub struct TlsFiles<'a> {
     pub cipher_13: Option<&'a str>,
     /// The user who will serve, where that is not the one of this process.
     pub user: Option<u32>,
+    /// Where the files are read from.
+    pub origin: &'a Origin,
 }
 
 /// What all connections share.
@@ -71,6 +74,8 @@ pub struct TlsFiles<'a> {
 pub struct Tls {
     /// For their handshakes.
     pub config: Arc<rustls::ServerConfig>,
+    /// Why they fail.
+    pub reasons: Reasons,
     clients: Arc<ClientVerifier>,
 }
 
@@ -95,9 +100,9 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(files, &mut warnings)?);
 
-    let chain = files::certificate_chain(files.cert)?;
-    files::check_key_file(files.key, files.user)?;
-    let key = files::private_key(files.key, &provider)?;
+    let chain = files::certificate_chain(files.origin, files.cert)?;
+    files::check_key_file(files.origin, files.key, files.user)?;
+    let key = files::private_key(files.origin, files.key, &provider)?;
     let leaf = chain.first().and_then(certificate::Certificate::parse).ok_or_else(|| {
         files::unusable("cert", files.cert, "the first certificate is malformed; make it anew with 'openssl x509'")
     })?;
@@ -111,14 +116,15 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
         ));
     }
 
-    let authorities = Authorities::load(files.ca, now, &mut warnings)?;
+    let authorities = Authorities::load(files.origin, files.ca, now, &mut warnings)?;
     let algorithms = provider.signature_verification_algorithms;
     let revoked = match files.crl {
-        Some(path) => RevocationLists::load(path, &authorities, algorithms.all, now, &mut warnings)?,
+        Some(path) => RevocationLists::load(files.origin, path, &authorities, algorithms.all, now, &mut warnings)?,
         None => RevocationLists::default(),
     };
 
-    let clients = Arc::new(ClientVerifier::new(authorities, revoked, algorithms));
+    let reasons = Reasons::default();
+    let clients = Arc::new(ClientVerifier::new(authorities, revoked, algorithms, reasons.clone()));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| Error::new(Code::Crypto, format!("unable to create TLS context: {error}")))?
@@ -129,7 +135,7 @@ pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok((Tls { config: Arc::new(config), clients }, warnings))
+    Ok((Tls { config: Arc::new(config), reasons, clients }, warnings))
 }
 
 /// The cryptography: suites as configured, and key exchange groups in the order that costs real clients least.

@@ -15,6 +15,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use super::authorities::Authorities;
 use super::certificate::{Signed, name_text, sequence_content, trim_serial};
 use super::{describe, files};
+use crate::config::snapshot::Origin;
 use crate::protocol::error::{Code, Error, Result};
 
 /// All lists of the file.
@@ -35,13 +36,14 @@ struct RevocationList {
 impl RevocationLists {
     /// Reads the file; every list in it has to be usable, since a list that is left out un-revokes.
     pub(super) fn load(
+        origin: &Origin,
         path: &Path,
         authorities: &Authorities,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
         now: i64,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
-        let text = files::read("CRL", path)?;
+        let text = files::read(origin, "CRL", path)?;
         let mut lists = Vec::new();
         for (index, list) in rustls_pemfile::crls(&mut text.as_slice()).enumerate() {
             let list = list.map_err(|error| files::unusable("CRL", path, &format!("it is damaged: {error}")))?;

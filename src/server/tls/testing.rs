@@ -8,12 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, ServerConnection, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::cli::ping::Anybody;
+use crate::config::snapshot::Origin;
 
-use super::{Tls, TlsFiles, describe_handshake_error, server_config};
+use super::{Tls, TlsFiles, server_config};
 
 pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -120,19 +121,14 @@ impl Pki {
     }
 
     /// The server's configuration from `server.*` and `ca.crt`, which must come without a warning.
-    pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        let (config, warnings) = self.load(None).unwrap();
+    pub(crate) fn server(&self) -> Tls {
+        let (tls, warnings) = self.tls(None).unwrap();
         let expected = |warning: &&String| !warning.contains("expires on");
         assert_eq!(warnings.iter().filter(expected).count(), 0, "{warnings:?}");
-        config
+        tls
     }
 
     /// The same with whatever comes of it.
-    pub(crate) fn load(&self, crl: Option<&str>) -> crate::protocol::error::Result<(Arc<ServerConfig>, Vec<String>)> {
-        self.tls(crl).map(|(tls, warnings)| (tls.config, warnings))
-    }
-
-    /// All that connections share.
     pub(crate) fn tls(&self, crl: Option<&str>) -> crate::protocol::error::Result<(Tls, Vec<String>)> {
         server_config(&TlsFiles {
             cert: &self.path("server.crt"),
@@ -142,6 +138,7 @@ impl Pki {
             cipher_12: None,
             cipher_13: None,
             user: None,
+            origin: &Origin::Disk,
         })
     }
 
@@ -173,8 +170,8 @@ pub(crate) fn client_config(version: &'static SupportedProtocolVersion, presente
 }
 
 /// Shakes hands in memory: the server's side of the connection, or its description of the failure.
-pub(crate) fn handshake(server: &Arc<ServerConfig>, client: ClientConfig) -> Result<ServerConnection, String> {
-    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+pub(crate) fn handshake(tls: &Tls, client: ClientConfig) -> Result<ServerConnection, String> {
+    let mut server = ServerConnection::new(Arc::clone(&tls.config)).unwrap();
     let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").unwrap()).unwrap();
     let mut failure = None;
     while client.wants_write() || server.wants_write() {
@@ -200,14 +197,14 @@ pub(crate) fn handshake(server: &Arc<ServerConfig>, client: ClientConfig) -> Res
         }
     }
     if let Some(error) = failure {
-        return Err(describe_handshake_error(&error, &[]));
+        return Err(tls.reasons.of(&error, &[]));
     }
     assert!(!server.is_handshaking(), "the handshake neither failed nor ended");
     Ok(server)
 }
 
 /// Shakes hands in both TLS versions, which have to agree; without a session, the reason.
-pub(crate) fn outcome(server: &Arc<ServerConfig>, presented: impl Fn() -> Presented) -> Result<(), String> {
+pub(crate) fn outcome(server: &Tls, presented: impl Fn() -> Presented) -> Result<(), String> {
     let [first, second] = BOTH.map(|version| handshake(server, client_config(version, Some(presented()))).map(|_| ()));
     assert_eq!(first, second, "TLS 1.2 and TLS 1.3 differ");
     first

@@ -20,17 +20,18 @@ use super::certificate::Certificate;
 use super::revocation::RevocationLists;
 use super::testing::{BOTH, Pki, client_config, handshake, outcome};
 use super::verifier::ClientVerifier;
-use super::{TlsFiles, describe_handshake_error, identity, server_config};
+use super::{Reasons, Tls, TlsFiles, identity, server_config};
+use crate::config::snapshot::Origin;
 use crate::protocol::error::Code;
 
 const CA_EXTENSIONS: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n";
 
-fn reason(server: &Arc<ServerConfig>, pki: &Pki, client: &str) -> String {
+fn reason(server: &Tls, pki: &Pki, client: &str) -> String {
     outcome(server, || pki.client(client)).expect_err("the server accepted what it has to refuse")
 }
 
 /// The server's configuration with its clock moved.
-fn at(server: &Arc<ServerConfig>, days: i64) -> Arc<ServerConfig> {
+fn at(server: &Tls, days: i64) -> Tls {
     #[derive(Debug)]
     struct Moved(i64);
     impl TimeProvider for Moved {
@@ -39,9 +40,9 @@ fn at(server: &Arc<ServerConfig>, days: i64) -> Arc<ServerConfig> {
             Some(UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap())))
         }
     }
-    let mut config = ServerConfig::clone(server);
+    let mut config = ServerConfig::clone(&server.config);
     config.time_provider = Arc::new(Moved(days));
-    Arc::new(config)
+    Tls { config: Arc::new(config), ..server.clone() }
 }
 
 #[test]
@@ -197,9 +198,9 @@ fn an_altered_certificate_is_refused() {
 fn no_single_altered_bit_makes_a_certificate_pass() {
     let pki = Pki::of_user_guide();
     pki.version_3("client3", "/CN=three", "ca", "basicConstraints=CA:FALSE");
-    let authorities = Authorities::load(&pki.path("ca.crt"), 0, &mut Vec::new()).unwrap();
+    let authorities = Authorities::load(&Origin::Disk, &pki.path("ca.crt"), 0, &mut Vec::new()).unwrap();
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-    let verifier = ClientVerifier::new(authorities, RevocationLists::default(), algorithms);
+    let verifier = ClientVerifier::new(authorities, RevocationLists::default(), algorithms, Reasons::default());
     for client in ["client", "client3"] {
         let original = pki.certificates(client)[0].to_vec();
         let verify = |der: &[u8]| verifier.verify_client_cert(&CertificateDer::from(der), &[], UnixTime::now());
@@ -293,7 +294,7 @@ fn a_leaf_in_the_authorities_file_does_not_become_an_authority() {
     let pki = Pki::of_user_guide();
     pki.version_3("leaf3", "/CN=leaf", "ca", "basicConstraints=CA:FALSE");
     pki.write("ca.crt", &(pki.read("ca.crt") + &pki.read("leaf3.crt") + &pki.read("client.crt")));
-    let (server, warnings) = pki.load(None).unwrap();
+    let (server, warnings) = pki.tls(None).unwrap();
     let ignored = warnings.iter().filter(|warning| warning.contains("it is no CA certificate: ignored")).count();
     assert_eq!(ignored, 2, "{warnings:?}");
     for signer in ["leaf3", "client"] {
@@ -406,7 +407,7 @@ fn a_certificate_that_clients_refuse_of_a_server_is_warned_of() {
     ];
     for (extensions, lack) in cases {
         pki.version_3("server", "/CN=localhost", "ca", extensions);
-        let (_, warnings) = pki.load(None).unwrap();
+        let (_, warnings) = pki.tls(None).unwrap();
         let found = warnings.iter().find(|warning| warning.contains("is not made for TLS servers"));
         assert_eq!(found.map(|warning| warning.contains(lack.unwrap_or("-"))), lack.map(|_| true), "{extensions}");
     }
@@ -478,7 +479,7 @@ fn revoked_clients_are_refused_and_others_are_not() {
     let revoked: Vec<&CertificateDer<'_>> = certificates.iter().collect();
 
     pki.write("list.crl", &format!("\u{feff}{}", revocation_list("listed", &key, &revoked, 4000)));
-    let (server, warnings) = pki.load(Some("list.crl")).unwrap();
+    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
     assert!(!warnings.iter().any(|warning| warning.contains("revocation")), "{warnings:?}");
     for client in ["good", "good3", "client"] {
         outcome(&server, || pki.client(client)).unwrap();
@@ -495,16 +496,16 @@ fn revoked_clients_are_refused_and_others_are_not() {
 
     // An overdue list still refuses; a list that the authority did not sign revokes nothing.
     pki.write("list.crl", &revocation_list("listed", &key, &revoked, 2025));
-    let (server, warnings) = pki.load(Some("list.crl")).unwrap();
+    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("should have been renewed on 2025-01-01")), "{warnings:?}");
     reason(&server, &pki, "bad");
     pki.write("list.crl", &revocation_list("listed", &KeyPair::generate().unwrap(), &revoked, 4000));
-    let (server, warnings) = pki.load(Some("list.crl")).unwrap();
+    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("is signed by no authority")), "{warnings:?}");
     outcome(&server, || pki.client("bad")).unwrap();
 
     pki.write("list.crl", "no list");
-    let error = pki.load(Some("list.crl")).unwrap_err();
+    let error = pki.tls(Some("list.crl")).unwrap_err();
     assert!(error.message.starts_with("unable to load CRL file '"), "{}", error.message);
 }
 
@@ -512,7 +513,7 @@ fn revoked_clients_are_refused_and_others_are_not() {
 fn broken_files_are_reported_in_the_originals_order_and_words() {
     let pki = Pki::of_user_guide();
     let fails = |start: &str, part: &str| {
-        let error = pki.load(None).unwrap_err();
+        let error = pki.tls(None).unwrap_err();
         let start = start.replace("DIR", &pki.path("").display().to_string());
         assert_eq!(error.code, Code::Crypto, "{error}");
         assert!(error.message.starts_with(&start) && error.message.contains(part), "{error}\nwanted: {start} … {part}");
@@ -558,7 +559,7 @@ fn a_key_that_others_can_read_is_refused_before_it_is_read() {
     let pki = Pki::of_user_guide();
     pki.write("server.key", "nothing");
     std::fs::set_permissions(pki.path("server.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let error = pki.load(None).unwrap_err();
+    let error = pki.tls(None).unwrap_err();
     assert_eq!(error.code, Code::FileRead);
     assert!(error.message.contains("' has group or other permissions\nHINT: "), "{}", error.message);
 }
@@ -574,11 +575,12 @@ fn ciphers_of_the_configuration_are_the_ones_negotiated() {
         cipher_12: Some("ECDHE-RSA-CHACHA20-POLY1305:NO-SUCH"),
         cipher_13: Some("TLS_CHACHA20_POLY1305_SHA256"),
         user: None,
+        origin: &Origin::Disk,
     })
     .unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("'NO-SUCH'")), "{warnings:?}");
     for version in BOTH {
-        let connection = handshake(&server.config, client_config(version, Some(pki.client("client")))).unwrap();
+        let connection = handshake(&server, client_config(version, Some(pki.client("client")))).unwrap();
         let suite = format!("{:?}", connection.negotiated_cipher_suite().unwrap().suite());
         assert!(suite.contains("CHACHA20"), "{suite}");
     }
@@ -587,20 +589,17 @@ fn ciphers_of_the_configuration_are_the_ones_negotiated() {
 #[test]
 fn what_is_not_tls_is_named_by_what_it_is() {
     let pki = Pki::of_user_guide();
-    let mut connection = ServerConnection::new(pki.server()).unwrap();
+    let server = pki.server();
+    let mut connection = ServerConnection::new(server.config).unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     connection.read_tls(&mut request.as_slice()).unwrap();
     let error = connection.process_new_packets().unwrap_err();
-    let reason = describe_handshake_error(&error, &request[..8]);
+    let reason = server.reasons.of(&error, &request[..8]);
     assert!(reason.starts_with("the client speaks plain HTTP on the TLS port"), "{reason}");
 }
 
 /// Lets `openssl s_client` connect once: what it printed, and what the server made of it.
-fn openssl_client(
-    pki: &Pki,
-    server: &Arc<ServerConfig>,
-    arguments: &str,
-) -> (String, Result<ServerConnection, String>) {
+fn openssl_client(pki: &Pki, server: &Tls, arguments: &str) -> (String, Result<ServerConnection, String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut child = Command::new("openssl")
@@ -618,7 +617,7 @@ fn openssl_client(
     assert_eq!(count, 1, "openssl did not connect");
     let (mut socket, _) = listener.accept().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut connection = ServerConnection::new(Arc::clone(server)).unwrap();
+    let mut connection = ServerConnection::new(Arc::clone(&server.config)).unwrap();
     let mut failure = None;
     while connection.is_handshaking() && failure.is_none() {
         if connection.wants_write() {
@@ -642,7 +641,7 @@ fn openssl_client(
     child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut printed).unwrap();
     child.wait().unwrap();
-    let outcome = failure.map_or(Ok(connection), |error| Err(describe_handshake_error(&error, &[])));
+    let outcome = failure.map_or(Ok(connection), |error| Err(server.reasons.of(&error, &[])));
     (printed, outcome)
 }
 

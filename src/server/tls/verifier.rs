@@ -29,7 +29,7 @@ use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
 use super::authorities::{Authorities, Authority};
 use super::certificate::{Certificate, Extensions, Side, SignatureFault, name_text};
-use super::describe::{note_refusal, time_text};
+use super::describe::{Reasons, time_text};
 use super::revocation::RevocationLists;
 use super::server_name::restore;
 use super::verified::{Chain, Period, Verified};
@@ -46,6 +46,7 @@ pub(super) struct ClientVerifier {
     revoked: RevocationLists,
     algorithms: WebPkiSupportedAlgorithms,
     verified: Verified,
+    reasons: Reasons,
 }
 
 /// A refusal: what rustls turns into an alert, and the words for the log.
@@ -60,8 +61,9 @@ impl ClientVerifier {
         authorities: Authorities,
         revoked: RevocationLists,
         algorithms: WebPkiSupportedAlgorithms,
+        reasons: Reasons,
     ) -> Self {
-        Self { authorities, revoked, algorithms, verified: Verified::default() }
+        Self { authorities, revoked, algorithms, verified: Verified::default(), reasons }
     }
 
     pub(super) fn verify(
@@ -189,6 +191,12 @@ impl ClientVerifier {
         Ok(Period::of(&authority.certificate))
     }
 
+    fn note_wrong_key(&self, cert: &CertificateDer<'_>) {
+        let subject = Certificate::parse(cert).map_or_else(|| "?".to_owned(), |certificate| certificate.subject_text());
+        let text = format!("the client does not hold the private key of the certificate '{subject}' that it presented");
+        self.reasons.note(text);
+    }
+
     /// The public key of a leaf that webpki cannot read; `None` when it can.
     fn raw_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
         if ParsedCertificate::try_from(cert).is_ok() {
@@ -234,7 +242,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         self.verify(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion()).map_err(|fault| {
-            note_refusal(fault.text);
+            self.reasons.note(fault.text);
             fault.error.into()
         })
     }
@@ -250,7 +258,7 @@ impl ClientCertVerifier for ClientVerifier {
             Some(key) => self.verify_tls12_raw(&message, &key, dss),
             None => verify_tls12_signature(&message, cert, dss, &self.algorithms),
         };
-        verified.inspect_err(|_| note_wrong_key(cert))
+        verified.inspect_err(|_| self.note_wrong_key(cert))
     }
 
     fn verify_tls13_signature(
@@ -263,17 +271,12 @@ impl ClientCertVerifier for ClientVerifier {
             Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
             None => verify_tls13_signature(message, cert, dss, &self.algorithms),
         };
-        verified.inspect_err(|_| note_wrong_key(cert))
+        verified.inspect_err(|_| self.note_wrong_key(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
-}
-
-fn note_wrong_key(cert: &CertificateDer<'_>) {
-    let subject = Certificate::parse(cert).map_or_else(|| "?".to_owned(), |certificate| certificate.subject_text());
-    note_refusal(format!("the client does not hold the private key of the certificate '{subject}' that it presented"));
 }
 
 /// How webpki's look at a chain ended.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mio::Poll;
 
 use super::*;
+use crate::config::snapshot::Origin;
 use crate::server::workers::message::ToSupervisor;
 
 const LONGEST: Duration = Duration::from_secs(30);
@@ -232,7 +233,9 @@ fn a_crew_that_does_nothing_is_not_woken() {
 
 #[test]
 fn a_snapshot_is_recalled_as_often_as_it_is_given() {
-    let (_, snapshot) = crate::config::snapshot::record(|| crate::config::snapshot::read("/proc/version".as_ref()));
+    let origin = Origin::recording();
+    origin.read("/proc/version".as_ref()).unwrap();
+    let snapshot = origin.into_snapshot();
     let kept = keep(&snapshot).unwrap();
     for _ in 0..2 {
         let recalled = recall(kept.try_clone().unwrap()).unwrap();

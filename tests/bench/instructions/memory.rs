@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use repohostd::config::snapshot::Origin;
 use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::disk::{Completion, Entry, Errno, File, Kind, LockAttempt, Metadata, Operation, Outcome};
 use repohostd::protocol::error::Error;
@@ -51,7 +52,8 @@ impl Granting {
             fallback: PathBuf::from("/nonexistent"),
             ..Search::default()
         };
-        let (files, loaded) = load_from(&[], &Environment::default(), &search).expect("the configuration is right");
+        let (files, loaded) =
+            load_from(&[], &Environment::default(), &search, &Origin::Disk).expect("the configuration is right");
         Self { files, server: loaded.server, release, host: Rc::new(Host::new(std::process::id())) }
     }
 }

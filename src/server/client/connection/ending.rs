@@ -12,7 +12,6 @@ use crate::observe::rate::more;
 use crate::protocol::error::Error;
 use crate::server::client::client_hello::{PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
 use crate::server::client::context::Context;
-use crate::server::tls::describe_handshake_error;
 use crate::session::{GRACE, State};
 
 /// What a client gets to take our last bytes, counted from the last byte that it took.
@@ -165,7 +164,7 @@ impl Connection {
             if is_before_tls_1_2(&self.first[..self.first_length]) {
                 return self.refuse_version(cx);
             }
-            let reason = describe_handshake_error(error, &self.first[..self.first_length]);
+            let reason = self.reasons.of(error, &self.first[..self.first_length]);
             self.refuse_handshake(cx, &reason);
             // The alert says it.
             self.said_goodbye = true;

@@ -37,7 +37,7 @@ fn files_as_openssl_and_windows_write_them_are_read() {
         pki.authority("other", "/CN=other");
         text.push_str(&pki.read("other.crt"));
         pki.write("ca.crt", &text);
-        let (server, warnings) = pki.load(None).unwrap();
+        let (server, warnings) = pki.tls(None).unwrap();
         assert_eq!(outcome(&server, || pki.client("client")).is_ok(), good, "{settings}");
         let warned = warnings.iter().any(|warning| warning.contains("is not trusted for TLS clients"));
         assert_eq!(warned, !good, "{settings}: {warnings:?}");
@@ -75,7 +75,7 @@ fn a_file_that_is_no_pem_is_named_with_what_is_looked_for() {
     let indented = format!("  {}", ca.replace('\n', "\n  ")).into_bytes();
     for content in [wide, der, indented] {
         std::fs::write(pki.path("ca.crt"), content).expect("it can be written");
-        let error = pki.load(None).map(|_| ()).expect_err("it is no PEM");
+        let error = pki.tls(None).map(|_| ()).expect_err("it is no PEM");
         assert!(error.message.contains("ca.crt") && error.message.contains("-----BEGIN CERTIFICATE-----"), "{error:?}");
     }
 }
@@ -87,7 +87,7 @@ fn a_broken_authority_among_several_is_left_out_with_a_warning() {
     let lines: Vec<_> = ca.lines().collect();
     let broken = format!("{}\n{}\n{}\n", lines[0], "AAAA", lines[lines.len() - 1]);
     pki.write("ca.crt", &format!("{broken}{ca}"));
-    let (server, warnings) = pki.load(None).expect("one is left");
+    let (server, warnings) = pki.tls(None).expect("one is left");
     outcome(&server, || pki.client("client")).expect("its clients are let in");
     assert!(warnings.iter().any(|warning| warning.contains("ca.crt")), "{warnings:?}");
 }
