@@ -60,7 +60,7 @@ enum Command {
 /// Runs the command that `arguments`, without the program's name, ask for. Returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String]) -> u8 {
-    let environment = Environment::capture();
+    let environment = Environment::new(std::env::vars_os(), std::process::id());
     let word = arguments.first().map_or("", String::as_str);
     let help = arguments.iter().any(|argument| argument == "--help");
     let rest = arguments.get(1..).unwrap_or_default();

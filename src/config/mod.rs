@@ -35,6 +35,7 @@ mod value;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 pub use cluster::Cluster;
 pub use command::Command;
@@ -51,19 +52,22 @@ pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, check_files, load_fr
 pub use session::{CipherType, Repository, RepositoryKind, SessionSettings, Storage, parse_session};
 pub use workers::Workers;
 
-/// The process's environment, captured by the caller so that tests can pass their own; only
-/// variables called `PGBACKREST_…` and `REPOHOSTD_…` count.
+/// What the configuration takes from the process, whose caller looks so that tests can pass their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Environment(pub BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    process: u32,
+}
 
 impl Environment {
-    /// The environment of this process, as far as it concerns the configuration.
+    /// The environment of the process that has the id `process`. Of its variables only those called `PGBACKREST_…` and
+    /// `REPOHOSTD_…` count.
     #[must_use]
-    pub fn capture() -> Self {
-        let variables = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    pub fn new(variables: impl Iterator<Item = (OsString, OsString)>, process: u32) -> Self {
+        let variables =
+            variables.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         let ours = |name: &str| name.starts_with("PGBACKREST_") || name.starts_with(own::ENVIRONMENT_PREFIX);
-        Self(variables.filter(|(name, _)| ours(name)).collect())
+        Self { variables: variables.filter(|(name, _)| ours(name)).collect(), process }
     }
 }
 

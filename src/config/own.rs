@@ -219,7 +219,7 @@ impl OwnSettings {
         environment: &Environment,
         warnings: &mut Vec<String>,
     ) -> Result<()> {
-        for (variable, text) in &environment.0 {
+        for (variable, text) in &environment.variables {
             let Some(key) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
             if variable.starts_with(TESTS_PREFIX) {
                 continue;

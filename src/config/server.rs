@@ -159,7 +159,7 @@ pub fn load_from(
     sources.settings.fractions = own.spoken().fractional_times;
     sources.session.fractions = sources.settings.fractions;
 
-    let server = resolve(&sources, own)?;
+    let server = resolve(&sources, own, environment)?;
     if is_root() && !server.allow_root {
         sources.warnings.push(format!(
             "{AS_ROOT}\n\
@@ -182,7 +182,7 @@ pub fn check_files(arguments: &[String], environment: &Environment, files: Files
     let mut sources = Sources::of(arguments, environment, |_| Ok(files))?;
     sources.settings.fractions = own.spoken().fractional_times;
     sources.session.fractions = sources.settings.fractions;
-    resolve(&sources, own.clone())?;
+    resolve(&sources, own.clone(), environment)?;
     Ok(sources.files)
 }
 
@@ -280,14 +280,15 @@ fn search(settings: &Settings, defaults: &Search) -> Search {
 }
 
 /// Checks all values, in the order in which the original complains.
-fn resolve(sources: &Sources, own: OwnSettings) -> Result<ServerSettings> {
+fn resolve(sources: &Sources, own: OwnSettings, environment: &Environment) -> Result<ServerSettings> {
     let take = Take(&sources.settings);
     let settings = &sources.settings;
     let buffer_size = take.size("buffer-size")?;
     for name in ["config", "config-include-path", "config-path"] {
         settings.text(name, 1)?;
     }
-    let exec_id = if settings.texts("exec-id", 1).is_some() { take.text("exec-id")? } else { new_exec_id()? };
+    let is_given = settings.texts("exec-id", 1).is_some();
+    let exec_id = if is_given { take.text("exec-id")? } else { new_exec_id(environment.process)? };
     let io_timeout = take.time("io-timeout")?;
     let log_level_console = take.level("log-level-console")?;
     let log_level_file = take.level("log-level-file")?;
@@ -435,11 +436,11 @@ fn given(text: &str) -> Setting {
     Setting { texts: vec![text.to_owned()], negated: false, reset: false, source: Source::CommandLine }
 }
 
-fn new_exec_id() -> Result<String> {
+fn new_exec_id(process: u32) -> Result<String> {
     let mut random = [0; 4];
     aws_lc_rs::rand::fill(&mut random)
         .map_err(|_| Error::new(Code::Crypto, "unable to get random bytes for 'exec-id'"))?;
-    Ok(format!("{}-{:08x}", std::process::id(), u32::from_ne_bytes(random)))
+    Ok(format!("{process}-{:08x}", u32::from_ne_bytes(random)))
 }
 
 fn is_root() -> bool {

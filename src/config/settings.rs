@@ -251,7 +251,7 @@ pub(super) fn add_environment(
     scope: &Scope<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    for (variable, text) in &environment.0 {
+    for (variable, text) in &environment.variables {
         let Some(key) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         let key = key.to_ascii_lowercase().replace('_', "-");
         let Some(found) = definitions::find(&key, Matching::default())? else {

@@ -69,7 +69,7 @@ pub(super) const MINIMAL: &str = "[global]\n\
 
 pub(super) fn environment(variables: &[(&str, &str)]) -> Environment {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Environment(variables.collect())
+    Environment { variables: variables.collect(), process: 7 }
 }
 
 pub(super) fn strings(texts: &[&str]) -> Vec<String> {
