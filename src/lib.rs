@@ -9,8 +9,7 @@
 //!                   └──→ disk ←──┘        config, observe, process: used by those who need them
 //! ```
 //!
-//! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O, and read no clock but for ages and claims in
-//! `repository/policy`, which still do.
+//! `protocol`, `session`, `repository`, `filter` and `postgres` do no I/O, and read neither a clock nor a global.
 
 pub mod cli;
 pub mod config;

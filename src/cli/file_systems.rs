@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::config::{Host, KnownRepository, OwnSettings, Role};
 use crate::disk::trial;
 use crate::repository::policy::aged;
@@ -57,7 +59,7 @@ fn from_the_future(repository: &Path) -> Vec<String> {
     backups
         .filter_map(|backup| {
             let changed = fs::symlink_metadata(backup.join("backup.manifest")).ok()?.ctime();
-            Some(aged::future_backup(backup.display(), aged::future(changed)?))
+            Some(aged::future_backup(backup.display(), aged::future(changed, Timestamp::now())?))
         })
         .take(NAMED)
         .collect()

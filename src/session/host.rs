@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use super::memory::{Hold, Pool};
-use crate::repository::Shared;
+use crate::repository::{Now, Shared};
 
-/// What the sessions of one process share. A process makes one and gives it to each of them.
+/// What the sessions of one process share. A process makes one and gives it to each of them; it sets
+/// `repository.now` before it has them do something.
 pub struct Host {
     /// Its id, which lock files carry.
     pub(super) process: u32,
@@ -16,10 +17,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Of the process that has the id `process`, and that shares its bounds with no other one.
+    /// Of the process that has the id `process`, begins at `now`, and shares its bounds with no other one.
     #[must_use]
-    pub fn new(process: u32) -> Self {
-        Self { process, memory: Rc::default(), repository: Rc::default() }
+    pub fn new(process: u32, now: Now) -> Self {
+        Self { process, memory: Rc::default(), repository: Rc::new(Shared::new(now)) }
     }
 
     /// Makes [`Limits::memory`](super::Limits::memory) a bound of several processes. `hold` has this process hold so

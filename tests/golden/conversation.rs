@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use repohostd::config::snapshot::Origin;
 use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
 use repohostd::protocol::release::Release;
+use repohostd::repository::Now;
 use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session, State};
 
 use crate::disk::{BASE, LOCKS, ScriptedDisk};
@@ -82,7 +83,7 @@ impl Conversation {
             memory: 256 << 20,
         };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let host = Rc::new(Host::new(std::process::id()));
+        let host = Rc::new(Host::new(std::process::id(), Now::new(now, SystemTime::now())));
         let session = Session::new(&host, peer, release, Rc::new(Anybody::new(release, further)), limits, now);
         let mut conversation = Self { release, session, disk: ScriptedDisk::new(), now };
         assert_eq!(conversation.exchange(&[]), release.greeting().as_bytes());

@@ -81,6 +81,7 @@ impl<D: Disk> World<'_, D> {
         match doing {
             Doing::Greeted => self.command(index, Doing::Noop, "noop", |_| {}),
             Doing::Opening if !failed => {
+                self.check_opened(index);
                 assert_eq!(messages, [Message::Data(None)]);
                 self.go_on_sending(index);
             }
@@ -97,6 +98,10 @@ impl<D: Disk> World<'_, D> {
                 if !failed {
                     self.check_list(&received);
                 }
+                self.expire(index);
+            }
+            Doing::Expiring => {
+                self.check_expired(index, !failed);
                 self.next_file(index);
             }
             _ => self.next(index),
@@ -137,10 +142,17 @@ impl<D: Disk> World<'_, D> {
 
     fn next(&mut self, index: usize) {
         if !self.habits.list {
-            return self.next_file(index);
+            return self.expire(index);
         }
         let many = self.many();
         self.command(index, Doing::Listing, "s-l", |pack| _ = pack.str(many.to_str().unwrap()).u32(1));
+    }
+
+    fn expire(&mut self, index: usize) {
+        match self.wants_expired(index) {
+            Some(path) => self.command(index, Doing::Expiring, "s-pr", |pack| _ = pack.str(&path).bool(true)),
+            None => self.next_file(index),
+        }
     }
 
     fn next_file(&mut self, index: usize) {

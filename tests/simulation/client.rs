@@ -25,6 +25,7 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct Grant {
     directory: PathBuf,
     role: Role,
+    min_age: Duration,
     locks: Vec<String>,
 }
 
@@ -58,7 +59,7 @@ impl Authority for Grant {
             settings,
             whole_repository: false,
             role: self.role,
-            protection: Protection::default(),
+            protection: Protection { min_age: self.min_age, ..Protection::default() },
             versions: None,
             umask: 0,
         })
@@ -77,6 +78,7 @@ pub(crate) enum Doing {
     Cancelling,
     Reading,
     Listing,
+    Expiring,
     Exiting,
 }
 
@@ -95,6 +97,10 @@ pub(crate) struct Client {
     pub(crate) path: PathBuf,
     pub(crate) content: Vec<u8>,
     pub(crate) sent: usize,
+    /// The backup that it wants to be rid of, and how old that was when it last asked.
+    pub(crate) expires: Option<(PathBuf, Duration)>,
+    /// The backup that it writes was finished before it began its file.
+    pub(crate) is_late: bool,
     /// Does nothing until then.
     pub(crate) sleeps: Instant,
     /// When it last sent something or took what it was sent.
@@ -124,15 +130,25 @@ impl Client {
     }
 }
 
-/// Sessions of a server that begins now, and the clients behind them; `roles` are dealt out in turn.
-pub(crate) fn clients(directory: &Path, release: &'static Release, roles: &[Role], now: Instant) -> Vec<Client> {
-    let host = Rc::new(Host::new(std::process::id()));
+/// Who the clients are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cast {
+    pub(crate) release: &'static Release,
+    /// They are dealt out in turn.
+    pub(crate) roles: &'static [Role],
+    pub(crate) min_age: Duration,
+}
+
+/// Sessions of a server that begins now, and the clients behind them.
+pub(crate) fn clients(directory: &Path, host: &Rc<Host>, cast: Cast, now: Instant) -> Vec<Client> {
+    let Cast { release, roles, min_age } = cast;
     let client = |index: usize| {
         let role = roles[index % roles.len()];
+        let expires = (role == Role::Admin && !min_age.is_zero()).then(|| (expired(directory, index), Duration::ZERO));
         let locks = if index == 0 { vec!["demo-archive-1.lock".to_owned()] } else { Vec::new() };
-        let authority = Rc::new(Grant { directory: directory.to_path_buf(), role, locks });
+        let authority = Rc::new(Grant { directory: directory.to_path_buf(), role, min_age, locks });
         Client {
-            session: Session::new(&host, Peer { names: Some(vec!["x".to_owned()]) }, release, authority, LIMITS, now),
+            session: Session::new(host, Peer { names: Some(vec!["x".to_owned()]) }, release, authority, LIMITS, now),
             role,
             doing: Doing::Config,
             sending: Vec::new(),
@@ -143,6 +159,8 @@ pub(crate) fn clients(directory: &Path, release: &'static Release, roles: &[Role
             path: PathBuf::new(),
             content: Vec::new(),
             sent: 0,
+            expires,
+            is_late: false,
             sleeps: now,
             acted: now,
             moved: now,
@@ -150,4 +168,9 @@ pub(crate) fn clients(directory: &Path, release: &'static Release, roles: &[Role
         }
     };
     (0..CLIENTS).map(client).collect()
+}
+
+/// The finished backup that a client wants to be rid of.
+pub(crate) fn expired(directory: &Path, index: usize) -> PathBuf {
+    directory.join(format!("repo/backup/demo/20250101-00000{index}F"))
 }

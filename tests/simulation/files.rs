@@ -33,6 +33,11 @@ impl Files {
         self.0.get_mut(path).expect("it was begun").is_acknowledged = true;
     }
 
+    /// Whether a client was told that its file is there.
+    pub(crate) fn is_acknowledged(&self, path: &Path) -> bool {
+        self.0.get(path).is_some_and(|wanted| wanted.is_acknowledged)
+    }
+
     /// Whether `begin` is how some writer's content begins, and all of it if it is shorter than `full`.
     pub(crate) fn begins_with(&self, path: &Path, begin: &[u8], full: usize) -> bool {
         let fits =

@@ -1,7 +1,9 @@
 //! One course of events: whose turn it is, what he does, how the disk and the time go on.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use repohostd::config::Role;
 use repohostd::disk::{Disk, Ticket};
@@ -9,10 +11,11 @@ use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::string_id::StringId;
-use repohostd::session::State;
+use repohostd::repository::Now;
+use repohostd::session::{Host, State};
 
 use crate::classic;
-use crate::client::{Client, Doing, LIMITS};
+use crate::client::{Cast, Client, Doing, LIMITS};
 use crate::files::Files;
 use crate::random::Random;
 
@@ -20,6 +23,9 @@ use crate::random::Random;
 pub(crate) const FILES: usize = 3;
 /// How many files there are in the directory that is listed.
 pub(crate) const MANY: usize = 1100;
+
+/// For so long a session relies on what it found to be young, and clocks of file systems show whole seconds here.
+const RELIED: Duration = Duration::from_secs(11);
 
 /// What clients do besides writing files to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +39,8 @@ pub(crate) struct Habits {
 }
 
 pub(crate) struct World<'a, D> {
-    pub(crate) framing: Framing,
+    pub(crate) cast: Cast,
+    pub(crate) host: Rc<Host>,
     pub(crate) directory: &'a Path,
     pub(crate) random: Random,
     pub(crate) disk: D,
@@ -44,9 +51,13 @@ pub(crate) struct World<'a, D> {
     pub(crate) first: usize,
     pub(crate) begun: Instant,
     pub(crate) now: Instant,
-    /// How often a session gave its client up, and how often a list was complete.
+    /// What the clock on the wall shows then.
+    pub(crate) time: SystemTime,
+    /// How often a session gave its client up, a list was complete, a backup had to stay, and one could go.
     pub(crate) timeouts: usize,
     pub(crate) lists: usize,
+    pub(crate) kept: usize,
+    pub(crate) expired: usize,
 }
 
 fn request(command: &str, kind: &str, session: u64, open: bool, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -79,6 +90,37 @@ impl<D: Disk> World<'_, D> {
         self.lists += 1;
     }
 
+    /// The backup that a client asks to have removed now.
+    pub(crate) fn wants_expired(&mut self, index: usize) -> Option<String> {
+        let time = self.time;
+        let (path, asked) = self.clients[index].expires.as_mut()?;
+        *asked = age(path, time);
+        Some(path.to_str().unwrap().to_owned())
+    }
+
+    /// Insists that a backup that is asked to be removed stays whole until it is old, and that it can go afterwards.
+    pub(crate) fn check_expired(&mut self, index: usize, succeeded: bool) {
+        let Some((path, asked)) = &self.clients[index].expires else { panic!("nothing was asked") };
+        let min_age = self.cast.min_age;
+        if succeeded {
+            assert!(!path.exists());
+            self.expired += 1;
+            self.clients[index].expires = None;
+            return;
+        }
+        assert!(*asked < min_age + RELIED || self.habits.drain.is_some(), "an old backup cannot be removed");
+        if age(path, self.time) < min_age {
+            assert!(path.join("pg_data/file").exists(), "a young backup is not whole any more");
+            self.kept += 1;
+        }
+    }
+
+    /// Insists that a client may have begun to write.
+    pub(crate) fn check_opened(&self, index: usize) {
+        let client = &self.clients[index];
+        assert!(client.role > Role::Reader && !client.is_late, "{:?} writes {}", client.role, client.path.display());
+    }
+
     /// Sends the next request of an idle client, judging the answer to the one before.
     fn act(&mut self, index: usize) {
         let received = std::mem::take(&mut self.clients[index].received);
@@ -95,22 +137,35 @@ impl<D: Disk> World<'_, D> {
         }
         let unfinished = sent < content.len();
         let path = path.clone();
+        if doing == Doing::Opening && succeeded {
+            self.check_opened(index);
+        }
         match doing {
             Doing::Config => self.send(index, Doing::Greeted, "config", "prc", false, |pack| {
                 pack.array(|array| _ = array.str("archive-push:remote"));
             }),
             Doing::Greeted => self.send(index, Doing::Noop, "noop", "prc", false, |_| {}),
             Doing::Noop if !succeeded => self.send(index, Doing::Exiting, "exit", "prc", false, |_| {}),
-            Doing::Noop | Doing::Cancelling | Doing::Reading | Doing::Listing => {
+            Doing::Noop | Doing::Cancelling | Doing::Reading | Doing::Listing | Doing::Expiring => {
                 assert!(succeeded || doing != Doing::Cancelling, "a cancellation always succeeds");
                 if doing == Doing::Listing && succeeded {
                     self.check_list(&received);
                 }
+                if doing == Doing::Expiring {
+                    self.check_expired(index, succeeded);
+                }
                 self.clients[index].number += 1;
-                if self.habits.list && doing != Doing::Listing {
+                if self.habits.list && !matches!(doing, Doing::Listing | Doing::Expiring) {
                     let many = self.many();
                     return self.send(index, Doing::Listing, "s-l", "prc", false, |pack| {
                         pack.str(many.to_str().unwrap()).u32(1);
+                    });
+                }
+                if doing != Doing::Expiring
+                    && let Some(path) = self.wants_expired(index)
+                {
+                    return self.send(index, Doing::Expiring, "s-pr", "prc", false, |pack| {
+                        pack.str(&path).bool(true);
                     });
                 }
                 self.clients[index].file += 1;
@@ -141,23 +196,29 @@ impl<D: Disk> World<'_, D> {
     /// Makes up a client's next file; returns what writes the parameters for it.
     pub(crate) fn begin_file(&mut self, index: usize) -> Box<dyn FnOnce(&mut Writer)> {
         let number = self.first + self.clients[index].file;
+        let role = self.clients[index].role;
         let archive = self.directory.join("repo/archive/demo/15-1");
-        let is_archiver = self.clients[index].role == Role::Archiver;
-        let is_shared = is_archiver || self.random.one_in(4);
-        let (length, byte) = if is_archiver {
+        let backup = self.directory.join(format!("repo/backup/demo/20260101-{:06}F", self.first));
+        let manifest = backup.join("backup.manifest");
+        self.clients[index].is_late = role == Role::Backup && self.files.is_acknowledged(&manifest);
+        let is_shared = role < Role::Admin || self.random.one_in(4);
+        let (length, byte) = if role < Role::Admin {
             // What several push is the same or not, and its name tells.
             (1 + 100_000 * number, number + usize::from(self.random.one_in(3)))
         } else {
             (1 + self.random.below(700_000), self.random.below(256))
         };
         let content: Vec<u8> = (0..length).map(|at| (at % 251 + byte).to_le_bytes()[0]).collect();
+        let finishes = role == Role::Backup && self.clients[index].file == FILES;
         // Two who write into one file in place get what they ask for.
         let atomic = !self.random.one_in(8) || is_shared;
-        let sync = self.random.one_in(if self.habits.unreliable { 3 } else { 2 }) || is_archiver;
-        let path = match (is_archiver, is_shared) {
-            (true, _) => archive.join(format!("0000000100000000/0000000100000000{number:08X}-{byte:040x}")),
-            (false, true) => archive.join(format!("{}/shared-{number}", number / 2)),
-            (false, false) => archive.join(format!("{}/{index}-{number}", number / 2)),
+        let sync = self.random.one_in(if self.habits.unreliable { 3 } else { 2 }) || role < Role::Admin;
+        let path = match role {
+            Role::Backup if finishes => manifest,
+            Role::Backup => backup.join(format!("pg_data/{}", number / 2)),
+            Role::Admin if is_shared => archive.join(format!("{}/shared-{number}", number / 2)),
+            Role::Admin => archive.join(format!("{}/{index}-{number}", number / 2)),
+            _ => archive.join(format!("0000000100000000/0000000100000000{number:08X}-{byte:040x}")),
         };
         self.files.begin(&path, &content, atomic, sync);
         let client = &mut self.clients[index];
@@ -225,7 +286,7 @@ impl<D: Disk> World<'_, D> {
         if !idle || client.session.state() != State::Open {
             return;
         }
-        match self.framing {
+        match self.cast.release.framing {
             Framing::Session if !client.received.is_empty() => self.act(index),
             Framing::Classic if classic::is_complete(client.doing, &client.received) => self.act_classic(index),
             _ => {}
@@ -254,7 +315,9 @@ impl<D: Disk> World<'_, D> {
     fn wait(&mut self) {
         let all_sleep = self.clients.iter().all(|client| client.gone || client.sleeps > self.now);
         let most = if all_sleep { 2000 } else { 30 };
-        self.now += Duration::from_millis(self.random.below(most) as u64);
+        let passed = Duration::from_millis(self.random.below(most) as u64);
+        (self.now, self.time) = (self.now + passed, self.time + passed);
+        self.host.repository.now.set(Now::new(self.now, self.time));
         for client in &mut self.clients {
             // The second time it does not wait for the client to read why.
             for _ in 0..2 {
@@ -302,6 +365,13 @@ impl<D: Disk> World<'_, D> {
         assert_eq!(self.disk.outstanding(), 0);
         false
     }
+}
+
+/// How old a finished backup is by the clock of the file system; one that is gone is as old as can be.
+fn age(backup: &Path, now: SystemTime) -> Duration {
+    let Ok(manifest) = std::fs::metadata(backup.join("backup.manifest")) else { return Duration::MAX };
+    let changed = Duration::from_secs(manifest.ctime().try_into().unwrap());
+    now.duration_since(UNIX_EPOCH).unwrap().saturating_sub(changed)
 }
 
 fn content_left(client: &Client) -> usize {

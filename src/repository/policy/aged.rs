@@ -6,7 +6,7 @@
 //! set that is not younger counts as needed.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -68,8 +68,8 @@ impl Protected {
 
 /// Whether something that was last changed at `changed`, in seconds since 1970, is younger than `age`.
 #[must_use]
-pub fn is_young(changed: i64, age: Duration) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+pub fn is_young(changed: i64, age: Duration, now: Timestamp) -> bool {
+    let now = Duration::try_from(now.as_duration()).unwrap_or_default();
     let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
     // what comes from the future is as young as can be
     now.saturating_sub(changed) < age
@@ -78,9 +78,9 @@ pub fn is_young(changed: i64, age: Duration) -> bool {
 /// The time of something that was last changed at `changed`, in seconds since 1970, if that has not come yet: a clock
 /// is wrong then, or was.
 #[must_use]
-pub fn future(changed: i64) -> Option<Timestamp> {
+pub fn future(changed: i64, now: Timestamp) -> Option<Timestamp> {
     let changed = Timestamp::from_second(changed).ok()?;
-    (changed.duration_since(Timestamp::now()) > AHEAD).then_some(changed)
+    (changed.duration_since(now) > AHEAD).then_some(changed)
 }
 
 /// Why a backup that comes from the future is told of.

@@ -4,7 +4,7 @@
 //! listed is remembered for a second, with what was added since through this process. Clients can only add what
 //! they have claimed, and a claim tells when other processes had it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,23 @@ pub(in crate::repository) const NAMES_MAXIMUM: usize = 1024;
 
 /// What directories of segments have, as far as it is known.
 #[derive(Debug, Default)]
-pub struct Segments(RefCell<VecDeque<Listed>>);
+pub struct Segments {
+    listed: RefCell<VecDeque<Listed>>,
+    /// How many listings were begun.
+    begun: Cell<u64>,
+}
+
+/// When a listing was begun, and which one it was: several may be begun at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::repository) struct Begun(Instant, u64);
 
 #[derive(Debug)]
 struct Listed {
     directory: String,
     /// Since when what is added is noted.
-    since: Instant,
+    since: Begun,
     /// When it was listed last, if it was.
-    when: Option<Instant>,
+    when: Option<Begun>,
     /// Segments and the checksums of their contents: what was there when it was listed, and perhaps more.
     segments: HashMap<String, String>,
 }
@@ -66,36 +74,43 @@ pub(in crate::repository) fn right(directory: &str, name: &str) -> String {
 impl Segments {
     /// Whether it is known that there is no file of the segment of `name` in `directory`; others may have had the
     /// right to add one until `others`.
-    pub(in crate::repository) fn is_missing(&self, directory: &str, name: &str, others: Option<Instant>) -> bool {
+    pub(in crate::repository) fn is_missing(
+        &self,
+        directory: &str,
+        name: &str,
+        others: Option<Instant>,
+        now: Instant,
+    ) -> bool {
         let Some((segment, _)) = split(name) else { return false };
-        let listed = self.0.borrow();
+        let listed = self.listed.borrow();
         let found = listed.iter().find(|listed| listed.directory == directory);
-        let Some((found, when)) = found.and_then(|found| Some((found, found.when?))) else { return false };
-        let is_recent = when.elapsed() < LISTED_LASTS && others.is_none_or(|others| others < when);
+        let Some((found, Begun(when, _))) = found.and_then(|found| Some((found, found.when?))) else { return false };
+        let is_recent = now.saturating_duration_since(when) < LISTED_LASTS && others.is_none_or(|others| others < when);
         is_recent && !found.segments.contains_key(segment)
     }
 
-    /// Begins to list `directory`: what is added from now on is noted. Returns when that is.
-    pub(in crate::repository) fn begin(&self, directory: &str) -> Instant {
-        let now = Instant::now();
-        let mut listed = self.0.borrow_mut();
+    /// Begins to list `directory`: what is added from now on is noted.
+    pub(in crate::repository) fn begin(&self, directory: &str, now: Instant) -> Begun {
+        let begun = Begun(now, self.begun.get());
+        self.begun.set(begun.1 + 1);
+        let mut listed = self.listed.borrow_mut();
         let index = listed.iter().position(|listed| listed.directory == directory);
         let found = index.and_then(|index| listed.remove(index));
         // What was removed stays in it, so that it may grow.
         let found = found.filter(|found| found.segments.len() <= NAMES_MAXIMUM).unwrap_or_else(|| Listed {
             directory: directory.to_owned(),
-            since: now,
+            since: begun,
             when: None,
             segments: HashMap::new(),
         });
         listed.truncate(DIRECTORIES - 1);
         listed.push_front(found);
-        now
+        begun
     }
 
     /// Remembers what a listing of `directory` has found that was [begun](Self::begin) `when`.
-    pub(in crate::repository) fn remember(&self, directory: &str, when: Instant, names: &[String]) {
-        let mut listed = self.0.borrow_mut();
+    pub(in crate::repository) fn remember(&self, directory: &str, when: Begun, names: &[String]) {
+        let mut listed = self.listed.borrow_mut();
         let found = listed.iter_mut().find(|listed| listed.directory == directory);
         // Another one may have been forgotten meanwhile, with what was added.
         let Some(found) = found.filter(|found| found.since <= when) else { return };
@@ -107,7 +122,7 @@ impl Segments {
     /// Notes that `name` was added to `directory`.
     pub(in crate::repository) fn add(&self, directory: &str, name: &str) {
         let Some((segment, checksum)) = split(name) else { return };
-        if let Some(found) = self.0.borrow_mut().iter_mut().find(|listed| listed.directory == directory) {
+        if let Some(found) = self.listed.borrow_mut().iter_mut().find(|listed| listed.directory == directory) {
             found.segments.insert(segment.to_owned(), checksum.to_owned());
         }
     }
@@ -158,57 +173,55 @@ mod tests {
 
     #[test]
     fn what_was_listed_is_relied_on_for_a_second() {
-        let known = Segments::default();
-        assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), None), "it was never listed");
-        let when = known.begin(DIRECTORY);
-        assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), None), "that takes a while");
+        let (known, now) = (Segments::default(), Instant::now());
+        let is_missing = |name: &str| known.is_missing(DIRECTORY, name, None, now);
+        assert!(!is_missing(&segment(1, ONE)), "it was never listed");
+        let when = known.begin(DIRECTORY, now);
+        assert!(!is_missing(&segment(1, ONE)), "that takes a while");
         known.remember(DIRECTORY, when, &[segment(2, TWO)]);
-        assert!(known.is_missing(DIRECTORY, &segment(1, ONE), None));
-        assert!(!known.is_missing(DIRECTORY, &segment(2, ONE), None));
+        assert!(is_missing(&segment(1, ONE)));
+        assert!(!is_missing(&segment(2, ONE)));
         known.add(DIRECTORY, &segment(1, ONE));
-        assert!(!known.is_missing(DIRECTORY, &segment(1, TWO), None), "it was added since");
-        assert!(known.is_missing(DIRECTORY, &segment(3, ONE), None));
+        assert!(!is_missing(&segment(1, TWO)), "it was added since");
+        assert!(is_missing(&segment(3, ONE)));
         for number in 0..DIRECTORIES {
             let directory = number.to_string();
-            known.remember(&directory, known.begin(&directory), &[]);
+            known.remember(&directory, known.begin(&directory, now), &[]);
         }
-        assert!(!known.is_missing(DIRECTORY, &segment(3, ONE), None) && known.is_missing("0", &segment(3, ONE), None));
-        std::thread::sleep(LISTED_LASTS);
-        assert!(!known.is_missing("0", &segment(3, ONE), None), "that is long ago");
+        assert!(!is_missing(&segment(3, ONE)) && known.is_missing("0", &segment(3, ONE), None, now));
+        let later = now + LISTED_LASTS;
+        assert!(!known.is_missing("0", &segment(3, ONE), None, later), "that is long ago");
     }
 
     #[test]
     fn what_is_added_while_a_directory_is_listed_is_not_forgotten() {
-        let known = Segments::default();
-        let when = known.begin(DIRECTORY);
+        let (known, now) = (Segments::default(), Instant::now());
+        let is_missing = |name: &str| known.is_missing(DIRECTORY, name, None, now);
+        let when = known.begin(DIRECTORY, now);
         known.add(DIRECTORY, &segment(1, ONE));
-        let later = known.begin(DIRECTORY);
+        let later = known.begin(DIRECTORY, now);
         known.add(DIRECTORY, &segment(2, ONE));
         known.remember(DIRECTORY, later, &[]);
         known.remember(DIRECTORY, when, &[]);
-        assert!(
-            !known.is_missing(DIRECTORY, &segment(1, TWO), None)
-                && !known.is_missing(DIRECTORY, &segment(2, TWO), None)
-        );
-        assert!(known.is_missing(DIRECTORY, &segment(3, ONE), None));
+        assert!(!is_missing(&segment(1, TWO)) && !is_missing(&segment(2, TWO)));
+        assert!(is_missing(&segment(3, ONE)));
 
-        let when = known.begin("forgotten");
-        (0..DIRECTORIES).for_each(|number| _ = known.begin(&number.to_string()));
+        let when = known.begin("forgotten", now);
+        (0..DIRECTORIES).for_each(|number| _ = known.begin(&number.to_string(), now));
         known.add("forgotten", &segment(1, ONE));
-        known.begin("forgotten");
+        known.begin("forgotten", now);
         known.remember("forgotten", when, &[]);
-        assert!(!known.is_missing("forgotten", &segment(1, TWO), None));
+        assert!(!known.is_missing("forgotten", &segment(1, TWO), None, now));
     }
 
     #[test]
     fn what_others_may_have_added_since_is_not_known() {
-        let known = Segments::default();
-        let before = Instant::now();
-        let when = known.begin(DIRECTORY);
-        known.remember(DIRECTORY, when, &[]);
-        assert!(known.is_missing(DIRECTORY, &segment(1, ONE), Some(before)));
-        for others in [when, when + Duration::from_millis(1)] {
-            assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), Some(others)));
+        let (known, before) = (Segments::default(), Instant::now());
+        let now = before + Duration::from_millis(1);
+        known.remember(DIRECTORY, known.begin(DIRECTORY, now), &[]);
+        assert!(known.is_missing(DIRECTORY, &segment(1, ONE), Some(before), now));
+        for others in [now, now + Duration::from_millis(1)] {
+            assert!(!known.is_missing(DIRECTORY, &segment(1, ONE), Some(others), now));
         }
     }
 }

@@ -128,22 +128,27 @@ impl Shared {
     }
 
     /// What holds for an info file that a client encrypts with `key`.
-    pub(in crate::repository) fn info_rules(&self, protected: &Protected, key: Option<&Secret>) -> InfoRules {
+    pub(in crate::repository) fn info_rules(
+        &self,
+        protected: &Protected,
+        key: Option<&Secret>,
+        now: Timestamp,
+    ) -> InfoRules {
         InfoRules {
             role: self.role,
             protected: protected.labels().clone(),
             opaque_info: self.opaque_info,
             keys: self.keys.iter().chain(key).cloned().collect(),
             versions: self.versions.clone(),
-            now: Timestamp::now(),
+            now,
         }
     }
 
     /// What is protected in the stanza whose backups are in `directory`, if that is known.
-    pub(in crate::repository) fn protected(&self, directory: &str) -> Option<Rc<Protected>> {
+    pub(in crate::repository) fn protected(&self, directory: &str, now: Instant) -> Option<Rc<Protected>> {
         let known = self.protected.borrow();
         let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory, &self.finished))?.what;
-        (found.elapsed() < FOUND_LASTS).then(|| Rc::clone(protected))
+        (now.saturating_duration_since(*found) < FOUND_LASTS).then(|| Rc::clone(protected))
     }
 
     /// Has it told once that a backup comes from the future.
@@ -155,7 +160,7 @@ impl Shared {
         }
     }
 
-    pub(in crate::repository) fn note_protected(&self, directory: String, protected: &Rc<Protected>) {
-        self.protected.replace(Some(self.known(directory, Found(Instant::now(), Rc::clone(protected)))));
+    pub(in crate::repository) fn note_protected(&self, directory: String, protected: &Rc<Protected>, now: Instant) {
+        self.protected.replace(Some(self.known(directory, Found(now, Rc::clone(protected)))));
     }
 }

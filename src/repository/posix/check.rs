@@ -87,8 +87,8 @@ impl Check {
                 self.take_search(search, progress)
             }
             Phase::Age => match completion {
-                Ok(Outcome::Metadata(metadata)) if is_young(metadata.changed, self.wanted.shared.min_age) => {
-                    Err(self.refused(&format!("it is younger{}", dated(metadata.changed))))
+                Ok(Outcome::Metadata(metadata)) if self.is_young(metadata.changed) => {
+                    Err(self.refused(&format!("it is younger{}", self.dated(metadata.changed))))
                 }
                 // What is wrong with it the request says.
                 Ok(Outcome::Metadata(_)) | Err(_) => Ok(self.keep()),
@@ -131,7 +131,7 @@ impl Check {
             return Next::Done(());
         }
         // Its age has been seen to.
-        let rules = self.wanted.shared.info_rules(&Protected::default(), None);
+        let rules = self.wanted.shared.info_rules(&Protected::default(), None, self.shared.now.get().time);
         let (guard, operation) = InfoGuard::begin_removal(&self.shared, rules, self.place.clone());
         self.phase = Phase::Keeping(Box::new(guard));
         Next::Disk(operation)
@@ -151,7 +151,7 @@ impl Check {
 
     fn look_at_age(&mut self) -> Result<Next<()>> {
         let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
-        let (search, progress) = Search::begin(Rc::clone(&self.wanted.shared), aged.backups.clone());
+        let (search, progress) = Search::begin(&self.shared, Rc::clone(&self.wanted.shared), aged.backups.clone());
         self.take_search(search, progress)
     }
 
@@ -206,12 +206,22 @@ impl Check {
                     let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.place);
                     return Err(Error::new(Code::Memory, message));
                 }
-            } else if is_young(metadata.changed, self.wanted.shared.min_age) {
-                let dated = dated(metadata.changed);
+            } else if self.is_young(metadata.changed) {
+                let dated = self.dated(metadata.changed);
                 return Err(self.refused(&format!("'{}' in it is younger{dated}", Carried(&name))));
             }
         }
         Ok(())
+    }
+
+    fn is_young(&self, changed: i64) -> bool {
+        is_young(changed, self.wanted.shared.min_age, self.shared.now.get().time)
+    }
+
+    /// What is said of something that was changed in the future.
+    fn dated(&self, changed: i64) -> String {
+        future(changed, self.shared.now.get().time)
+            .map_or_else(String::new, |time| format!(", dated {time}, which has not come yet"))
     }
 
     fn refused(&self, why: &str) -> Error {
@@ -222,11 +232,6 @@ impl Check {
             self.wanted.shared.min_age.as_secs()
         ))
     }
-}
-
-/// What is said of something that was changed in the future.
-fn dated(changed: i64) -> String {
-    future(changed).map_or_else(String::new, |time| format!(", dated {time}, which has not come yet"))
 }
 
 /// A request that begins once its check is passed, and ends when its backup is finished meanwhile.

@@ -34,7 +34,7 @@ impl Replacement {
         target: Location,
         written: Location,
     ) -> (Self, Operation) {
-        let (phase, operation) = match Search::begin(Rc::clone(&rules.shared), rules.backups.clone()) {
+        let (phase, operation) = match Search::begin(shared, Rc::clone(&rules.shared), rules.backups.clone()) {
             (_, Next::Done(protected)) => guard(shared, &rules, &protected, target, written),
             (search, Next::Disk(operation)) => (Phase::Searching(Box::new(search), target, written), operation),
         };
@@ -75,7 +75,7 @@ fn guard(
     target: Location,
     written: Location,
 ) -> (Phase, Operation) {
-    let rules = rules.shared.info_rules(protected, rules.key.as_ref());
+    let rules = rules.shared.info_rules(protected, rules.key.as_ref(), shared.now.get().time);
     let (guard, operation) = InfoGuard::begin(shared, rules, target, written);
     (Phase::Guarding(Box::new(guard)), operation)
 }

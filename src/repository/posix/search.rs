@@ -10,8 +10,8 @@ use crate::repository::errno::ENOENT;
 use crate::repository::policy::aged::{Protected, future, is_young};
 use crate::repository::policy::info::{self, InfoFile, Reading};
 use crate::repository::policy::layout::{MANIFEST, is_label};
-use crate::repository::policy::shared::Shared;
-use crate::repository::{Next, unexpected_outcome};
+use crate::repository::policy::shared::Shared as Protection;
+use crate::repository::{Next, Shared, unexpected_outcome};
 
 /// More backups than any stanza has; who makes so many directories must not make the server hold them.
 const BACKUPS_MAXIMUM: usize = 100_000;
@@ -31,6 +31,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Search {
     shared: Rc<Shared>,
+    protection: Rc<Protection>,
     /// `backup/STANZA`.
     backups: Location,
     phase: Phase,
@@ -40,14 +41,19 @@ pub struct Search {
 
 impl Search {
     /// Looks through `backups`, unless the session has done so just before.
-    pub(super) fn begin(shared: Rc<Shared>, backups: Location) -> (Self, Next<Rc<Protected>>) {
-        let progress = match shared.protected(&backups.to_string()) {
+    pub(super) fn begin(
+        shared: &Rc<Shared>,
+        protection: Rc<Protection>,
+        backups: Location,
+    ) -> (Self, Next<Rc<Protected>>) {
+        let progress = match protection.protected(&backups.to_string(), shared.now.get().instant) {
             Some(protected) => Next::Done(protected),
-            None if shared.min_age.is_zero() => Next::Done(Rc::default()),
+            None if protection.min_age.is_zero() => Next::Done(Rc::default()),
             None => Next::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
         };
         let (finished, young) = (BTreeSet::new(), BTreeSet::new());
-        (Self { shared, backups, phase: Phase::Listing, finished, young }, progress)
+        let shared = Rc::clone(shared);
+        (Self { shared, protection, backups, phase: Phase::Listing, finished, young }, progress)
     }
 
     /// Goes on after the operation that was asked for last.
@@ -82,10 +88,11 @@ impl Search {
                 let Some(last) = labels.pop() else { return Err(unexpected_outcome()) };
                 match label {
                     Ok(Outcome::Metadata(metadata)) => {
-                        if is_young(metadata.changed, self.shared.min_age) {
+                        let now = self.shared.now.get().time;
+                        if is_young(metadata.changed, self.protection.min_age, now) {
                             self.young.insert(last.clone());
-                            if let Some(time) = future(metadata.changed) {
-                                self.shared.note_future(&self.backups, &last, time);
+                            if let Some(time) = future(metadata.changed, now) {
+                                self.protection.note_future(&self.backups, &last, time);
                             }
                         }
                         self.finished.insert(last);
@@ -103,7 +110,7 @@ impl Search {
                     Next::Done(Contents::Read(bytes)) => bytes,
                     Next::Done(_) => Vec::new(),
                 };
-                let keys: Vec<&[u8]> = self.shared.keys.iter().map(|key| key.0.as_slice()).collect();
+                let keys: Vec<&[u8]> = self.protection.keys.iter().map(|key| key.0.as_slice()).collect();
                 match InfoFile::read(&bytes, &keys) {
                     Reading::Known(info) => Ok(self.found(self.needed(Some(&info)))),
                     Reading::Opaque | Reading::Damaged(_) => Ok(self.read_info(index + 1)),
@@ -134,7 +141,8 @@ impl Search {
 
     fn found(&self, protected: Protected) -> Next<Rc<Protected>> {
         let protected = Rc::new(protected);
-        self.shared.note_protected(self.backups.to_string(), &protected);
+        let now = self.shared.now.get().instant;
+        self.protection.note_protected(self.backups.to_string(), &protected, now);
         Next::Done(protected)
     }
 

@@ -1,4 +1,4 @@
-//! That several processes on one repository archive a segment once. Threads stand for the processes: each has
+//! That several processes on one repository archive a segment once. Each worker stands for a process: it has
 //! its own memory of what it listed and its own part in the exclusion.
 
 use std::collections::HashMap;
@@ -6,8 +6,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll};
 
@@ -25,7 +24,7 @@ use crate::repository::policy::guard::Guard;
 use crate::repository::policy::layout::TEMPORARY_SUFFIX;
 use crate::repository::policy::shared::Measures;
 use crate::repository::policy::view::View;
-use crate::repository::{Shared, Step};
+use crate::repository::{Now, Shared, Step};
 
 const DIRECTORY: &str = "archive/demo/15-1/0000000100000000";
 
@@ -50,6 +49,7 @@ impl<'a> Worker<'a> {
 
     fn run(&mut self, operation: Operation) -> Completion {
         self.listings += usize::from(matches!(operation, Operation::List { .. }));
+        self.shared.now.set(Now::new(Instant::now(), SystemTime::now()));
         self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
         let mut events = Events::with_capacity(8);
         loop {
@@ -65,29 +65,41 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Archives a file of a segment.
-    fn push(&mut self, name: &str) -> Result<()> {
+    /// Begins to archive a file of a segment.
+    fn begin(&mut self, name: &str) -> Result<Push> {
         let base = self.base.display().to_string();
         let path = format!("{base}/{DIRECTORY}/{name}").into_bytes();
         let view = View::new(&base, Some("demo")).restricted(Role::Archiver, false);
         let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() }, &self.shared.finished);
         let place = view.locate(&path, Access::Write)?;
         let safeguard = guard.safeguard(&view, &place, &path, &[])?;
-        let (mut stream, mut step) =
-            WriteStream::begin(request(), place.location, safeguard, Release::newest(), &self.shared)?;
-        loop {
-            step = match step {
-                Step::Disk(operation) => stream.resume(self.run(operation))?,
-                Step::Done(answer) if answer.close => return Ok(()),
-                Step::Done(_) => {
-                    stream.feed(&mut &b"wal"[..])?;
-                    stream.finish()?
-                }
-                step => panic!("{step:?}"),
-            };
-        }
+        let (stream, step) = WriteStream::begin(request(), place.location, safeguard, Release::newest(), &self.shared)?;
+        Ok(Push(stream, step))
+    }
+
+    /// Goes on by one operation; whether that was the last.
+    fn advance(&mut self, Push(stream, step): &mut Push) -> Result<bool> {
+        *step = match std::mem::replace(step, Step::Work) {
+            Step::Disk(operation) => stream.resume(self.run(operation))?,
+            Step::Done(answer) if answer.close => return Ok(true),
+            Step::Done(_) => {
+                stream.feed(&mut &b"wal"[..])?;
+                stream.finish()?
+            }
+            step => panic!("{step:?}"),
+        };
+        Ok(false)
+    }
+
+    fn push(&mut self, name: &str) -> Result<()> {
+        let mut push = self.begin(name)?;
+        while !self.advance(&mut push)? {}
+        Ok(())
     }
 }
+
+/// A file of a segment on its way.
+struct Push(WriteStream, Step);
 
 fn name(segment: usize, checksum: usize, suffix: &str) -> String {
     format!("0000000100000000{segment:08X}-{checksum:040x}{suffix}")
@@ -107,39 +119,29 @@ fn archived(base: &Path) -> HashMap<String, Vec<String>> {
 
 #[test]
 fn of_twins_in_several_processes_one_gets_its_name() {
-    const WORKERS: usize = 3;
     const ROUNDS: usize = 200;
     let base = tempfile::tempdir().unwrap();
     let file = Exclusion::create().unwrap();
-    let barrier = Barrier::new(WORKERS);
-    let work = |worker: usize| {
-        let mut process = Worker::new(base.path(), Some(&file));
-        let mut push = |segment: usize| {
-            barrier.wait();
-            // So that some come a little later, when others have just been there.
-            std::thread::sleep(Duration::from_micros((segment * (worker + 1) * 37 % 500) as u64));
-            let pushed = process.push(&name(segment, worker, ""));
-            if let Err(error) = &pushed {
-                assert!([Code::Access, Code::FileMove].contains(&error.code), "{error}");
+    let mut workers = [(); 3].map(|()| Worker::new(base.path(), Some(&file)));
+    let (mut random, mut wins) = (1_u32, vec![0; ROUNDS]);
+    for (segment, wins) in wins.iter_mut().enumerate() {
+        let begin =
+            |(number, worker): (usize, &mut Worker<'_>)| (number, worker.begin(&name(segment, number, "")).unwrap());
+        let mut pushes: Vec<_> = workers.iter_mut().enumerate().map(begin).collect();
+        while !pushes.is_empty() {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let index = (random >> 16) as usize % pushes.len();
+            let (number, push) = &mut pushes[index];
+            match workers[*number].advance(push) {
+                Ok(false) => continue,
+                Ok(true) => *wins += 1,
+                Err(error) => assert!([Code::Access, Code::FileMove].contains(&error.code), "{error}"),
             }
-            pushed.is_ok()
-        };
-        // The segments that it has archived.
-        (0..ROUNDS).filter(|segment| push(*segment)).collect::<Vec<_>>()
-    };
-    let work = &work;
-    let wins: Vec<Vec<usize>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let archived = archived(base.path());
-    for segment in 0..ROUNDS {
-        let winners: Vec<_> = wins.iter().filter(|wins| wins.contains(&segment)).collect();
-        let names = archived.get(&name(segment, 0, "")[..24]).cloned().unwrap_or_default();
-        // Each may find the right of another one taken, and nobody be left who tries again.
-        assert!(winners.len() <= 1 && names.len() == winners.len(), "segment {segment}: {winners:?}, {names:?}");
+            pushes.swap_remove(index);
+        }
     }
-    assert!(archived.len() > ROUNDS / 2);
+    assert_eq!(wins, [1; ROUNDS]);
+    assert_eq!(archived(base.path()).values().map(Vec::len).collect::<Vec<_>>(), wins);
 }
 
 #[test]
@@ -147,30 +149,16 @@ fn who_archives_through_several_processes_by_turns_has_the_directory_listed_now_
     let base = tempfile::tempdir().unwrap();
     let file = Exclusion::create().unwrap();
     let begun = Instant::now();
-    let (turns, turn) = std::sync::mpsc::channel::<usize>();
-    let (dones, done) = std::sync::mpsc::channel::<usize>();
-    let listings = std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let mut worker = Worker::new(base.path(), Some(&file));
-            for segment in turn {
-                worker.push(&name(segment, 1, ".gz")).unwrap();
-                dones.send(segment).unwrap();
-            }
-            worker.listings
-        });
-        let mut worker = Worker::new(base.path(), Some(&file));
-        for segment in 0..100 {
-            worker.push(&name(2 * segment, 1, ".gz")).unwrap();
-            turns.send(2 * segment + 1).unwrap();
-            done.recv().unwrap();
-            let twin = worker.push(&name(2 * segment + 1, 2, ".gz")).unwrap_err();
-            assert_eq!(twin.code, Code::Access, "{twin}");
-            worker.push(&name(2 * segment + 1, 1, ".zst")).unwrap();
-        }
-        drop(turns);
-        // Those for the twins are needed.
-        (worker.listings - 200) + other.join().unwrap()
-    });
+    let [mut one, mut other] = [(); 2].map(|()| Worker::new(base.path(), Some(&file)));
+    for segment in 0..100 {
+        one.push(&name(2 * segment, 1, ".gz")).unwrap();
+        other.push(&name(2 * segment + 1, 1, ".gz")).unwrap();
+        let twin = one.push(&name(2 * segment + 1, 2, ".gz")).unwrap_err();
+        assert_eq!(twin.code, Code::Access, "{twin}");
+        one.push(&name(2 * segment + 1, 1, ".zst")).unwrap();
+    }
+    // Those for the twins are needed.
+    let listings = (one.listings - 200) + other.listings;
     assert_eq!(archived(base.path()).values().map(Vec::len).collect::<Vec<_>>(), [1; 200]);
     let allowed = 2 * (1 + usize::try_from(begun.elapsed().as_secs()).unwrap());
     // Two segments may look like one to the others.

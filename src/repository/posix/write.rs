@@ -2,7 +2,6 @@
 //! the client asked.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use bstr::ByteSlice;
 
@@ -23,7 +22,7 @@ use crate::repository::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::{Precaution, Replace, Safeguard};
 use crate::repository::policy::layout::{MANIFEST, TEMPORARY_SUFFIX};
-use crate::repository::policy::segments::{self, Twin};
+use crate::repository::policy::segments::{self, Begun, Twin};
 use crate::repository::policy::view::leads_out;
 use crate::repository::{Answer, Next, Shared, Step, unexpected_outcome};
 
@@ -59,7 +58,7 @@ enum Phase {
     /// Claiming the right to add a file of its segment.
     Claiming,
     /// Looking whether another file of the same segment is there, since when, and what is there.
-    Twins(Instant, Vec<String>),
+    Twins(Begun, Vec<String>),
     /// Looking whether an info file may have its name.
     Guarding(Box<Replacement>),
     /// Removing what was written, since the file is there already.
@@ -434,17 +433,18 @@ impl WriteStream {
         match self.target.parent() {
             Some(at) => {
                 let directory = at.to_string();
-                if self.shared.segments.is_missing(&directory, self.name(), others) {
+                let now = self.shared.now.get().instant;
+                if self.shared.segments.is_missing(&directory, self.name(), others, now) {
                     return Ok(self.rename_over(Over::Nothing));
                 }
-                self.phase = Phase::Twins(self.shared.segments.begin(&directory), Vec::new());
+                self.phase = Phase::Twins(self.shared.segments.begin(&directory, now), Vec::new());
                 Ok(Step::Disk(Operation::List { at, level: Level::Exists }))
             }
             None => Ok(self.rename_over(Over::Nothing)),
         }
     }
 
-    fn look_at_twins(&mut self, completion: Completion, when: Instant, mut names: Vec<String>) -> Result<Step> {
+    fn look_at_twins(&mut self, completion: Completion, when: Begun, mut names: Vec<String>) -> Result<Step> {
         let (entries, rest) = match completion {
             Ok(Outcome::Entries(entries, rest)) => (entries, rest),
             Ok(_) => return Err(unexpected_outcome()),

@@ -280,6 +280,7 @@ impl EventLoop {
             Err(error) => return Err(error),
         }
         self.clock.advance(wait);
+        self.host.repository.now.set(self.clock.real());
 
         for event in &self.events {
             match event.token() {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
@@ -14,6 +14,7 @@ use super::{Ending, EventLoop};
 use crate::disk::inline::{Inline, Options};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
+use crate::repository::Now;
 use crate::server::releases::policy::Policy;
 use crate::server::service::{Authorities, Service};
 use crate::server::tls::testing::{Pki, client_config};
@@ -64,8 +65,12 @@ pub(crate) fn service(pki: &Pki) -> Service {
 fn start(service: Service) -> (EventLoop, SocketAddr) {
     let keep_alive = KeepAlive { enabled: true, count: None, idle: None, interval: None };
     let listeners = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), keep_alive, &mut Vec::new()).unwrap();
-    let mut event_loop =
-        EventLoop::new(service, Rc::new(Host::new(1)), Box::new(Inline::new(Options::default()))).unwrap();
+    let mut event_loop = EventLoop::new(
+        service,
+        Rc::new(Host::new(1, Now::new(Instant::now(), SystemTime::now()))),
+        Box::new(Inline::new(Options::default())),
+    )
+    .unwrap();
     event_loop.listen(listeners).unwrap();
     let address = event_loop.addresses()[0];
     (event_loop, address)

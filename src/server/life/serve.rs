@@ -3,13 +3,12 @@
 //! Source: specification, sections 2.1, 2.6 and 2.10; the design's improvements on them.
 
 use std::path::Path;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::configuration::Configuration;
 use super::front;
 use super::notify::Notify;
-use super::serving::{Phase, Serving, system};
+use super::serving::{Phase, Serving, new_host, system};
 use super::signals::Meaning;
 use super::start::{Start, Started, start};
 use super::supervisor::Supervisor;
@@ -20,7 +19,6 @@ use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::releases::installed::Installed;
 use crate::server::releases::memory::Memory;
-use crate::session::Host;
 
 /// Serves until a signal ends it. Returns the exit status; failures have been logged.
 #[must_use]
@@ -104,7 +102,7 @@ impl Server {
         arguments: &[String],
         environment: &Environment,
     ) -> Result<Self> {
-        let mut serving = Serving::new(configuration, service, Rc::new(Host::new(std::process::id())), None)?;
+        let mut serving = Serving::new(configuration, service, new_host(), None)?;
         let failed = |error| system("unable to start the event loop", &error);
         serving.watch(signals)?;
         serving.event_loop.listen(listeners).map_err(failed)?;

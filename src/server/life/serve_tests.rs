@@ -35,12 +35,8 @@ fn start(pki: &Pki) -> Server {
     let environment = Environment::default();
     let mut configuration = Configuration::load(&arguments, &environment, &Origin::Disk).unwrap();
     let service = configuration.service(None, &Origin::Disk).unwrap();
-    let mut event_loop = EventLoop::new(
-        service,
-        std::rc::Rc::new(crate::session::Host::new(1)),
-        Box::new(crate::disk::inline::Inline::new(Options::default())),
-    )
-    .unwrap();
+    let mut event_loop =
+        EventLoop::new(service, new_host(), Box::new(crate::disk::inline::Inline::new(Options::default()))).unwrap();
     let any_port = listen::resolve(&["127.0.0.1"], 0).unwrap();
     event_loop.listen(listen::open_all(&any_port, configuration.keep_alive(), &mut Vec::new()).unwrap()).unwrap();
     let port = event_loop.addresses()[0].port();

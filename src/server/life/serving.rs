@@ -18,6 +18,7 @@ use crate::disk::inline::Options;
 use crate::disk::offload::Offload;
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
+use crate::repository::Now;
 use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
 use crate::server::event_loop::{Ending, EventLoop, Turn};
@@ -203,6 +204,11 @@ impl Serving {
         let error = || Error::access("access denied\nHINT: the server's configuration no longer grants it.");
         self.event_loop.end(Ending::Revoke { at_once: false }, |client| revoked(client).then(error));
     }
+}
+
+/// What the sessions of this process share.
+pub(super) fn new_host() -> Rc<Host> {
+    Rc::new(Host::new(std::process::id(), Now::new(Instant::now(), SystemTime::now())))
 }
 
 pub(crate) fn system(text: &str, error: &std::io::Error) -> Error {

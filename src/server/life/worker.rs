@@ -20,7 +20,7 @@ use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::limits;
-use crate::server::life::serving::{Phase, Serving, system};
+use crate::server::life::serving::{Phase, Serving, new_host, system};
 use crate::server::life::signals::{Meaning, Signals};
 use crate::server::life::umask;
 use crate::server::service::Service;
@@ -270,7 +270,7 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let exclusion = Exclusion::join(names.as_fd());
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
-    let host = Rc::new(Host::new(std::process::id()));
+    let host = new_host();
     share_bounds(&host, names).map_err(|error| system("unable to share memory with other workers", &error))?;
     host.repository.finished.collect_news();
     log::apply(&configuration.log);

@@ -15,7 +15,7 @@ mod requests;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use repohostd::config::{
@@ -25,6 +25,7 @@ use repohostd::disk::Ticket;
 use repohostd::postgres::{Finished, First};
 use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::release::{RELEASES, Release};
+use repohostd::repository::Now;
 use repohostd::repository::policy::versions::Versions;
 use repohostd::session::{
     Authority, Authorized, DatabaseAction, DatabaseOutcome, Host, Limits, Peer, Refusal, Session, State,
@@ -109,6 +110,8 @@ struct World<'a> {
     /// Number of each client's present session, for the disk.
     numbers: [u64; CLIENTS],
     now: Instant,
+    /// What the clock on the wall shows then.
+    time: SystemTime,
     /// Somebody sent the secret or the name of a temporary file, so that it proves nothing to find them.
     tainted: bool,
 }
@@ -118,6 +121,12 @@ fn limits() -> Limits {
 }
 
 impl World<'_> {
+    fn wait_until(&mut self, now: Instant) {
+        self.time += now - self.now;
+        self.now = now;
+        self.host.repository.now.set(Now::new(self.now, self.time));
+    }
+
     fn connect(&self) -> Client {
         let peer = Peer { names: self.certificate.then(|| vec!["client".to_owned()]) };
         let session = Session::new(&self.host, peer, self.release, Rc::new(self.grant.clone()), limits(), self.now);
@@ -264,12 +273,12 @@ impl World<'_> {
             }
             8 => self.work(index),
             9 => {
-                self.now += Duration::from_millis(u64::from(tape.short()));
+                self.wait_until(self.now + Duration::from_millis(u64::from(tape.short())));
                 self.clients[index].session.handle_timeout(self.now);
             }
             10 => {
                 if let Some(deadline) = self.clients[index].session.poll_timeout() {
-                    self.now = self.now.max(deadline);
+                    self.wait_until(self.now.max(deadline));
                     self.clients[index].session.handle_timeout(self.now);
                 }
             }
@@ -412,16 +421,18 @@ fuzz_target!(
         let certificate = what & 0x30 != 0x30;
         let tainted = [SECRET, b".tmp"].iter().any(|text| data.windows(text.len()).any(|part| part == *text));
         let before: Vec<_> = Place::contents(&place.base).into_iter().collect();
+        let (now, time) = (Instant::now(), SystemTime::now());
         let mut world = World {
             place: &place,
-            host: Rc::new(Host::new(std::process::id())),
+            host: Rc::new(Host::new(std::process::id(), Now::new(now, time))),
             release,
             grant,
             certificate,
             disk: Pending::new(what & 0x40 != 0),
             clients: Vec::new(),
             numbers: std::array::from_fn(|index| index as u64),
-            now: Instant::now(),
+            now,
+            time,
             tainted,
         };
         for _ in 0..CLIENTS {
