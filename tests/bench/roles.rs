@@ -1,7 +1,7 @@
 //! What it costs the server to know a role: processor time of listings and of small writes, for each role
 //! against an administrator of the whole repository.
 //!
-//! `cargo bench --bench roles`; see the README beside this file.
+//! `cargo bench --bench roles [-- --segment KIB]`; see the README beside this file.
 
 #[path = "../e2e/harness"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
@@ -33,6 +33,12 @@ const ROUNDS: usize = 9;
 const DIRECTORIES: usize = 100;
 const FILES_EACH: usize = 1_000;
 const WRITES: usize = 10_000;
+/// Segments of one directory: their numbers are those of PostgreSQL's segments of 16 MiB.
+const SEGMENTS_EACH: usize = 256;
+/// So much of WAL is written unless that is less than a directory of segments.
+const WAL_BYTES: usize = 4 << 30;
+/// What pgbackrest sends at a time.
+const BLOCK: usize = 1 << 20;
 
 const FINISHED: &str = "backup/demo/20260101-000000F";
 const UNFINISHED: &str = "backup/demo/20260102-000000F";
@@ -58,27 +64,44 @@ const VARIANTS: [Variant; 5] = [
 struct Load {
     name: String,
     variants: &'static [&'static str],
-    run: fn(&mut Conversation, &Path),
+    run: Box<dyn Fn(&mut Conversation, &Path)>,
+}
+
+impl Load {
+    fn of_listing() -> Self {
+        Self {
+            name: format!("list {} files", DIRECTORIES * FILES_EACH),
+            variants: &["admin-of-all", "admin", "backup", "archiver", "reader"],
+            run: Box::new(list),
+        }
+    }
+
+    fn of_backup() -> Self {
+        Self {
+            name: format!("{WRITES} files of a backup"),
+            variants: &["admin-of-all", "admin", "backup"],
+            run: Box::new(write_backup),
+        }
+    }
+
+    /// Of segments that have so many bytes.
+    fn of_wal(size: usize) -> Self {
+        let count = WRITES.min(WAL_BYTES / size).max(SEGMENTS_EACH);
+        Self {
+            name: format!("{count} WAL segments of {} KiB", size >> 10),
+            variants: &["admin-of-all", "admin", "archiver", "backup"],
+            run: Box::new(move |client, repository| write_wal(client, repository, size, count)),
+        }
+    }
 }
 
 fn main() {
-    let loads = [
-        Load {
-            name: format!("list {} files", DIRECTORIES * FILES_EACH),
-            variants: &["admin-of-all", "admin", "backup", "archiver", "reader"],
-            run: list,
-        },
-        Load {
-            name: format!("{WRITES} files of a backup"),
-            variants: &["admin-of-all", "admin", "backup"],
-            run: write_backup,
-        },
-        Load {
-            name: format!("{WRITES} WAL segments"),
-            variants: &["admin-of-all", "admin", "archiver", "backup"],
-            run: write_wal,
-        },
-    ];
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let loads = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => vec![Load::of_listing(), Load::of_backup(), Load::of_wal(4 << 10)],
+        ["--segment", kibibytes] => vec![Load::of_wal(kibibytes.parse::<usize>().expect("a number of KiB") << 10)],
+        _ => panic!("usage: cargo bench --bench roles [-- --segment KIB]"),
+    };
     let server = Server::start();
     for load in &loads {
         let mut seconds = vec![Vec::new(); load.variants.len()];
@@ -130,14 +153,17 @@ fn write_backup(client: &mut Conversation, repository: &Path) {
     }
 }
 
-fn write_wal(client: &mut Conversation, repository: &Path) {
+fn write_wal(client: &mut Conversation, repository: &Path, size: usize, count: usize) {
     let base = format!("{}/{WAL}", repository.display());
-    let content = vec![7; 4 << 10];
-    for number in 0..WRITES {
-        // as many of them in a directory as PostgreSQL names so
-        let (log, segment) = (number / 256, number % 256);
+    let content = vec![7; size];
+    for number in 0..count {
+        let (log, segment) = (number / SEGMENTS_EACH, number % SEGMENTS_EACH);
         let path = format!("{base}/00000001{log:08X}/00000001{log:08X}{segment:08X}-{number:040x}.gz");
-        done(&client.write(&path, &content, How { atomic: true, create_path: true }));
+        done(&client.open_write(&path, How { atomic: true, create_path: true }));
+        content.chunks(BLOCK).for_each(|block| done(&client.write_block(block)));
+        done(&client.close_write());
+        // the memory of the machine holds all the names, but not what is in them
+        fs::write(path, "").expect("the file can be emptied");
     }
 }
 
