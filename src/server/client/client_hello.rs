@@ -9,7 +9,7 @@ const CLIENT_HELLO: u8 = 1;
 
 /// How much of a client's first bytes is kept to tell what it speaks: up to the version of a
 /// `ClientHello`.
-pub(super) const FIRST_BYTES: usize = 11;
+const FIRST_BYTES: usize = 11;
 /// The alert `protocol_version`, in a record that every version reads (RFC 5246, section 7.2).
 pub(super) const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
@@ -22,6 +22,8 @@ pub(super) fn is_before_tls_1_2(first: &[u8]) -> bool {
 /// The hellos at the beginning of a connection, which are looked at before TLS gets them.
 #[derive(Debug, Default)]
 pub struct Hellos {
+    first: [u8; FIRST_BYTES],
+    first_length: usize,
     /// The beginning of a record.
     held: Vec<u8>,
     /// Something else has come.
@@ -29,20 +31,27 @@ pub struct Hellos {
 }
 
 impl Hellos {
-    /// Whether nothing has to be looked at any more.
-    #[must_use]
-    pub const fn are_over(&self) -> bool {
-        self.over
+    /// The first bytes that came, as far as they are kept.
+    pub(super) fn first_bytes(&self) -> &[u8] {
+        &self.first[..self.first_length]
     }
 
-    /// Takes what the client sent; returns what TLS is to get of it now.
+    /// Takes what the client sent; returns what TLS is to get of it now. `None` once something else has come: TLS gets
+    /// that, and all that follows, as it is.
     ///
     /// A server name that is no DNS name is hidden in a hello that is one whole record, as every client sends
     /// it. A second one follows the answer that asks for it (RFC 8446, section 4.1.2).
-    pub fn take(&mut self, input: &[u8]) -> Vec<u8> {
+    pub fn take(&mut self, input: &[u8]) -> Option<Vec<u8>> {
         const HEADER: usize = 5;
         /// The largest record that is not protected.
         const RECORD_MAXIMUM: usize = 1 << 14;
+        let room = &mut self.first[self.first_length..];
+        let count = input.len().min(room.len());
+        room[..count].copy_from_slice(&input[..count]);
+        self.first_length += count;
+        if self.over {
+            return None;
+        }
         let mut bytes = std::mem::take(&mut self.held);
         bytes.extend_from_slice(input);
         let mut at = 0;
@@ -68,7 +77,7 @@ impl Hellos {
         } else {
             self.over = true;
         }
-        bytes
+        Some(bytes)
     }
 }
 
@@ -93,22 +102,22 @@ mod tests {
         let (hello, cipher) = (record(HANDSHAKE, &[CLIENT_HELLO, 0, 0, 1, 9]), record(CHANGE_CIPHER_SPEC, &[1]));
         for cut in 1..hello.len() {
             let mut hellos = Hellos::default();
-            assert_eq!(hellos.take(&hello[..cut]), b"");
+            assert_eq!(hellos.take(&hello[..cut]), Some(vec![]));
             assert_eq!(
                 hellos.take(&[&hello[cut..], &cipher, &hello, &hello[..cut]].concat()),
-                [&hello[..], &cipher, &hello].concat()
+                Some([&hello[..], &cipher, &hello].concat())
             );
-            assert!(!hellos.are_over());
             let rest = [&hello[cut..], &record(23, b"data"), &hello[..2]].concat();
-            assert_eq!(hellos.take(&rest), [&hello[..cut], &rest].concat());
-            assert!(hellos.are_over());
+            assert_eq!(hellos.take(&rest), Some([&hello[..cut], &rest].concat()));
+            assert_eq!(hellos.take(&hello), None);
+            assert_eq!(hellos.first_bytes(), &[&hello[..], &cipher].concat()[..FIRST_BYTES]);
         }
         for other in [&b"GET / HTTP/1.1"[..], b"\x80", b"\x16\x03\x01\x40\x01\x01", b"\x16\x03\x01\0\0", b"\x15\x03"] {
             let mut hellos = Hellos::default();
-            assert_eq!((hellos.take(other), hellos.are_over()), (other.to_vec(), true), "{other:?}");
+            assert_eq!((hellos.take(other), hellos.take(b"x")), (Some(other.to_vec()), None), "{other:?}");
         }
         let certificate = record(HANDSHAKE, &[11, 0, 0, 0]);
         let mut hellos = Hellos::default();
-        assert_eq!((hellos.take(&certificate), hellos.are_over()), (certificate.clone(), true));
+        assert_eq!((hellos.take(&certificate), hellos.take(b"x")), (Some(certificate), None));
     }
 }

@@ -18,23 +18,20 @@
 
 mod ending;
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustls::ServerConnection;
 
 use self::ending::{CLOSING, Departure};
-use super::client_hello::{FIRST_BYTES, Hellos};
 use super::context::{Context, Next};
-use super::corked_write::LastWords;
 use super::greeting::Greeting;
 use super::record::Record;
+use super::tls_channel::{Plaintext, TlsChannel};
 use super::view::{ClientView, SessionState};
 use crate::config::Role;
 use crate::disk::{Completion, Ticket};
@@ -46,76 +43,78 @@ use crate::server::tls::{Reasons, identity};
 use crate::session::{DatabaseOutcome, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
-const TURN_BYTES: usize = 256 * 1024;
+pub(crate) const TURN_BYTES: usize = 256 * 1024;
 /// What a session that makes no transfer may move in all.
 const SMALL_BYTES: u64 = 64 * 1024;
-/// Plaintext and records that rustls holds for a client that does not read; what is sent at once. A quarter of it
-/// costs a twelfth more processor time for a large file, mostly because the client is woken more often.
-const TLS_BUFFER: usize = 256 * 1024;
-/// `read_tls` takes 4 KiB at a time; this many make up a record.
-const READS_PER_RECORD: usize = 4;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
-    Handshake,
+    Handshake {
+        until: Instant,
+        /// The server is about to end: what the session, once there is one, is to tell its client.
+        draining: Option<Error>,
+    },
+    /// The session has its own deadlines.
     Open,
-    Closing,
-    Lingering,
+    Closing(Parting),
+    Lingering(Parting),
     Gone,
 }
 
+/// A connection whose session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parting {
+    until: Instant,
+    /// Bytes that came since, and that nobody wants.
+    swallowed: usize,
+}
+
+/// What is known of the client's side of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nothing can be read before the poll tells of it.
+    Quiet,
+    Readable,
+    /// The client has ended its side, or the connection broke; what came before is still to be read.
+    Ending,
+    /// All of that has been read.
+    Ended,
+}
+
 /// How far the session took what the client sent.
-enum Taken {
+enum Consumed {
     /// All of it, and it waits for more.
     All,
     /// Not all, or it wants no more for now.
-    Enough,
+    Blocked,
     /// All of it, and nothing will follow.
     Ended(Departure),
 }
 
+/// What a connection has from the end of its handshake on.
+struct Served {
+    names: Option<Vec<String>>,
+    greeting: Greeting,
+    session: Session,
+}
+
 /// One client's connection.
-#[allow(clippy::struct_excessive_bools, reason = "each says something else of socket or loop; `stage` is the state")]
 pub(crate) struct Connection {
     key: u64,
+    /// Until it is gone.
     socket: Option<TcpStream>,
-    tls: ServerConnection,
     /// Why its handshake may fail.
     reasons: Reasons,
-    session: Option<Session>,
-    stage: Stage,
-    record: Record,
-    names: Option<Vec<String>>,
-    /// The server is about to end: what the session, once there is one, is to tell its client.
-    draining: Option<Error>,
-    /// There from the end of the handshake on.
-    greeting: Option<Greeting>,
-    /// When the present stage has to be over; the session has its own deadlines while `Open`.
-    deadline: Instant,
-    readable: bool,
+    input: Input,
     writable: bool,
-    /// The poll has said that the client has ended its side, or that the connection broke.
-    ending: bool,
-    /// All that the client sent before it ended its side has been read.
-    ended: bool,
-    /// Our last word, `close_notify` or an alert, is said.
-    said_goodbye: bool,
-    /// Something was sent, received or taken since this was last looked at.
-    moved: bool,
+    tls: TlsChannel,
     /// Records that were read from the socket and that the session had no room for, from
     /// `unread_at` on.
     unread: Vec<u8>,
     unread_at: usize,
-    first: [u8; FIRST_BYTES],
-    first_length: usize,
-    hellos: Hellos,
-    swallowed: usize,
-    /// For the loop: its number, whether others know that it is authorized, whether it is in the queue, and which
-    /// deadline is set.
-    pub(crate) number: u64,
-    pub(crate) told: bool,
-    pub(crate) queued: bool,
-    pub(crate) armed: Option<Instant>,
+    stage: Stage,
+    served: Option<Served>,
+    record: Record,
 }
 
 impl Connection {
@@ -129,14 +128,13 @@ impl Connection {
         now: Instant,
     ) -> Option<Self> {
         let mut record = Record::new(peer);
-        let mut tls = match ServerConnection::new(Arc::clone(&service.tls.config)) {
+        let tls = match TlsChannel::new(&service.tls.config) {
             Ok(tls) => tls,
             Err(error) => {
                 record.refuse(Level::Warn, &error.to_string(), "");
                 return None;
             }
         };
-        tls.set_buffer_limit(Some(TLS_BUFFER));
         // Edge-triggered, so both are asked for once and cost nothing when nobody wants them.
         if let Err(error) = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
             record.refuse(Level::Warn, &error.to_string(), "");
@@ -145,31 +143,15 @@ impl Connection {
         Some(Self {
             key,
             socket: Some(socket),
-            tls,
             reasons: service.tls.reasons.clone(),
-            session: None,
-            stage: Stage::Handshake,
-            record,
-            names: None,
-            draining: None,
-            greeting: None,
-            deadline: now + service.handshake,
-            readable: false,
+            input: Input::Quiet,
             writable: true,
-            ending: false,
-            ended: false,
-            said_goodbye: false,
-            moved: false,
+            tls,
             unread: Vec::new(),
             unread_at: 0,
-            first: [0; FIRST_BYTES],
-            first_length: 0,
-            hellos: Hellos::default(),
-            swallowed: 0,
-            number: 0,
-            told: false,
-            queued: false,
-            armed: None,
+            stage: Stage::Handshake { until: now + service.handshake, draining: None },
+            served: None,
+            record,
         })
     }
 
@@ -193,7 +175,7 @@ impl Connection {
 
     /// Whether its session reads or writes files, and not only the small ones that every command has.
     pub(crate) fn is_transferring(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| {
+        self.session().is_some_and(|session| {
             let counters = session.counters();
             session.is_transferring() && counters.read + counters.written > SMALL_BYTES
         })
@@ -201,45 +183,49 @@ impl Connection {
 
     /// New grants, for a client that has not been authorized yet. Returns whether it waits for some.
     pub(crate) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) -> bool {
-        match (&mut self.session, &self.greeting) {
-            (Some(session), Some(greeting)) => {
-                session.replace_authority(Rc::clone(authority).speaking(greeting.release()))
-            }
-            _ => false,
-        }
+        let Some(Served { session, greeting, .. }) = &mut self.served else { return false };
+        let has_waited = session.replace_authority(Rc::clone(authority).speaking(greeting.release()));
+        self.conclude();
+        has_waited
     }
 
     /// What counts for clients that are not authorized yet was told. Returns whether it has waited for that.
     pub(crate) fn resume_authorization(&mut self) -> bool {
-        self.session.as_mut().is_some_and(Session::handle_authority)
+        let has_waited = self.served.as_mut().is_some_and(|served| served.session.handle_authority());
+        self.conclude();
+        has_waited
     }
 
     /// Whether its session holds locks, or has held some.
     pub(crate) fn has_locked(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::has_locked)
+        self.session().is_some_and(Session::has_locked)
     }
 
     /// What decides whether it may stay.
     pub(crate) fn client(&self) -> ClientView<'_> {
         ClientView {
-            names: self.names.as_deref(),
-            certificates: self.tls.peer_certificates().unwrap_or_default(),
+            names: self.served.as_ref().and_then(|served| served.names.as_deref()),
+            certificates: self.tls.certificates(),
             age: self.record.age(),
             stanza: self.stanza(),
-            role: self.session.as_ref().and_then(Session::role).unwrap_or(Role::Reader),
+            role: self.session().and_then(Session::role).unwrap_or(Role::Reader),
             authorized: self.record.is_opened(),
-            locks: self.session.as_ref().map(Session::locks).unwrap_or_default(),
+            locks: self.session().map(Session::locks).unwrap_or_default(),
         }
     }
 
     /// The stanza of its session.
     pub(crate) fn stanza(&self) -> Option<&str> {
-        self.session.as_ref().and_then(Session::stanza)
+        self.session().and_then(Session::stanza)
+    }
+
+    fn session(&self) -> Option<&Session> {
+        self.served.as_ref().map(|served| &served.session)
     }
 
     /// What is shown of it, once it has a session.
     pub(crate) fn view(&self) -> Option<SessionState> {
-        let (session, greeting) = (self.session.as_ref()?, self.greeting.as_ref()?);
+        let Served { session, greeting, .. } = self.served.as_ref()?;
         Some(self.record.view(greeting.release().version, session.counters()))
     }
 
@@ -247,17 +233,21 @@ impl Connection {
     pub(crate) fn ready(&mut self, event: &Event) {
         // An error is found out by reading or writing.
         let broken = event.is_error();
-        self.ending |= broken || event.is_read_closed();
-        self.readable |= event.is_readable() || self.ending;
         self.writable |= broken || event.is_writable() || event.is_write_closed();
+        if self.input != Input::Ended && (broken || event.is_read_closed()) {
+            self.input = Input::Ending;
+        } else if self.input == Input::Quiet && event.is_readable() {
+            self.input = Input::Readable;
+        }
     }
 
     /// When to call [`Connection::expire`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let session = || self.session.as_ref().and_then(Session::poll_timeout);
         match self.stage {
-            Stage::Handshake | Stage::Closing | Stage::Lingering => Some(self.deadline),
-            Stage::Open => session(),
+            Stage::Handshake { until, .. }
+            | Stage::Closing(Parting { until, .. })
+            | Stage::Lingering(Parting { until, .. }) => Some(until),
+            Stage::Open => self.session().and_then(Session::poll_timeout),
             // A session without its client waits for the disk alone.
             Stage::Gone => None,
         }
@@ -265,63 +255,81 @@ impl Connection {
 
     /// An operation of the session has completed.
     pub(crate) fn complete(&mut self, now: Instant, operation: u64, completion: Completion) {
-        if let Some(session) = &mut self.session {
-            session.handle_completion(now, operation, completion);
+        if let Some(served) = &mut self.served {
+            served.session.handle_completion(now, operation, completion);
         }
+        self.conclude();
     }
 
     /// What became of a request of the session to a database.
     pub(crate) fn complete_database(&mut self, now: Instant, id: u64, outcome: DatabaseOutcome) {
-        if let Some(session) = &mut self.session {
-            session.handle_database(now, id, outcome);
+        if let Some(served) = &mut self.served {
+            served.session.handle_database(now, id, outcome);
         }
+        self.conclude();
     }
 
     /// Does what can be done now, within bounds.
     pub(crate) fn advance(&mut self, cx: &mut Context<'_>) -> Next {
-        let mut budget = TURN_BYTES;
-        if let Some(session) = self.session.as_mut().filter(|session| session.poll_work()) {
-            session.handle_work(cx.now);
+        let is_busy = |served: &&mut Served| served.session.poll_work();
+        if let Some(served) = self.served.as_mut().filter(is_busy) {
+            served.session.handle_work(cx.now);
         }
-        loop {
-            self.settle(cx);
-            self.moved = false;
-            self.send(cx, &mut budget);
-            self.receive(cx, &mut budget);
-            if !self.moved {
-                break;
+        let is_unfinished = loop {
+            self.forward_effects(cx);
+            cx.moved = false;
+            self.send(cx);
+            self.receive(cx);
+            if !cx.moved || cx.budget == 0 {
+                break cx.moved;
             }
-            if budget == 0 {
-                return self.next(true);
-            }
-        }
-        self.settle(cx);
-        self.next(false)
+        };
+        self.forward_effects(cx);
+        self.conclude();
+        self.next(is_unfinished)
     }
 
     /// Logs the end, if there was a session.
     pub(crate) fn log_end(&self, quotas: &mut Quotas, now: Instant) {
-        if let Some(session) = &self.session {
+        if let Some(session) = self.session() {
             self.record.close(session.counters(), quotas, now);
         }
     }
 
-    fn next(&self, unfinished: bool) -> Next {
-        let work = self.session.as_ref().is_some_and(Session::poll_work);
+    fn next(&self, is_unfinished: bool) -> Next {
+        let work = self.session().is_some_and(Session::poll_work);
         match self.stage {
-            Stage::Gone if self.session.as_ref().is_none_or(|session| session.state() == State::Closed) => Next::Remove,
+            Stage::Gone if self.session().is_none_or(|session| session.state() == State::Closed) => Next::Remove,
             Stage::Gone if !work => Next::Wait,
-            _ if unfinished || work => Next::Again,
+            _ if is_unfinished || work => Next::Again,
             _ => Next::Wait,
         }
     }
 
+    /// What every transition ends with.
+    fn conclude(&self) {
+        debug_assert!(self.check_invariants(), "every transition leaves a state that makes sense: {:?}", self.stage);
+    }
+
+    /// What must always be true.
+    fn check_invariants(&self) -> bool {
+        let fits_stage = match self.stage {
+            Stage::Handshake { .. } => self.served.is_none() && !self.tls.is_finished(),
+            Stage::Open => self.served.is_some() && !self.tls.is_finished(),
+            Stage::Closing(_) => true,
+            // A second end of the client's side would not be told.
+            Stage::Lingering(_) => self.input != Input::Ended,
+            Stage::Gone => self.session().is_none_or(|session| session.state() != State::Open),
+        };
+        fits_stage
+            && self.socket.is_none() == (self.stage == Stage::Gone)
+            && (self.unread.is_empty() || self.stage == Stage::Open)
+    }
+
     /// Does what the session asks for, except sending and receiving.
-    fn settle(&mut self, cx: &mut Context<'_>) {
-        let Some(session) = &mut self.session else { return };
-        if let Some(greeting) = &mut self.greeting {
-            greeting.answered(session.counters().requests, cx);
-        }
+    fn forward_effects(&mut self, cx: &mut Context<'_>) {
+        let Some(Served { session, greeting, .. }) = &mut self.served else { return };
+        greeting.answered(session.counters().requests, cx);
         while let Some((operation, work)) = session.poll_disk() {
             cx.disk.submit(Ticket { session: self.key, operation }, work);
         }
@@ -332,98 +340,92 @@ impl Connection {
             self.record.event(event, &mut cx.rates.clients, cx.now);
         }
         if self.stage == Stage::Open && session.state() != State::Open {
-            self.begin_closing(cx.now);
+            self.begin_closing(cx);
         }
     }
 
     /// Sends until the socket is full, the budget is spent or nothing is left.
-    fn send(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
-        if self.stage == Stage::Lingering {
+    fn send(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.stage, Stage::Lingering(_)) {
             return;
         }
-        let Some(mut socket) = self.socket.take() else { return };
-        let lost = loop {
-            self.encrypt(cx.now);
-            if !self.tls.wants_write() || !self.writable || *budget == 0 {
-                break None;
+        loop {
+            self.encrypt(cx);
+            let Some(socket) = self.socket.as_ref().filter(|_| self.tls.wants_flush()) else { break };
+            if !self.writable || cx.budget == 0 {
+                return;
             }
-            // The last words travel with the end that follows them, which spares both sides a segment.
-            let written = if self.said_goodbye {
-                self.tls.write_tls(&mut LastWords(&socket))
-            } else {
-                self.tls.write_tls(&mut socket)
-            };
-            match written {
-                Ok(0) => break Some("the connection takes no more bytes".to_owned()),
+            match self.tls.flush(socket) {
+                Ok(0) => return self.lose(cx, "the connection takes no more bytes"),
                 Ok(count) => {
-                    *budget = budget.saturating_sub(count);
-                    self.moved = true;
-                    if self.stage == Stage::Closing {
-                        self.deadline = cx.now + CLOSING;
+                    cx.budget = cx.budget.saturating_sub(count);
+                    cx.moved = true;
+                    if let Stage::Closing(parting) = &mut self.stage {
+                        parting.until = cx.now + CLOSING;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Some(error.to_string()),
+                Err(error) => return self.lose(cx, &error.to_string()),
             }
-        };
-        self.socket = Some(socket);
-        if let Some(reason) = lost {
-            self.lose(cx, &reason);
-        } else if self.stage == Stage::Closing && self.said_goodbye && !self.tls.wants_write() {
-            self.begin_lingering(cx.now);
+        }
+        if let Stage::Closing(parting) = self.stage
+            && self.tls.is_finished()
+        {
+            self.begin_lingering(cx.now, parting.swallowed);
         }
     }
 
     /// Moves what the session wants to send into TLS, as far as that has room, and our goodbye after
     /// the last of it.
-    fn encrypt(&mut self, now: Instant) {
-        if let Some(session) = &mut self.session {
-            loop {
-                let output = session.poll_output();
-                if output.is_empty() {
-                    break;
-                }
-                match self.tls.writer().write(output) {
-                    Ok(count) if count > 0 => session.consume_output(now, count),
-                    _ => return,
-                }
-                self.moved = true;
+    fn encrypt(&mut self, cx: &mut Context<'_>) {
+        while let Some(Served { session, .. }) = &mut self.served
+            && !session.poll_output().is_empty()
+        {
+            let count = self.tls.encrypt(session.poll_output());
+            if count == 0 {
+                return;
             }
+            session.consume_output(cx.now, count);
+            cx.moved = true;
         }
-        if self.stage == Stage::Closing && !std::mem::replace(&mut self.said_goodbye, true) {
-            self.tls.send_close_notify();
+        if matches!(self.stage, Stage::Closing(_)) {
+            self.tls.finish();
         }
     }
 
     /// Receives until the socket is empty, the budget is spent or the session wants no more.
-    fn receive(&mut self, cx: &mut Context<'_>, budget: &mut usize) {
-        if self.ending && self.session.as_ref().is_some_and(Session::awaits_database) {
+    fn receive(&mut self, cx: &mut Context<'_>) {
+        let is_left = matches!(self.input, Input::Ending | Input::Ended);
+        if is_left && self.session().is_some_and(Session::awaits_database) {
             // Its answer may be hours away, and is for nobody.
             return self.lose(cx, "the client closed the connection while its statement was under way");
         }
         if !self.unread.is_empty() {
             self.take_unread(cx);
         }
-        while *budget > 0 && self.unread.is_empty() {
+        while cx.budget > 0 && self.unread.is_empty() {
             if self.stage == Stage::Open {
                 match self.deliver(cx) {
-                    Taken::Enough if self.stage == Stage::Open => return,
-                    Taken::All | Taken::Enough => {}
-                    Taken::Ended(departure) => return self.hang_up(cx, &departure),
+                    Consumed::Blocked if self.stage == Stage::Open => return,
+                    Consumed::All | Consumed::Blocked => {}
+                    Consumed::Ended(departure) => return self.hang_up(cx, &departure),
                 }
             }
             // Delivering may have ended the session.
-            let Some(socket) = self.socket.as_mut().filter(|_| self.readable && !self.ended) else { return };
+            let is_readable = matches!(self.input, Input::Readable | Input::Ending);
+            let Some(socket) = self.socket.as_mut().filter(|_| is_readable) else { return };
             let mut buffer = std::mem::take(cx.buffer);
             match socket.read(&mut buffer) {
                 Ok(0) => self.end_of_input(cx),
                 Ok(count) => {
-                    *budget = budget.saturating_sub(count);
-                    self.moved = true;
+                    cx.budget = cx.budget.saturating_sub(count);
+                    cx.moved = true;
                     // Less than there is room for was all, and the poll tells of more; but not once more of an
                     // end that it has told of together with these bytes.
-                    self.readable = count == buffer.len() || self.ending;
+                    if count < buffer.len() && self.input == Input::Readable {
+                        self.input = Input::Quiet;
+                    }
                     let left = self.feed(cx, &buffer[..count]);
                     if left > 0 {
                         self.unread = cx.spare.pop().unwrap_or_default();
@@ -432,7 +434,7 @@ impl Connection {
                         self.unread_at = 0;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.input = Input::Quiet,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.hang_up(cx, &Departure::Broken(error.to_string())),
             }
@@ -454,16 +456,10 @@ impl Connection {
 
     /// Takes what came from the socket. Returns how many bytes are left.
     fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> usize {
-        if self.first_length < FIRST_BYTES {
-            let count = input.len().min(FIRST_BYTES - self.first_length);
-            self.first[self.first_length..][..count].copy_from_slice(&input[..count]);
-            self.first_length += count;
+        match self.tls.inspect(input) {
+            Some(hellos) => self.decrypt(cx, &hellos).min(input.len()),
+            None => self.decrypt(cx, input),
         }
-        if self.stage == Stage::Handshake && !self.hellos.are_over() {
-            let bytes = self.hellos.take(input);
-            return self.decrypt(cx, &bytes).min(input.len());
-        }
-        self.decrypt(cx, input)
     }
 
     /// Decrypts `input` and hands it to the session as far as that takes it. Returns how many bytes
@@ -472,15 +468,15 @@ impl Connection {
         let mut stuck = false;
         while !input.is_empty() {
             match self.stage {
-                Stage::Handshake => {}
+                Stage::Handshake { .. } => {}
                 Stage::Open => match self.deliver(cx) {
-                    Taken::All => {}
+                    Consumed::All => {}
                     // It may have ended the session, and then the rest is nobody's.
-                    Taken::Enough if self.stage == Stage::Open => return input.len(),
-                    Taken::Enough => continue,
-                    Taken::Ended(departure) => self.hang_up(cx, &departure),
+                    Consumed::Blocked if self.stage == Stage::Open => return input.len(),
+                    Consumed::Blocked => continue,
+                    Consumed::Ended(departure) => self.hang_up(cx, &departure),
                 },
-                Stage::Closing | Stage::Lingering => {
+                Stage::Closing(_) | Stage::Lingering(_) => {
                     self.listen(cx, input);
                     self.swallow(cx.now, input.len());
                     return 0;
@@ -488,20 +484,11 @@ impl Connection {
                 Stage::Gone => return 0,
             }
             let before = input.len();
-            for _ in 0..READS_PER_RECORD {
-                // An error says that a record has to be taken out first; zero, that the client has
-                // announced the end and what follows means nothing.
-                match self.tls.read_tls(&mut input) {
-                    Ok(0) if !input.is_empty() => input = &[],
-                    Ok(_) if !input.is_empty() => {}
-                    _ => break,
-                }
-            }
-            if let Err(error) = self.tls.process_new_packets() {
+            if let Err(error) = self.tls.feed(&mut input) {
                 self.fail_tls(cx, &error);
                 return 0;
             }
-            if self.stage == Stage::Handshake && !self.tls.is_handshaking() {
+            if matches!(self.stage, Stage::Handshake { .. }) && !self.tls.is_handshaking() {
                 self.open(cx);
             }
             if before == input.len() && std::mem::replace(&mut stuck, true) {
@@ -512,48 +499,45 @@ impl Connection {
     }
 
     /// Hands decrypted bytes to the session.
-    fn deliver(&mut self, cx: &mut Context<'_>) -> Taken {
+    fn deliver(&mut self, cx: &mut Context<'_>) -> Consumed {
         loop {
-            let Some(session) = &mut self.session else { return Taken::Enough };
-            let chunk = match self.tls.reader().into_first_chunk() {
-                Ok([]) => return Taken::Ended(Departure::Announced),
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Taken::Ended(Departure::Silent);
-                }
-                Err(_) if session.wants_input() => return Taken::All,
-                Err(_) => return Taken::Enough,
+            let Some(Served { session, greeting, .. }) = &mut self.served else { return Consumed::Blocked };
+            let chunk = match self.tls.plaintext() {
+                Plaintext::Bytes(chunk) => chunk,
+                Plaintext::Nothing if session.wants_input() => return Consumed::All,
+                Plaintext::Nothing => return Consumed::Blocked,
+                Plaintext::Announced => return Consumed::Ended(Departure::Announced),
+                Plaintext::Torn => return Consumed::Ended(Departure::Silent),
             };
             if !session.wants_input() {
-                return Taken::Enough;
+                return Consumed::Blocked;
             }
             let count = session.handle_input(cx.now, chunk);
-            // Input that is not taken may have ended the session.
-            self.settle(cx);
-            if count == 0 {
-                return Taken::Enough;
-            }
-            if let Some(greeting) = &mut self.greeting {
+            if count > 0 {
                 greeting.hear();
+                self.tls.consume(count);
+                cx.moved = true;
             }
-            self.tls.reader().consume(count);
-            self.moved = true;
+            // Input that is not taken may have ended the session.
+            self.forward_effects(cx);
+            if count == 0 {
+                return Consumed::Blocked;
+            }
         }
     }
 
     /// The handshake is complete: finds out who the client is and begins its session.
     fn open(&mut self, cx: &mut Context<'_>) {
-        let names = match identity(&self.tls) {
+        let names = match self.tls.identity() {
             Ok(identity) => identity.map(|identity| {
                 self.record.set_client(identity.title);
                 identity.names
             }),
             Err(error) => {
                 self.refuse_handshake(cx, &error.to_string());
-                return self.begin_closing(cx.now);
+                return self.begin_closing(cx);
             }
         };
-        self.names.clone_from(&names);
         let service = cx.service;
         let local = || self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let wanted = self.tls.server_name();
@@ -561,12 +545,12 @@ impl Connection {
         let release = greeting.release();
         let authority = Rc::clone(&service.authority).speaking(release);
         self.record.set_release(release.version);
-        self.greeting = Some(greeting);
-        let mut session = Session::new(cx.host, Peer { names }, release, authority, service.limits, cx.now);
-        if let Some(error) = self.draining.take() {
+        let peer = Peer { names: names.clone() };
+        let mut session = Session::new(cx.host, peer, release, authority, service.limits, cx.now);
+        let handshake = std::mem::replace(&mut self.stage, Stage::Open);
+        if let Stage::Handshake { draining: Some(error), .. } = handshake {
             session.handle_drain(cx.now, error);
         }
-        self.session = Some(session);
-        self.stage = Stage::Open;
+        self.served = Some(Served { names, greeting, session });
     }
 }

@@ -27,6 +27,10 @@ pub(crate) struct Context<'a> {
     pub(crate) learner: &'a mut Learner,
     /// Bounds of what may be written to the log.
     pub(crate) rates: &'a mut Rates,
+    /// Bytes that it may still move before the others have their turn.
+    pub(crate) budget: usize,
+    /// Something was sent, received or taken since this was last looked at.
+    pub(crate) moved: bool,
 }
 
 /// Bounds of what many clients may write to the log.

@@ -8,6 +8,7 @@ mod corked_write;
 mod greeting;
 pub(super) mod held;
 pub(super) mod record;
+mod tls_channel;
 pub mod view;
 
 pub use client_hello::Hellos;

@@ -9,9 +9,11 @@
 pub(super) mod accept;
 pub(super) mod admission;
 pub(super) mod clock;
+pub(super) mod keyed;
 pub mod listen;
 mod occupant;
 pub(super) mod reports;
+pub(super) mod slot;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,25 +22,25 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use slab::Slab;
 
 use crate::disk::Disk;
 use crate::observe::log;
 use crate::observe::quota::Quotas;
 use crate::observe::rate::Rate;
 use crate::protocol::error::Error;
-use crate::server::client::connection::Connection;
+use crate::server::client::connection::{Connection, TURN_BYTES};
 use crate::server::client::context::{Context, Next, Rates};
 use crate::server::client::view::{ClientView, SessionState};
 use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
 use crate::server::event_loop::admission::{Admission, Bounds};
 use crate::server::event_loop::clock::{Clock, Timer, Timers};
+use crate::server::event_loop::keyed::Keyed;
 use crate::server::event_loop::listen::Listener;
 use crate::server::event_loop::reports::Reports;
+use crate::server::event_loop::slot::{Origin, Slot};
 use crate::server::outgoing::{self, Databases};
 use crate::server::releases::installed::Installed;
 use crate::server::releases::learner::Learner;
@@ -86,8 +88,7 @@ pub struct EventLoop {
     host: Rc<Host>,
     disk: Box<dyn Disk>,
     databases: Databases,
-    connections: Slab<Box<Connection>>,
-    generation: u32,
+    connections: Keyed<Box<Slot>>,
     queue: VecDeque<u64>,
     /// Stanzas of sessions with locks that ended a moment ago, each once, and when.
     ended: Vec<(Instant, Option<String>)>,
@@ -97,7 +98,7 @@ pub struct EventLoop {
     learner: Learner,
     installed: Installed,
     status: Status,
-    reports: Option<Reports>,
+    reports: Reports,
 }
 
 /// What a turn brought that is not a client's.
@@ -132,8 +133,7 @@ impl EventLoop {
             host,
             disk,
             databases,
-            connections: Slab::new(),
-            generation: 0,
+            connections: Keyed::new(),
             queue: VecDeque::new(),
             ended: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -142,7 +142,7 @@ impl EventLoop {
             learner: Learner::default(),
             installed: Installed::default(),
             status: Status::default(),
-            reports: None,
+            reports: Reports::default(),
         })
     }
 
@@ -155,19 +155,18 @@ impl EventLoop {
         self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), SIGNAL, Interest::READABLE)
     }
 
-    /// Reports from now on that something can be read from this socket or written to it, and collects what
-    /// there is to tell of connections.
+    /// Reports from now on that something can be read from the supervisor's socket or written to it, and collects
+    /// what clients teach, for it.
     pub(super) fn obey(&mut self, control: BorrowedFd<'_>) -> io::Result<()> {
         let mut source = SourceFd(&control.as_raw_fd());
         self.poll.registry().register(&mut source, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
-        self.reports = Some(Reports::default());
         self.learner.collect_lessons();
         Ok(())
     }
 
-    /// What there is to tell, once [`EventLoop::obey`] was called.
-    pub(super) const fn reports(&mut self) -> Option<&mut Reports> {
-        self.reports.as_mut()
+    /// What there is to tell the supervisor.
+    pub(super) const fn reports(&mut self) -> &mut Reports {
+        &mut self.reports
     }
 
     /// Asks for [`Turn::watchdog`] in `period`.
@@ -178,9 +177,9 @@ impl EventLoop {
     /// Serves new connections with `service` from now on; its grants also count for clients that are
     /// connected but not authorized yet.
     pub fn replace(&mut self, service: Service) {
-        for (_, connection) in &mut self.connections {
-            if connection.replace_authority(&service.authority) {
-                enqueue(&mut self.queue, connection);
+        for slot in self.connections.values_mut() {
+            if slot.connection.replace_authority(&service.authority) {
+                slot.enqueue(&mut self.queue);
             }
         }
         self.learner.adopt(service.policy.table());
@@ -189,9 +188,9 @@ impl EventLoop {
 
     /// What counts for clients that are not authorized yet was told: those who wait for that go on.
     pub(super) fn resume_authorization(&mut self) {
-        for (_, connection) in &mut self.connections {
-            if connection.resume_authorization() {
-                enqueue(&mut self.queue, connection);
+        for slot in self.connections.values_mut() {
+            if slot.connection.resume_authorization() {
+                slot.enqueue(&mut self.queue);
             }
         }
     }
@@ -291,7 +290,12 @@ impl EventLoop {
                 Token(token) if token >= status::TOKENS => self.status.note(),
                 Token(token) if token >= LISTENERS => self.acceptor.note(token),
                 Token(token) if token >= outgoing::TOKENS => self.databases.note(token - outgoing::TOKENS, event),
-                Token(slot) => wake(&mut self.connections, &mut self.queue, slot, event),
+                Token(place) => {
+                    if let Some(slot) = self.connections.at_mut(place) {
+                        slot.connection.ready(event);
+                        slot.enqueue(&mut self.queue);
+                    }
+                }
             }
         }
         if let Some(release) = self.installed.advance(self.clock.now(), self.service.policy.table()) {
@@ -308,14 +312,15 @@ impl EventLoop {
     pub fn end(&mut self, ending: Ending, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
         let now = self.clock.now();
         let mut count = 0;
-        for (_, connection) in &mut self.connections {
+        for slot in self.connections.values_mut() {
+            let connection = &mut slot.connection;
             let Some(error) = reason(&connection.client()) else { continue };
             match ending {
                 Ending::Drain => connection.drain(now, error),
                 Ending::Abort => connection.abort(now, error),
                 Ending::Revoke { at_once } => connection.revoke(now, error, at_once),
             }
-            enqueue(&mut self.queue, connection);
+            slot.enqueue(&mut self.queue);
             count += 1;
         }
         self.advance();
@@ -328,7 +333,7 @@ impl EventLoop {
     pub fn locked_stanzas(&self) -> Vec<Option<String>> {
         let now = self.clock.now();
         let ended = self.ended.iter().filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
-        let open = self.connections.iter().map(|(_, connection)| connection).filter(|one| one.has_locked());
+        let open = self.connections.iter().map(|(_, slot)| &slot.connection).filter(|one| one.has_locked());
         let mut stanzas: Vec<_> = ended.map(|(_, stanza)| stanza.clone()).collect();
         stanzas.extend(open.map(|connection| connection.stanza().map(str::to_owned)));
         stanzas.sort_unstable();
@@ -375,7 +380,7 @@ impl EventLoop {
             .chain(self.installed.deadline())
             .chain(self.rates.clients.deadline())
             .chain(self.acceptor.deadline())
-            .chain(self.reports.as_ref().and_then(Reports::deadline))
+            .chain(self.reports.deadline())
             .min()
             .map(|at| at.saturating_duration_since(self.clock.now()));
         // By the real time: the loop's own stands still while it is busy.
@@ -386,57 +391,43 @@ impl EventLoop {
     fn accept(&mut self) {
         for _ in 0..ACCEPTS {
             let Some((socket, peer)) = self.acceptor.accept(self.clock.now()) else { return };
-            self.admit(socket, peer, 0);
+            self.admit(socket, peer, Origin::Accepted);
         }
     }
 
-    /// Gives up the connection with this number, if it is without authorization.
+    /// Gives up the connection that the supervisor gave by this number, if it is without authorization.
     pub(super) fn evict(&mut self, number: u64) {
-        let mut connections = self.connections.iter_mut().map(|(_, connection)| connection);
-        let now = self.clock.now();
-        let silent = connections.find(|connection| connection.number == number && connection.is_unproven());
-        let key = silent.map(|connection| {
-            connection.evict(now);
-            connection.key()
-        });
-        if let Some(key) = key {
+        let given = self.connections.values_mut().find(|slot| slot.origin().is(number));
+        if let Some(key) = given.and_then(|slot| evict(slot, self.clock.now())) {
             self.remove(key);
         }
     }
 
-    /// Makes a connection of an accepted socket, or closes it when there are too many. It is reported by
-    /// `number`.
-    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, number: u64) {
+    /// Makes a connection of an accepted socket, or closes it when there are too many.
+    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, origin: Origin) {
         let bounds =
             Bounds { connections: self.service.connections, per_address: self.service.connections_per_address };
         let (present, now) = (self.connections.len(), self.clock.now());
         let mut silent = None;
         let connections = &mut self.connections;
-        let admitted = self.admission.admits(peer, present, bounds, now, |key| {
-            let connection = find(connections, key).filter(|connection| connection.is_unproven());
-            silent = connection.map(|connection| {
-                connection.evict(now);
-                key
-            });
+        let is_admitted = self.admission.admits(peer, present, bounds, now, |key| {
+            silent = connections.get_mut(key).and_then(|slot| evict(slot, now));
             silent.is_some()
         });
         if let Some(key) = silent {
             self.remove(key);
         }
-        if !admitted {
-            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
+        if !is_admitted {
+            return origin.report_end(&mut self.reports);
         }
-        let entry = self.connections.vacant_entry();
-        let slot = entry.key();
-        self.generation = self.generation.wrapping_add(1);
-        let key = key(self.generation, slot);
-        let registration = (self.poll.registry(), Token(slot));
+        let (place, key) = self.connections.vacancy();
+        let registration = (self.poll.registry(), Token(place));
         let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, now) else {
-            return self.reports.iter_mut().for_each(|reports| reports.closes(number));
+            return origin.report_end(&mut self.reports);
         };
-        let connection = entry.insert(Box::new(connection));
-        connection.number = number;
-        arm(&mut self.timers, connection);
+        let mut slot = Box::new(Slot::new(connection, origin));
+        slot.arm(&mut self.timers);
+        self.connections.insert(slot);
         self.admission.enter(peer, key);
     }
 
@@ -465,22 +456,22 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some((ticket, completion)) = self.disk.complete() {
             // Sessions stay in the table until they have all completions, so this always finds one.
-            if let Some(connection) = find(&mut self.connections, ticket.session) {
-                connection.complete(now, ticket.operation, completion);
-                enqueue(&mut self.queue, connection);
+            if let Some(slot) = self.connections.get_mut(ticket.session) {
+                slot.connection.complete(now, ticket.operation, completion);
+                slot.enqueue(&mut self.queue);
             }
         }
         self.databases.advance(now);
         while let Some(((key, id), outcome)) = self.databases.complete() {
-            if let Some(connection) = find(&mut self.connections, key) {
-                connection.complete_database(now, id, outcome);
-                enqueue(&mut self.queue, connection);
+            if let Some(slot) = self.connections.get_mut(key) {
+                slot.connection.complete_database(now, id, outcome);
+                slot.enqueue(&mut self.queue);
             }
         }
     }
 
     fn advance_one(&mut self, key: u64, expired: bool) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
+        let Some(slot) = self.connections.get_mut(key) else { return };
         let mut cx = Context {
             now: self.clock.now(),
             buffer: &mut self.buffer,
@@ -491,45 +482,41 @@ impl EventLoop {
             host: &self.host,
             learner: &mut self.learner,
             rates: &mut self.rates,
+            budget: TURN_BYTES,
+            moved: false,
         };
-        connection.queued = false;
+        slot.is_queued = false;
         if expired {
-            connection.expire(&mut cx);
+            slot.connection.expire(&mut cx);
         }
-        let next = connection.advance(&mut cx);
-        if let Some(reports) = &mut self.reports {
-            report(reports, connection, self.clock.now());
-        }
+        let next = slot.connection.advance(&mut cx);
+        slot.report(&mut self.reports, self.clock.now());
         match next {
             Next::Remove => self.remove(key),
             Next::Again => {
-                enqueue(&mut self.queue, connection);
-                arm(&mut self.timers, connection);
+                slot.enqueue(&mut self.queue);
+                slot.arm(&mut self.timers);
             }
-            Next::Wait => arm(&mut self.timers, connection),
+            Next::Wait => slot.arm(&mut self.timers),
         }
     }
 
     fn remove(&mut self, key: u64) {
-        let Some(connection) = self.connections.try_remove(slot(key)) else { return };
-        debug_assert_eq!(connection.key(), key, "keys are found before they are removed");
+        let Some(mut slot) = self.connections.remove(key) else { return };
+        slot.origin().report_end(&mut self.reports);
+        slot.disarm(&mut self.timers);
+        let connection = &slot.connection;
         connection.log_end(&mut self.rates.clients, self.clock.now());
-        if let Some(reports) = &mut self.reports {
-            reports.closes(connection.number);
-        }
         self.databases.forget(self.clock.now(), key);
         if connection.has_locked() {
             self.remember(connection.stanza().map(str::to_owned));
-        }
-        if let Some(at) = connection.armed {
-            self.timers.cancel(at, Timer::Connection(key));
         }
         self.admission.leave(connection.peer());
         if self.connections.is_empty() {
             self.host.release_buffers();
         }
         let connections = &mut self.connections;
-        self.admission.tidy(|key| find(connections, key).is_some_and(|connection| connection.is_unproven()));
+        self.admission.tidy(|key| connections.get_mut(key).is_some_and(|slot| slot.connection.is_unproven()));
     }
 
     fn remember(&mut self, stanza: Option<String>) {
@@ -551,25 +538,20 @@ impl EventLoop {
     }
 
     fn expire_connection(&mut self, key: u64, at: Instant, now: Instant) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.armed != Some(at) {
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        if slot.armed != Some(at) {
             return;
         }
-        connection.armed = None;
-        // Deadlines move on with every request, timers only when they are looked at.
-        let overdue = connection.deadline().and_then(|deadline| now.checked_duration_since(deadline));
-        let due = overdue.is_some();
-        // Somebody who always has something to do is not spared forever.
-        if overdue.is_some_and(|overdue| !connection.queued || overdue > OVERDUE) {
-            self.advance_one(key, true);
-        } else if due {
+        slot.armed = None;
+        let overdue = slot.connection.deadline().and_then(|deadline| now.checked_duration_since(deadline));
+        match overdue {
+            None => slot.arm(&mut self.timers),
             // It has something to do, which may be what the deadline waits for. A moment later the
-            // deadline is looked at again.
-            let again = now + Duration::from_millis(1);
-            connection.armed = Some(again);
-            self.timers.set(again, timer_of(key));
-        } else {
-            arm(&mut self.timers, connection);
+            // deadline is looked at again; but who always has something to do is not spared forever.
+            Some(overdue) if slot.is_queued && overdue <= OVERDUE => {
+                slot.arm_at(now + Duration::from_millis(1), &mut self.timers);
+            }
+            Some(_) => self.advance_one(key, true),
         }
     }
 }
@@ -588,74 +570,18 @@ pub enum Ending {
     },
 }
 
-fn sessions(connections: &Slab<Box<Connection>>) -> impl Iterator<Item = SessionState> {
-    connections.iter().filter_map(|(_, connection)| connection.view())
+fn sessions(connections: &Keyed<Box<Slot>>) -> impl Iterator<Item = SessionState> {
+    connections.iter().filter_map(|(_, slot)| slot.connection.view())
 }
 
-/// Takes note of what others want to know of a connection.
-fn report(reports: &mut Reports, connection: &mut Connection, now: Instant) {
-    if connection.is_transferring() {
-        reports.transfers(connection.number, now);
+/// Gives up a connection that is without authorization, if it is. Returns the key to remove it by.
+fn evict(slot: &mut Slot, now: Instant) -> Option<u64> {
+    if !slot.connection.is_unproven() {
+        return None;
     }
-    if !connection.told && !connection.is_unproven() {
-        connection.told = true;
-        reports.proves(connection.number, connection.client_name());
-    }
-}
-
-const fn timer_of(key: u64) -> Timer {
-    Timer::Connection(key)
-}
-
-/// Sets the timer if the deadline is sooner than what is set; a later one is found out in time.
-fn arm(timers: &mut Timers, connection: &mut Connection) {
-    let Some(deadline) = connection.deadline() else { return };
-    match connection.armed {
-        Some(at) if at <= deadline => return,
-        Some(at) => timers.cancel(at, timer_of(connection.key())),
-        None => {}
-    }
-    connection.armed = Some(deadline);
-    timers.set(deadline, timer_of(connection.key()));
-}
-
-fn enqueue(queue: &mut VecDeque<u64>, connection: &mut Connection) {
-    if !std::mem::replace(&mut connection.queued, true) {
-        queue.push_back(connection.key());
-    }
-}
-
-fn wake(connections: &mut Slab<Box<Connection>>, queue: &mut VecDeque<u64>, slot: usize, event: &Event) {
-    if let Some(connection) = connections.get_mut(slot) {
-        connection.ready(event);
-        enqueue(queue, connection);
-    }
-}
-
-/// A connection's number: its slot, and a generation so that the number comes back only when nobody
-/// remembers it.
-fn key(generation: u32, slot: usize) -> u64 {
-    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
-}
-
-fn slot(key: u64) -> usize {
-    usize::try_from(key & u64::from(u32::MAX)).unwrap_or(usize::MAX)
-}
-
-fn find(connections: &mut Slab<Box<Connection>>, key: u64) -> Option<&mut Connection> {
-    connections.get_mut(slot(key)).map(|connection| &mut **connection).filter(|connection| connection.key() == key)
+    slot.connection.evict(now);
+    Some(slot.connection.key())
 }
 
 #[cfg(test)]
 pub(super) mod tests;
-
-#[cfg(test)]
-mod key_tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_found_by_its_slot_and_differs_by_its_generation() {
-        assert_eq!(slot(key(7, 42)), 42);
-        assert_ne!(key(7, 42), key(8, 42));
-    }
-}

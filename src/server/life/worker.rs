@@ -18,6 +18,7 @@ use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
 use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
+use crate::server::event_loop::slot::Origin;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::limits;
 use crate::server::life::serving::{Phase, Serving, new_host, system};
@@ -166,10 +167,10 @@ impl Worker {
             ToWorker::Connection { number, peer } => match descriptor {
                 Some(descriptor) => {
                     let socket = mio::net::TcpStream::from_std(descriptor.into());
-                    event_loop.admit(socket, peer, number);
+                    event_loop.admit(socket, peer, Origin::given(number));
                 }
                 // The kernel has closed it: no more files can be opened here.
-                None => event_loop.reports().into_iter().for_each(|reports| reports.closes(number)),
+                None => event_loop.reports().closes(number),
             },
             ToWorker::Evict(number) => event_loop.evict(number),
             ToWorker::Known(known) => {
@@ -233,7 +234,7 @@ impl Worker {
             self.link.say(&ToSupervisor::Finished(directory), vec![]);
         }
         let now = event_loop.now();
-        let report = event_loop.reports().and_then(|reports| reports.take(self.transfers, now));
+        let report = event_loop.reports().take(self.transfers, now);
         let Some(Report { mut proven, mut closed, transfers }) = report else { return };
         self.transfers = transfers;
         loop {

@@ -7,10 +7,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use slab::Slab;
-
 use super::suspects::Guest;
 use crate::server::event_loop::admission::{Admission, Bounds, site};
+use crate::server::event_loop::keyed::Keyed;
 
 /// The place of connections that no worker has yet.
 const NOWHERE: usize = usize::MAX;
@@ -18,10 +17,9 @@ const NOWHERE: usize = usize::MAX;
 /// The ledger.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    held: Slab<Held>,
+    held: Keyed<Held>,
     /// Those of them that were given up.
     given_up: usize,
-    generation: u32,
     admission: Admission,
 }
 
@@ -33,7 +31,6 @@ struct Held {
     standing: Standing,
     /// The name in the certificate of a connection that is authorized.
     name: Option<String>,
-    generation: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +46,7 @@ impl Connections {
     /// An empty ledger.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { held: Slab::new(), given_up: 0, generation: 0, admission: Admission::new() }
+        Self { held: Keyed::new(), given_up: 0, admission: Admission::new() }
     }
 
     /// How many there are.
@@ -64,7 +61,7 @@ impl Connections {
         let (present, held) = (self.count(), &mut self.held);
         let mut stranger = None;
         let admitted = self.admission.admits(peer, present, bounds, now, |number| {
-            let found = find(held, number).filter(|held| held.standing == Standing::Stranger);
+            let found = held.get_mut(number).filter(|held| held.standing == Standing::Stranger);
             stranger = found.map(|held| {
                 held.standing = Standing::GivenUp;
                 (number, held.place)
@@ -77,17 +74,14 @@ impl Connections {
 
     /// Enters a connection of `peer` that no worker has yet. Returns its number.
     pub(crate) fn enter(&mut self, peer: SocketAddr) -> u64 {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let held = Held { place: NOWHERE, peer, standing: Standing::Stranger, name: None, generation };
-        let number = number(generation, self.held.insert(held));
+        let number = self.held.insert(Held { place: NOWHERE, peer, standing: Standing::Stranger, name: None });
         self.admission.enter(peer, number);
         number
     }
 
     /// Notes that the worker in `place` gets a connection.
     pub(crate) fn hand(&mut self, number: u64, place: usize) {
-        if let Some(held) = find(&mut self.held, number) {
+        if let Some(held) = self.held.get_mut(number) {
             held.place = place;
         }
     }
@@ -99,7 +93,7 @@ impl Connections {
 
     /// Notes that a connection was authorized, of a client with this name. Returns whose it is.
     pub(crate) fn prove(&mut self, number: u64, name: String) -> Option<Guest> {
-        let held = find(&mut self.held, number)?;
+        let held = self.held.get_mut(number)?;
         self.given_up -= usize::from(held.standing == Standing::GivenUp);
         held.standing = Standing::Authorized;
         held.name = Some(name);
@@ -108,12 +102,11 @@ impl Connections {
 
     /// Strikes a connection out that is over. Returns the place of its worker.
     pub(crate) fn leave(&mut self, number: u64) -> Option<usize> {
-        find(&mut self.held, number)?;
-        let Held { place, peer, standing, .. } = self.held.try_remove(slot(number))?;
+        let Held { place, peer, standing, .. } = self.held.remove(number)?;
         self.given_up -= usize::from(standing == Standing::GivenUp);
         self.admission.leave(peer);
         let held = &mut self.held;
-        self.admission.tidy(|number| find(held, number).is_some_and(|held| held.standing == Standing::Stranger));
+        self.admission.tidy(|number| held.get_mut(number).is_some_and(|held| held.standing == Standing::Stranger));
         Some(place)
     }
 
@@ -126,7 +119,7 @@ impl Connections {
     #[must_use]
     pub(crate) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
         let there = self.held.iter().filter(|(_, held)| held.place == place);
-        there.map(|(slot, held)| (number(held.generation, slot), held.peer)).collect()
+        there.map(|(number, held)| (number, held.peer)).collect()
     }
 }
 
@@ -134,20 +127,6 @@ impl Held {
     fn guest(&self) -> Guest {
         Guest { name: self.name.clone(), address: site(self.peer.ip()) }
     }
-}
-
-/// A connection's number: its slot, and a generation so that the number comes back only when nobody
-/// remembers it.
-fn number(generation: u32, slot: usize) -> u64 {
-    u64::from(generation) << 32 | u64::from(u32::try_from(slot).unwrap_or(u32::MAX))
-}
-
-fn slot(number: u64) -> usize {
-    usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX)
-}
-
-fn find(held: &mut Slab<Held>, number: u64) -> Option<&mut Held> {
-    held.get_mut(slot(number)).filter(|held| number >> 32 == u64::from(held.generation))
 }
 
 #[cfg(test)]
