@@ -36,8 +36,10 @@ use crate::server::releases::memory::Memory;
 use crate::server::status::document::{FileSystemState, ServerState, WorkerState};
 use crate::server::status::socket::{self as status, Status};
 use crate::server::workers::connections::Connections;
+use crate::server::workers::handle::Waiting;
 use crate::server::workers::message::{ToSupervisor, ToWorker};
-use crate::server::workers::pool::{Choice, Crew, Departure, News, Waiting, start_process};
+use crate::server::workers::pool::{Assignment, Departure, PoolEvent, WorkerPool};
+use crate::server::workers::spawn::spawn_process;
 use crate::server::workers::suspects::Suspects;
 
 /// Events taken from the kernel at a time.
@@ -85,7 +87,7 @@ pub(super) struct Supervisor {
     poll: Poll,
     signals: Signals,
     acceptor: Acceptor,
-    crew: Crew,
+    pool: WorkerPool,
     connections: Connections,
     suspects: Suspects,
     /// Connections that no worker can take yet.
@@ -152,8 +154,8 @@ impl Supervisor {
         let mut acceptor = Acceptor::new(LISTENERS);
         acceptor.listen(poll.registry(), listeners).map_err(failed)?;
         let patience = configuration.server().own.worker_timeout;
-        let crew =
-            Crew::new(workers, start_process(arguments), snapshot, umask::inherited(), patience).map_err(failed)?;
+        let pool = WorkerPool::new(workers, spawn_process(arguments), snapshot, umask::inherited(), patience)
+            .map_err(failed)?;
         let mut supervisor = Self {
             arguments: arguments.to_vec(),
             environment: environment.clone(),
@@ -164,7 +166,7 @@ impl Supervisor {
             poll,
             signals,
             acceptor,
-            crew,
+            pool,
             connections: Connections::new(),
             suspects: Suspects::default(),
             waiting: VecDeque::new(),
@@ -228,13 +230,13 @@ impl Supervisor {
         [
             busy.then_some(now),
             self.acceptor.deadline(),
-            self.crew.deadline(now),
+            self.pool.deadline(now),
             self.memory.due(),
             self.installed.deadline(),
             self.status.deadline(),
             self.watchdog,
             self.draining,
-            self.crew.away(now).filter(|_| self.draining.is_none()),
+            self.pool.away(now).filter(|_| self.draining.is_none()),
             (!self.waiting.is_empty()).then(|| now + AGAIN),
             self.suspects.deadline(),
             reload,
@@ -247,38 +249,38 @@ impl Supervisor {
 
     /// What is done in each turn; whether the end has come.
     fn turn(&mut self, now: Instant) -> bool {
-        while let Some(departure) = self.crew.give_up(now) {
+        while let Some(departure) = self.pool.give_up_unresponsive(now) {
             if let Some(error) = self.forget(departure, now) {
                 log::error(&error);
             }
         }
         self.hear_installed(now);
         self.suspects.tidy(now);
-        self.crew.mix(|slot| self.suspects.of(slot).is_some());
+        self.pool.mix(|slot| self.suspects.of(slot).is_some());
         self.hand_out(now);
         self.accept(now);
-        self.crew.tend(now);
+        self.pool.maintain(now);
         self.memory.keep(&mut self.learner, now);
         self.end_reload(now);
         self.answer(now);
         if self.watchdog.is_some_and(|at| at <= now) {
-            self.crew.check(now);
+            self.pool.ping_all(now);
             self.notify.alive();
             self.arm_watchdog(now);
         }
         let Some(until) = self.draining else {
             // One is always there that answers, so that the next client does not wait for it.
-            if !self.crew.is_well() {
+            if !self.pool.is_responsive() {
                 self.start_worker(now);
             }
             return false;
         };
         if until <= now {
-            let killed = self.crew.kill_all();
+            let killed = self.pool.kill_all();
             log::warn(format_args!("{killed} workers had not ended in time and were killed"));
             return true;
         }
-        self.crew.is_empty()
+        self.pool.is_empty()
     }
 
     fn arm_watchdog(&mut self, now: Instant) {
@@ -310,7 +312,7 @@ impl Supervisor {
         for Waiting { number, .. } in std::mem::take(&mut self.waiting) {
             self.remove(number, now);
         }
-        self.crew.drain_all();
+        self.pool.drain_all();
         self.draining = Some(now + self.configuration.server().own.drain_timeout + FAREWELL + OVERTIME);
     }
 
@@ -319,7 +321,7 @@ impl Supervisor {
             return;
         }
         for _ in 0..ACCEPTS {
-            if let Some(until) = self.crew.away(now) {
+            if let Some(until) = self.pool.away(now) {
                 // Who comes meanwhile waits, and is not sent away.
                 return self.acceptor.pause_until(until);
             }
@@ -334,7 +336,7 @@ impl Supervisor {
         if let Some((number, place)) = stranger {
             let before = self.waiting.len();
             self.waiting.retain(|waiting| waiting.number != number);
-            if self.waiting.len() < before || self.crew.evict(place, number) {
+            if self.waiting.len() < before || self.pool.evict(place, number) {
                 self.remove(number, now);
             }
         }
@@ -357,7 +359,7 @@ impl Supervisor {
         for _ in 0..self.waiting.len() {
             let Some(connection) = self.waiting.pop_front() else { return };
             let slot = self.suspects.slot(site(connection.peer.ip()));
-            let Some(Choice { place, is_new }) = self.crew.choose(self.poll.registry(), slot, now) else {
+            let Some(Assignment { place, is_new }) = self.pool.choose(self.poll.registry(), slot, now) else {
                 self.waiting.push_back(connection);
                 continue;
             };
@@ -365,18 +367,18 @@ impl Supervisor {
                 self.teach(place);
             }
             self.connections.hand(connection.number, place);
-            self.crew.give(place, connection, now);
+            self.pool.assign(place, connection, now);
         }
     }
 
     fn remove(&mut self, number: u64, now: Instant) {
         if let Some(place) = self.connections.leave(number) {
-            self.crew.take_back(place, now);
+            self.pool.note_end(place, now);
         }
     }
 
     fn start_worker(&mut self, now: Instant) {
-        if let Some(place) = self.crew.start(self.poll.registry(), None, now) {
+        if let Some(place) = self.pool.start(self.poll.registry(), None, now) {
             self.teach(place);
         }
     }
@@ -385,10 +387,10 @@ impl Supervisor {
     fn teach(&mut self, place: usize) {
         let known: Vec<_> = self.learner.worked().map(|(key, worked)| Known::new(key, worked)).collect();
         for part in known.chunks(KNOWN_AT_ONCE) {
-            self.crew.say(place, &ToWorker::Known(part.to_vec()), None);
+            self.pool.send(place, &ToWorker::Known(part.to_vec()));
         }
         if let Some(release) = self.learner.installed() {
-            self.crew.say(place, &ToWorker::Installed(release.version.to_owned()), None);
+            self.pool.send(place, &ToWorker::Installed(release.version.to_owned()));
         }
     }
 
@@ -397,16 +399,16 @@ impl Supervisor {
         let policy = self.configuration.authority.policy();
         if let Some(release) = self.installed.advance(now, policy.table()) {
             self.learner.note_installed(release);
-            self.crew.say_to_all(&ToWorker::Installed(release.version.to_owned()));
+            self.pool.send_to_all(&ToWorker::Installed(release.version.to_owned()));
         }
     }
 
     /// Takes what a worker says.
     fn hear(&mut self, place: usize, now: Instant) -> Result<()> {
-        while let Some(news) = self.crew.hear(place, now) {
-            match news {
-                News::Said(place, message) => self.take(place, message, now),
-                News::Gone(departure) => match self.forget(departure, now) {
+        while let Some(event) = self.pool.poll_event(place, now) {
+            match event {
+                PoolEvent::Said(place, message) => self.take(place, message, now),
+                PoolEvent::Gone(departure) => match self.forget(departure, now) {
                     // Nobody has been served yet, and there is nothing to go on with.
                     Some(error) if !self.ready => return Err(error),
                     Some(error) => log::error(&error),
@@ -433,15 +435,15 @@ impl Supervisor {
             ToSupervisor::Lesson(lesson) => {
                 let policy = Rc::clone(self.configuration.authority.policy());
                 self.learner.hear(&lesson, policy.table());
-                self.crew.say_to_others(&ToWorker::Lesson(lesson), place);
+                self.pool.send_to_others(&ToWorker::Lesson(lesson), place);
             }
-            ToSupervisor::AsksFiles => self.crew.tell_files(place, &self.configuration.authority.tell()),
+            ToSupervisor::AsksFiles => self.pool.send_files(place, &self.configuration.authority.tell()),
             ToSupervisor::Finished(directory) => {
-                self.crew.say_to_others(&ToWorker::Finished(directory), place);
+                self.pool.send_to_others(&ToWorker::Finished(directory), place);
             }
             ToSupervisor::Reloaded(error) => {
                 if let Some(error) = &error {
-                    self.crew.retire(place, error);
+                    self.pool.retire(place, error);
                 }
                 if let Some(asked) = &mut self.reload {
                     asked.waiting.remove(&place);
@@ -459,7 +461,7 @@ impl Supervisor {
                     asked.waiting.remove(&place);
                 }
             }
-            ToSupervisor::Leaving => self.crew.relieve(place),
+            ToSupervisor::Leaving => self.pool.relieve(place),
             _ => {}
         }
     }
@@ -544,7 +546,7 @@ impl Supervisor {
         let origin = Origin::recording();
         let mut configuration = self.configuration.reload(&self.arguments, &self.environment, &origin)?;
         let service = configuration.service(self.descriptors, &origin)?;
-        let prepared = self.crew.prepare(&origin.into_snapshot());
+        let prepared = self.pool.prepare(&origin.into_snapshot());
         let prepared = prepared.map_err(|error| system("unable to tell workers of the configuration", &error))?;
         let endpoints = front::endpoints(&configuration, self.inherited)?;
         let registry = self.poll.registry();
@@ -555,11 +557,11 @@ impl Supervisor {
         relistened.result?;
         drop(relistened.previous);
 
-        let places = self.crew.reload(prepared);
+        let places = self.pool.reload(prepared);
         self.bounds = Bounds { connections: service.connections, per_address: service.connections_per_address };
         self.learner.adopt(service.policy.table());
         self.configuration = configuration;
-        self.crew.set_patience(self.configuration.server().own.worker_timeout);
+        self.pool.set_timeout(self.configuration.server().own.worker_timeout);
         log::apply(&self.configuration.log);
         log::info(format_args!("{}", self.configuration.begin));
         self.configuration.log_warnings();
@@ -583,7 +585,7 @@ impl Supervisor {
 
     fn status_line(&self) -> String {
         let line = front::status_line(&self.acceptor.addresses(), &self.configuration);
-        format!("{line}, with up to {} workers", self.crew.maximum())
+        format!("{line}, with up to {} workers", self.pool.maximum())
     }
 
     /// Answers those who ask for the state, once all workers have told of their sessions.
@@ -592,7 +594,7 @@ impl Supervisor {
             return;
         }
         let policy = Rc::clone(self.configuration.authority.policy());
-        let (addresses, mut workers) = (self.acceptor.addresses(), self.crew.view(now));
+        let (addresses, mut workers) = (self.acceptor.addresses(), self.pool.view(now));
         for worker in &mut workers {
             worker.kept_for = worker.slot.and_then(|slot| self.suspects.of(slot));
         }
@@ -605,7 +607,7 @@ impl Supervisor {
             Some(state.with_workers(workers.clone()).with_sessions(sessions, file_systems).compose())
         };
         if self.status.advance(now, self.poll.registry(), state) && self.sessions.is_none() {
-            let places = self.crew.ask(&ToWorker::Sessions);
+            let places = self.pool.ask(&ToWorker::Sessions);
             self.file_systems.clear();
             self.sessions = Some(Asked::new(places, now));
         }

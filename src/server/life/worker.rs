@@ -26,9 +26,9 @@ use crate::server::life::signals::{Meaning, Signals};
 use crate::server::life::umask;
 use crate::server::service::Service;
 use crate::server::status::document;
-use crate::server::workers::link::{Heard, Link};
+use crate::server::workers::link::{Link, Received};
 use crate::server::workers::message::{LONGEST, ToSupervisor, ToWorker};
-use crate::server::workers::pool::recall;
+use crate::server::workers::snapshot_file::recall;
 use crate::session::Host;
 
 /// What it is called.
@@ -94,12 +94,12 @@ impl Worker {
         let loaded = load(arguments, environment, snapshot);
         match loaded.and_then(|loaded| prepare(&link, loaded, &names)) {
             Ok(serving) => {
-                link.say(&ToSupervisor::Ready, vec![]);
+                link.send(&ToSupervisor::Ready, vec![]);
                 let (arguments, environment) = (arguments.to_vec(), environment.clone());
                 Ok(Self { arguments, environment, serving, link, transfers: 0, files: None })
             }
             Err(error) => {
-                link.say(&ToSupervisor::Failed(error.to_string()), vec![]);
+                link.send(&ToSupervisor::Failed(error.to_string()), vec![]);
                 Err(error.code.number())
             }
         }
@@ -144,7 +144,7 @@ impl Worker {
         }
         match self.serving.phase {
             // What the supervisor has given it until it hears of that is served, too.
-            Phase::Serving => self.link.say(&ToSupervisor::Leaving, vec![]),
+            Phase::Serving => self.link.send(&ToSupervisor::Leaving, vec![]),
             Phase::Retiring => _ = self.serving.drain(),
             Phase::Draining(_) | Phase::Leaving(_) => {}
         }
@@ -153,10 +153,10 @@ impl Worker {
     /// Does what the supervisor says. False when it is gone.
     fn obey(&mut self) -> bool {
         loop {
-            match self.link.hear() {
-                Heard::Message(message, descriptors) => self.take(message, descriptors.into_iter().next()),
-                Heard::Nothing => return true,
-                Heard::Ended => return false,
+            match self.link.recv() {
+                Received::Message(message, descriptors) => self.take(message, descriptors.into_iter().next()),
+                Received::Nothing => return true,
+                Received::Ended => return false,
             }
         }
     }
@@ -190,7 +190,7 @@ impl Worker {
             ToWorker::Finished(directory) => event_loop.host().repository.finished.note_of_another(directory),
             ToWorker::Reload => {
                 let error = self.reload(descriptor).err().map(|error| error.to_string());
-                self.link.say(&ToSupervisor::Reloaded(error), vec![]);
+                self.link.send(&ToSupervisor::Reloaded(error), vec![]);
             }
             ToWorker::Leave if self.serving.phase == Phase::Serving => self.serving.phase = Phase::Retiring,
             ToWorker::Drain if matches!(self.serving.phase, Phase::Serving | Phase::Retiring) => {
@@ -205,7 +205,7 @@ impl Worker {
                 event_loop.resume_authorization();
             }
             ToWorker::Sessions => self.tell_sessions(),
-            ToWorker::Ping => self.link.say(&ToSupervisor::Alive, vec![]),
+            ToWorker::Ping => self.link.send(&ToSupervisor::Alive, vec![]),
             ToWorker::Leave | ToWorker::Drain | ToWorker::Begin { .. } => {}
         }
     }
@@ -224,14 +224,14 @@ impl Worker {
     fn report(&mut self) {
         if self.files.is_none() && self.serving.configuration.authority.with_held(Held::takes_question) {
             self.files = Some(Vec::new());
-            self.link.say(&ToSupervisor::AsksFiles, vec![]);
+            self.link.send(&ToSupervisor::AsksFiles, vec![]);
         }
         let event_loop = &mut self.serving.event_loop;
         for lesson in event_loop.learner().take_lessons() {
-            self.link.say(&ToSupervisor::Lesson(lesson), vec![]);
+            self.link.send(&ToSupervisor::Lesson(lesson), vec![]);
         }
         for directory in event_loop.host().repository.finished.take_news() {
-            self.link.say(&ToSupervisor::Finished(directory), vec![]);
+            self.link.send(&ToSupervisor::Finished(directory), vec![]);
         }
         let now = event_loop.now();
         let report = event_loop.reports().take(self.transfers, now);
@@ -239,7 +239,7 @@ impl Worker {
         self.transfers = transfers;
         loop {
             let report = ToSupervisor::Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
-            self.link.say(&report, vec![]);
+            self.link.send(&report, vec![]);
             if proven.is_empty() && closed.is_empty() {
                 return;
             }
@@ -255,14 +255,14 @@ impl Worker {
                 continue;
             }
             if bytes + length > LONGEST / 4 {
-                self.link.say(&ToSupervisor::Sessions(std::mem::take(&mut part)), vec![]);
+                self.link.send(&ToSupervisor::Sessions(std::mem::take(&mut part)), vec![]);
                 bytes = 0;
             }
             part.push(session);
             bytes += length;
         }
-        self.link.say(&ToSupervisor::Sessions(part), vec![]);
-        self.link.say(&ToSupervisor::AllSessions(self.serving.event_loop.file_systems()), vec![]);
+        self.link.send(&ToSupervisor::Sessions(part), vec![]);
+        self.link.send(&ToSupervisor::AllSessions(self.serving.event_loop.file_systems()), vec![]);
     }
 }
 

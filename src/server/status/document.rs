@@ -46,24 +46,24 @@ pub(crate) struct ServerState<'a> {
 /// What is told of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct WorkerState {
+pub(crate) struct WorkerState {
     /// Its number.
-    pub number: u32,
+    pub(crate) number: u32,
     /// Its process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Connections that it has.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Those of them that transfer files.
-    pub transfers: usize,
+    pub(crate) transfers: usize,
     /// For how many seconds it has not answered, if that is so long that it gets no connections.
-    pub silent: Option<u64>,
+    pub(crate) silent: Option<u64>,
     /// It gets no more connections, and ends after those that it has.
-    pub leaving: bool,
+    pub(crate) leaving: bool,
     /// Which suspects it is kept for, as [`Suspects`](crate::server::workers::suspects::Suspects) numbers them.
     #[serde(skip)]
-    pub slot: Option<usize>,
+    pub(crate) slot: Option<usize>,
     /// Who they are.
-    pub kept_for: Option<String>,
+    pub(crate) kept_for: Option<String>,
 }
 
 /// What a process tells of a file system that it has asked for something.

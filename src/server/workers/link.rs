@@ -22,12 +22,12 @@ pub struct Link {
 
 /// What was received.
 #[derive(Debug)]
-pub enum Heard<T> {
+pub enum Received<T> {
     /// This message, perhaps with descriptors.
     Message(T, Vec<OwnedFd>),
     /// Nothing more for now.
     Nothing,
-    /// Nothing ever again: the other end is closed, or makes no sense.
+    /// Nothing ever again: the other end is closed, or has sent what cannot be decoded.
     Ended,
 }
 
@@ -39,8 +39,8 @@ impl Link {
     }
 
     /// Sends a message, now or when there is room. To an end that is closed nothing is sent, which
-    /// [`Link::hear`] tells.
-    pub fn say(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
+    /// [`Link::recv`] tells.
+    pub fn send(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
         // Serializing to memory does not fail.
         if let Ok(bytes) = postcard::to_allocvec(message) {
             self.waiting.push_back((bytes, descriptors));
@@ -67,20 +67,20 @@ impl Link {
     }
 
     /// The next message.
-    pub fn hear<T: DeserializeOwned>(&mut self) -> Heard<T> {
+    pub fn recv<T: DeserializeOwned>(&mut self) -> Received<T> {
         let mut descriptors = Vec::new();
         loop {
             match link::receive(self.socket.as_fd(), &mut self.buffer, &mut descriptors) {
                 Ok(Some(bytes)) => {
                     return match postcard::from_bytes(bytes) {
-                        Ok(message) => Heard::Message(message, descriptors),
-                        Err(_) => Heard::Ended,
+                        Ok(message) => Received::Message(message, descriptors),
+                        Err(_) => Received::Ended,
                     };
                 }
                 // One that is too long is of no use, but no reason to give all the others' sessions up.
                 Err(Errno::MSGSIZE) => descriptors.clear(),
-                Err(Errno::AGAIN | Errno::NOMEM) => return Heard::Nothing,
-                Ok(None) | Err(_) => return Heard::Ended,
+                Err(Errno::AGAIN | Errno::NOMEM) => return Received::Nothing,
+                Ok(None) | Err(_) => return Received::Ended,
             }
         }
     }
@@ -104,30 +104,30 @@ mod tests {
         let text = "x".repeat(1000);
         for number in 0..5000_u32 {
             let null = || std::fs::File::open("/dev/null").unwrap().into();
-            ours.say(&(number, &text), if number == 4999 { vec![null(), null()] } else { vec![] });
+            ours.send(&(number, &text), if number == 4999 { vec![null(), null()] } else { vec![] });
         }
         assert!(ours.is_behind());
         let mut expected = 0;
         loop {
-            match theirs.hear::<(u32, String)>() {
-                Heard::Message((number, _), descriptors) => {
+            match theirs.recv::<(u32, String)>() {
+                Received::Message((number, _), descriptors) => {
                     assert_eq!(number, expected);
                     assert_eq!(descriptors.len(), if number == 4999 { 2 } else { 0 });
                     expected += 1;
                 }
-                Heard::Nothing if ours.is_behind() => ours.flush(),
-                Heard::Nothing => break,
-                Heard::Ended => panic!("it is open"),
+                Received::Nothing if ours.is_behind() => ours.flush(),
+                Received::Nothing => break,
+                Received::Ended => panic!("it is open"),
             }
         }
         assert_eq!(expected, 5000);
         drop(ours);
         // A program that another test starts has it open until it is executed.
         loop {
-            match theirs.hear::<(u32, String)>() {
-                Heard::Ended => break,
-                Heard::Nothing => std::thread::yield_now(),
-                Heard::Message(..) => panic!("there are no more"),
+            match theirs.recv::<(u32, String)>() {
+                Received::Ended => break,
+                Received::Nothing => std::thread::yield_now(),
+                Received::Message(..) => panic!("there are no more"),
             }
         }
     }
@@ -136,21 +136,21 @@ mod tests {
     fn what_was_said_last_is_heard_though_the_other_end_has_not_heard_everything() {
         let (ours, theirs) = link::pair().unwrap();
         let (mut ours, mut theirs) = (Link::new(ours), Link::new(theirs));
-        ours.say(&1, vec![]);
-        theirs.say(&2, vec![]);
+        ours.send(&1, vec![]);
+        theirs.send(&2, vec![]);
         drop(theirs);
-        assert!(matches!(ours.hear(), Heard::Message(2, _)));
-        assert!(matches!(ours.hear::<i32>(), Heard::Ended));
+        assert!(matches!(ours.recv(), Received::Message(2, _)));
+        assert!(matches!(ours.recv::<i32>(), Received::Ended));
     }
 
     #[test]
     fn a_message_that_is_too_long_is_passed_over() {
         let (ours, theirs) = link::pair().unwrap();
         let (mut ours, mut theirs) = (Link::new(ours), Link::new(theirs));
-        ours.say(&"x".repeat(LONGEST), vec![std::fs::File::open("/dev/null").unwrap().into()]);
-        ours.say(&"short", vec![]);
-        match theirs.hear::<String>() {
-            Heard::Message(text, descriptors) => assert_eq!((text.as_str(), descriptors.len()), ("short", 0)),
+        ours.send(&"x".repeat(LONGEST), vec![std::fs::File::open("/dev/null").unwrap().into()]);
+        ours.send(&"short", vec![]);
+        match theirs.recv::<String>() {
+            Received::Message(text, descriptors) => assert_eq!((text.as_str(), descriptors.len()), ("short", 0)),
             other => panic!("{other:?}"),
         }
     }
@@ -159,6 +159,6 @@ mod tests {
     fn a_message_that_makes_no_sense_ends_it() {
         let (ours, theirs) = link::pair().unwrap();
         link::send(ours.as_fd(), &[0xff; 20], &[]).unwrap();
-        assert!(matches!(Link::new(theirs).hear::<super::super::message::ToWorker>(), Heard::Ended));
+        assert!(matches!(Link::new(theirs).recv::<super::super::message::ToWorker>(), Received::Ended));
     }
 }

@@ -12,13 +12,17 @@
 //! The supervisor owns the listeners, the signals, the service manager, the status socket and what was
 //! learned of clients' releases, and so has the last word on each. [`message`] is what is said.
 
+mod backoff;
+mod choice;
 pub(super) mod connections;
 mod endings;
+pub(super) mod handle;
 mod heartbeat;
 pub mod link;
 pub mod message;
-mod pauses;
-pub mod pool;
+pub(super) mod pool;
+pub(super) mod snapshot_file;
+pub(super) mod spawn;
 pub(super) mod suspects;
 
 /// The word that makes this program a worker.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::observe::log;
 
-/// So many workers may be lost in [`WINDOW`] and be replaced at once.
+/// Losses tolerated per [`WINDOW`] before the next worker has to wait.
 pub(super) const LOSSES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 /// The pause before the next one after that; it doubles with each loss, up to the second.
@@ -18,7 +18,7 @@ const ALONE: Duration = Duration::from_secs(1);
 
 /// Losses, and until when nobody is started.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(super) struct Backoff {
     losses: Vec<Instant>,
     /// Workers in a row that ended before they could serve.
     stillborn: u32,
@@ -26,7 +26,7 @@ pub(super) struct Pauses {
     alone: Option<Instant>,
 }
 
-impl Pauses {
+impl Backoff {
     /// Notes that a worker was lost, which `could_serve` or not.
     pub(super) fn lose(&mut self, could_serve: bool, now: Instant) {
         self.losses.retain(|at| now.saturating_duration_since(*at) < WINDOW);
@@ -71,11 +71,11 @@ mod tests {
 
     /// The pauses after each of `count` losses, a second apart: beside others, and alone.
     fn after(count: u64, could_serve: bool) -> Vec<[u128; 2]> {
-        let (mut pauses, begin) = (Pauses::default(), Instant::now());
+        let (mut backoff, begin) = (Backoff::default(), Instant::now());
         let lose = |number| {
             let now = begin + Duration::from_secs(number);
-            pauses.lose(could_serve, now);
-            [false, true].map(|alone| pauses.until(alone, now).map_or(0, |until| (until - now).as_millis()))
+            backoff.lose(could_serve, now);
+            [false, true].map(|alone| backoff.until(alone, now).map_or(0, |until| (until - now).as_millis()))
         };
         (1..=count).map(lose).collect()
     }
@@ -91,20 +91,20 @@ mod tests {
     fn those_that_never_served_are_waited_for_but_for_the_first() {
         let pauses = after(5, false);
         assert_eq!(pauses, [[0, 0], [500, 500], [1000, 1000], [2000, 2000], [4000, 4000]]);
-        let (mut pauses, now) = (Pauses::default(), Instant::now());
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
         for _ in 0..4 {
-            pauses.lose(false, now);
-            pauses.begin();
+            backoff.lose(false, now);
+            backoff.begin();
         }
-        assert_eq!(pauses.until(true, now), None);
+        assert_eq!(backoff.until(true, now), None);
     }
 
     #[test]
     fn losses_are_forgotten_after_a_minute() {
-        let (mut pauses, now) = (Pauses::default(), Instant::now());
-        (0..=LOSSES).for_each(|_| pauses.lose(true, now));
-        assert!(pauses.until(false, now).is_some());
-        pauses.lose(true, now + WINDOW);
-        assert_eq!(pauses.until(false, now + WINDOW), None);
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        (0..=LOSSES).for_each(|_| backoff.lose(true, now));
+        assert!(backoff.until(false, now).is_some());
+        backoff.lose(true, now + WINDOW);
+        assert_eq!(backoff.until(false, now + WINDOW), None);
     }
 }
