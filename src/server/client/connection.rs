@@ -39,7 +39,7 @@ use crate::observe::log::Level;
 use crate::observe::quota::Quotas;
 use crate::protocol::error::Error;
 use crate::server::service::{Authorities, Service};
-use crate::server::tls::{Reasons, identity};
+use crate::server::tls::Reasons;
 use crate::session::{DatabaseOutcome, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.

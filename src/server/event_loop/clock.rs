@@ -48,26 +48,17 @@ impl Clock {
     }
 }
 
-/// What a deadline is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    /// The connection with this key has waited long enough.
-    Connection(u64),
-    /// The service manager wants to hear from us.
-    Watchdog,
-}
-
-/// Deadlines, soonest first.
+/// Deadlines of connections, which have keys, soonest first.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
+pub(super) struct Timers(BTreeSet<(Instant, u64)>);
 
 impl Timers {
-    pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
-        self.0.insert((at, timer));
+    pub(crate) fn set(&mut self, at: Instant, key: u64) {
+        self.0.insert((at, key));
     }
 
-    pub(crate) fn cancel(&mut self, at: Instant, timer: Timer) {
-        self.0.remove(&(at, timer));
+    pub(crate) fn cancel(&mut self, at: Instant, key: u64) {
+        self.0.remove(&(at, key));
     }
 
     /// When the next one is due.
@@ -76,7 +67,7 @@ impl Timers {
     }
 
     /// Takes out the next one that is due.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Instant, Timer)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Instant, u64)> {
         if self.next()? > now {
             return None;
         }
@@ -109,14 +100,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        timers.set(at(3), Timer::Watchdog);
-        timers.set(at(1), Timer::Connection(7));
-        timers.set(at(2), Timer::Connection(8));
-        timers.cancel(at(2), Timer::Connection(8));
+        timers.set(at(3), 6);
+        timers.set(at(1), 7);
+        timers.set(at(2), 8);
+        timers.cancel(at(2), 8);
         assert_eq!(timers.next(), Some(at(1)));
         assert_eq!(timers.expire(at(0)), None);
-        assert_eq!(timers.expire(at(2)), Some((at(1), Timer::Connection(7))));
+        assert_eq!(timers.expire(at(2)), Some((at(1), 7)));
         assert_eq!(timers.expire(at(2)), None);
-        assert_eq!(timers.expire(at(3)), Some((at(3), Timer::Watchdog)));
+        assert_eq!(timers.expire(at(3)), Some((at(3), 6)));
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::super::{Ending, EventLoop};
-use super::{Client, NOOP, YES, anonymous, known, service, start, until};
+use super::super::Ending;
+use super::{Client, NOOP, Site, YES, anonymous, known, service, start, until};
 use crate::config::OwnSettings;
 use crate::protocol::error::{Code, Error};
 use crate::protocol::framing::Framing;
@@ -16,7 +16,7 @@ use crate::server::service::Service;
 use crate::server::tls::testing::Pki;
 
 /// A server that is told the order of what it tries, and where it is.
-fn learning(pki: &Pki, releases: &[&str]) -> (EventLoop, std::net::SocketAddr) {
+fn learning(pki: &Pki, releases: &[&str]) -> (Site, std::net::SocketAddr) {
     let releases = releases.iter().map(|release| (*release).to_owned()).collect();
     let own = OwnSettings { releases, ..OwnSettings::default() };
     start(Service { policy: Rc::new(Policy::new(&own).unwrap()), ..service(pki) })
@@ -29,7 +29,7 @@ fn greeted_with(client: &Client) -> Option<String> {
 }
 
 /// The release that a new client is greeted with; it stays connected.
-fn greet(event_loop: &mut EventLoop, address: std::net::SocketAddr, config: &Arc<ClientConfig>) -> (Client, String) {
+fn greet(event_loop: &mut Site, address: std::net::SocketAddr, config: &Arc<ClientConfig>) -> (Client, String) {
     let mut clients = [Client::connect(address, config)];
     until(event_loop, &mut clients, |clients, _| clients[0].greeted());
     let version = greeted_with(&clients[0]).unwrap();
@@ -49,7 +49,7 @@ enum Leaving {
 }
 
 /// Has clients leave, and waits until the server has noticed.
-fn leave(event_loop: &mut EventLoop, mut clients: Vec<Client>, how: Leaving) {
+fn leave(event_loop: &mut Site, mut clients: Vec<Client>, how: Leaving) {
     let before = event_loop.connections() - clients.len();
     for client in &mut clients {
         match how {

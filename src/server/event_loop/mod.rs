@@ -1,10 +1,10 @@
 //! The event loop: one thread that waits for sockets, disk work and deadlines, and gives every
 //! connection its turn.
 //!
-//! A turn is: wait, note what is ready, accept, let connections advance and hand them their disk
+//! A turn is: wait, note what is ready, let connections advance and hand them their disk
 //! completions for a few rounds, and only then look at deadlines; what is ready thus beats the
-//! deadline that it would have missed. It knows no configuration file: [`EventLoop::replace`] takes
-//! over what a reload built.
+//! deadline that it would have missed. It accepts nothing, and is [given](EventLoop::admit) its connections. It knows
+//! no configuration file: [`EventLoop::replace`] takes over what a reload built.
 
 pub(super) mod accept;
 pub(super) mod admission;
@@ -18,13 +18,11 @@ pub(super) mod slot;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Registry, Token};
 
 use crate::disk::Disk;
 use crate::observe::log;
@@ -34,19 +32,15 @@ use crate::protocol::error::Error;
 use crate::server::client::connection::{Connection, TURN_BYTES};
 use crate::server::client::context::{Context, Next, Rates};
 use crate::server::client::view::{ClientView, SessionState};
-use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
 use crate::server::event_loop::admission::{Admission, Bounds};
-use crate::server::event_loop::clock::{Clock, Timer, Timers};
+use crate::server::event_loop::clock::{Clock, Timers};
 use crate::server::event_loop::keyed::Keyed;
-use crate::server::event_loop::listen::Listener;
 use crate::server::event_loop::reports::Reports;
 use crate::server::event_loop::slot::{Origin, Slot};
 use crate::server::outgoing::{self, Databases};
-use crate::server::releases::installed::Installed;
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
 use crate::server::status::document::{FileSystemState, ServerState};
-use crate::server::status::socket::{self as status, Status, StatusSocket};
 use crate::session::Host;
 
 /// Events taken from the kernel at a time.
@@ -68,13 +62,10 @@ const OVERDUE: Duration = Duration::from_secs(1);
 /// How long a session counts as ended a moment ago.
 const RECENT: Duration = Duration::from_secs(10);
 
-const SIGNAL: Token = Token(usize::MAX);
-const CONTROL: Token = Token(usize::MAX - 1);
-const INSTALLED: Token = Token(usize::MAX - 2);
-/// Listeners have the tokens from here on, connections those below.
-const LISTENERS: usize = usize::MAX / 2;
-/// The disk has the tokens from here on.
-const DISK: usize = usize::MAX / 8 * 7;
+/// The disk has the tokens from here on, connections and what serves them those below.
+const DISK: usize = usize::MAX / 8 * 3;
+/// Tokens of the poll from here on belong to others.
+pub(super) const OTHERS: usize = usize::MAX / 2;
 
 /// Waits for everything and serves it.
 pub struct EventLoop {
@@ -82,7 +73,6 @@ pub struct EventLoop {
     events: Events,
     clock: Clock,
     timers: Timers,
-    acceptor: Acceptor,
     admission: Admission,
     service: Service,
     host: Rc<Host>,
@@ -96,24 +86,11 @@ pub struct EventLoop {
     spare: Vec<Vec<u8>>,
     rates: Rates,
     learner: Learner,
-    installed: Installed,
-    status: Status,
     reports: Reports,
 }
 
-/// What a turn brought that is not a client's.
-#[derive(Debug, Default)]
-pub struct Turn {
-    /// The source of signals has some.
-    pub signalled: bool,
-    /// The service manager's watchdog wants to be fed.
-    pub watchdog: bool,
-    /// Whoever gives us connections may have said something, or take something again.
-    pub control: bool,
-}
-
 impl EventLoop {
-    /// A loop that serves `service` in sessions of `host` and runs disk work on `disk`. It listens nowhere yet.
+    /// A loop that serves `service` in sessions of `host` and runs disk work on `disk`.
     ///
     /// # Errors
     ///
@@ -127,7 +104,6 @@ impl EventLoop {
             events: Events::with_capacity(EVENTS),
             clock: Clock::new(),
             timers: Timers::default(),
-            acceptor: Acceptor::new(LISTENERS),
             admission: Admission::new(),
             service,
             host,
@@ -140,38 +116,19 @@ impl EventLoop {
             spare: Vec::with_capacity(SPARE_BUFFERS),
             rates: Rates { handshake: Rate::new(LOG_RATE.0, LOG_RATE.1), clients: Quotas::default() },
             learner: Learner::default(),
-            installed: Installed::default(),
-            status: Status::default(),
             reports: Reports::default(),
         })
     }
 
-    /// Reports from now on that `source` has signals.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()> {
-        self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), SIGNAL, Interest::READABLE)
-    }
-
-    /// Reports from now on that something can be read from the supervisor's socket or written to it, and collects
-    /// what clients teach, for it.
-    pub(super) fn obey(&mut self, control: BorrowedFd<'_>) -> io::Result<()> {
-        let mut source = SourceFd(&control.as_raw_fd());
-        self.poll.registry().register(&mut source, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
-        self.learner.collect_lessons();
-        Ok(())
+    /// Of its poll, for sources whose tokens are not below [`OTHERS`].
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
     }
 
     /// What there is to tell the supervisor.
     pub(super) const fn reports(&mut self) -> &mut Reports {
         &mut self.reports
-    }
-
-    /// Asks for [`Turn::watchdog`] in `period`.
-    pub fn arm_watchdog(&mut self, period: Duration) {
-        self.timers.set(self.clock.now() + period, Timer::Watchdog);
     }
 
     /// Serves new connections with `service` from now on; its grants also count for clients that are
@@ -206,47 +163,6 @@ impl EventLoop {
         &mut self.learner
     }
 
-    /// Has the release of the installed pgbackrest be tried first, once that has told it.
-    pub(super) fn ask_installed(&mut self) {
-        self.installed.ask(self.clock.now(), self.poll.registry(), INSTALLED);
-    }
-
-    /// Answers questions about the state on this socket from now on, or on none.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn answer_on(&mut self, socket: Option<StatusSocket>) -> io::Result<()> {
-        self.status.replace(socket, self.poll.registry())
-    }
-
-    /// Where questions about the state are answered.
-    #[must_use]
-    pub const fn status_socket(&self) -> Option<&StatusSocket> {
-        self.status.socket()
-    }
-
-    /// Takes the listeners out, so that those that are still wanted can be put back by
-    /// [`EventLoop::listen`]. None of them is closed or misses a connection.
-    pub fn take_listeners(&mut self) -> Vec<Listener> {
-        self.acceptor.take(self.poll.registry())
-    }
-
-    /// Accepts connections of these listeners too.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        self.acceptor.listen(self.poll.registry(), listeners)
-    }
-
-    /// Where connections are accepted, as the system numbers it.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.acceptor.addresses()
-    }
-
     /// Connections, those included whose client is gone while disk work goes on.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -265,13 +181,13 @@ impl EventLoop {
         self.clock.now()
     }
 
-    /// One turn; waits for `longest` at most when there is nothing to do.
+    /// One turn; waits for `longest` at most when there is nothing to do. What happened to tokens of others is told to
+    /// `note`.
     ///
     /// # Errors
     ///
     /// Only when waiting itself fails, which leaves nothing to go on with.
-    pub fn turn(&mut self, longest: Option<Duration>) -> io::Result<Turn> {
-        let mut turn = Turn::default();
+    pub fn turn(&mut self, longest: Option<Duration>, mut note: impl FnMut(Token)) -> io::Result<()> {
         let wait = self.wait(longest);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
@@ -283,12 +199,8 @@ impl EventLoop {
 
         for event in &self.events {
             match event.token() {
-                SIGNAL => turn.signalled = true,
-                CONTROL => turn.control = true,
-                INSTALLED => {}
+                token if token.0 >= OTHERS => note(token),
                 Token(token) if token >= DISK => self.disk.ready(token - DISK),
-                Token(token) if token >= status::TOKENS => self.status.note(),
-                Token(token) if token >= LISTENERS => self.acceptor.note(token),
                 Token(token) if token >= outgoing::TOKENS => self.databases.note(token - outgoing::TOKENS, event),
                 Token(place) => {
                     if let Some(slot) = self.connections.at_mut(place) {
@@ -298,14 +210,9 @@ impl EventLoop {
                 }
             }
         }
-        if let Some(release) = self.installed.advance(self.clock.now(), self.service.policy.table()) {
-            self.learner.note_installed(release);
-        }
-        self.accept();
         self.advance();
-        self.answer();
-        self.expire(&mut turn);
-        Ok(turn)
+        self.expire();
+        Ok(())
     }
 
     /// Ends the connections for which `reason` gives an error. Returns how many there are.
@@ -343,7 +250,7 @@ impl EventLoop {
 
     /// What there is to tell of each session.
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionState> {
-        sessions(&self.connections)
+        self.connections.iter().filter_map(|(_, slot)| slot.connection.view())
     }
 
     /// What there is to tell of each file system.
@@ -351,23 +258,15 @@ impl EventLoop {
         self.disk.file_systems().iter().map(FileSystemState::new).collect()
     }
 
-    /// Answers those who ask about the state.
-    fn answer(&mut self) {
-        if self.status.is_idle() {
-            return;
-        }
-        let (addresses, file_systems) = (self.addresses(), self.file_systems());
-        let state = || {
-            let (policy, learner) = (&self.service.policy, &self.learner);
-            let state = ServerState::new(&addresses, policy, learner, self.connections.len());
-            Some(state.with_sessions(sessions(&self.connections), file_systems.clone()).compose())
-        };
-        self.status.advance(self.clock.now(), self.poll.registry(), state);
+    /// The state of a server that is this process and listens on these addresses.
+    pub(super) fn state<'a>(&'a self, addresses: &'a [SocketAddr]) -> ServerState<'a> {
+        let state = ServerState::new(addresses, &self.service.policy, &self.learner, self.connections.len());
+        state.with_sessions(self.sessions(), self.file_systems())
     }
 
     /// How long the poll may wait.
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.queue.is_empty() || self.acceptor.is_ready() || self.databases.is_busy();
+        let busy = !self.queue.is_empty() || self.databases.is_busy();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -375,24 +274,14 @@ impl EventLoop {
             .timers
             .next()
             .into_iter()
-            .chain(self.status.deadline())
             .chain(self.databases.deadline())
-            .chain(self.installed.deadline())
             .chain(self.rates.clients.deadline())
-            .chain(self.acceptor.deadline())
             .chain(self.reports.deadline())
             .min()
             .map(|at| at.saturating_duration_since(self.clock.now()));
         // By the real time: the loop's own stands still while it is busy.
         let disk = self.disk.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         next.into_iter().chain(longest).chain(disk).min()
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS {
-            let Some((socket, peer)) = self.acceptor.accept(self.clock.now()) else { return };
-            self.admit(socket, peer, Origin::Accepted);
-        }
     }
 
     /// Gives up the connection that the supervisor gave by this number, if it is without authorization.
@@ -525,14 +414,11 @@ impl EventLoop {
         self.ended.push((now, stanza));
     }
 
-    fn expire(&mut self, turn: &mut Turn) {
+    fn expire(&mut self) {
         let now = self.clock.now();
         self.rates.clients.tell(now, |line| log::warn(format_args!("{line}")));
-        while let Some((at, timer)) = self.timers.expire(now) {
-            match timer {
-                Timer::Watchdog => turn.watchdog = true,
-                Timer::Connection(key) => self.expire_connection(key, at, now),
-            }
+        while let Some((at, key)) = self.timers.expire(now) {
+            self.expire_connection(key, at, now);
         }
         self.advance();
     }
@@ -568,10 +454,6 @@ pub enum Ending {
         /// Whether the request in flight and the file in transfer do not finish.
         at_once: bool,
     },
-}
-
-fn sessions(connections: &Keyed<Box<Slot>>) -> impl Iterator<Item = SessionState> {
-    connections.iter().filter_map(|(_, slot)| slot.connection.view())
 }
 
 /// Gives up a connection that is without authorization, if it is. Returns the key to remove it by.

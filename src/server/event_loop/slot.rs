@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::clock::{Timer, Timers};
+use super::clock::Timers;
 use super::reports::Reports;
 use crate::server::client::connection::Connection;
 
@@ -77,12 +77,12 @@ impl Slot {
     /// Sets the timer, which is not set.
     pub(super) fn arm_at(&mut self, at: Instant, timers: &mut Timers) {
         self.armed = Some(at);
-        timers.set(at, Timer::Connection(self.connection.key()));
+        timers.set(at, self.connection.key());
     }
 
     pub(super) fn disarm(&mut self, timers: &mut Timers) {
         if let Some(at) = self.armed.take() {
-            timers.cancel(at, Timer::Connection(self.connection.key()));
+            timers.cancel(at, self.connection.key());
         }
     }
 

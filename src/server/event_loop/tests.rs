@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,8 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 
+use super::accept::{ACCEPTS, Acceptor};
 use super::listen::{KeepAlive, open_all, resolve};
-use super::{Ending, EventLoop};
+use super::slot::Origin;
+use super::{Ending, EventLoop, OTHERS};
 use crate::disk::inline::{Inline, Options};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
@@ -62,18 +65,50 @@ pub(crate) fn service(pki: &Pki) -> Service {
     }
 }
 
-fn start(service: Service) -> (EventLoop, SocketAddr) {
+/// A loop, and what gives it connections.
+struct Site {
+    event_loop: EventLoop,
+    acceptor: Acceptor,
+}
+
+impl Deref for Site {
+    type Target = EventLoop;
+
+    fn deref(&self) -> &EventLoop {
+        &self.event_loop
+    }
+}
+
+impl DerefMut for Site {
+    fn deref_mut(&mut self) -> &mut EventLoop {
+        &mut self.event_loop
+    }
+}
+
+impl Site {
+    fn turn(&mut self) {
+        let Self { event_loop, acceptor } = self;
+        event_loop.turn(Some(Duration::from_millis(1)), |token| acceptor.note(token.0)).unwrap();
+        for _ in 0..ACCEPTS {
+            let Some((socket, peer)) = acceptor.accept(event_loop.now()) else { return };
+            event_loop.admit(socket, peer, Origin::Accepted);
+        }
+    }
+}
+
+fn start(service: Service) -> (Site, SocketAddr) {
     let keep_alive = KeepAlive { enabled: true, count: None, idle: None, interval: None };
     let listeners = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), keep_alive, &mut Vec::new()).unwrap();
-    let mut event_loop = EventLoop::new(
+    let event_loop = EventLoop::new(
         service,
         Rc::new(Host::new(1, Now::new(Instant::now(), SystemTime::now()))),
         Box::new(Inline::new(Options::default())),
     )
     .unwrap();
-    event_loop.listen(listeners).unwrap();
-    let address = event_loop.addresses()[0];
-    (event_loop, address)
+    let mut acceptor = Acceptor::new(OTHERS);
+    acceptor.listen(event_loop.registry(), listeners).unwrap();
+    let address = acceptor.addresses()[0];
+    (Site { event_loop, acceptor }, address)
 }
 
 /// How a server ended a connection.
@@ -153,12 +188,12 @@ pub(crate) fn known(pki: &Pki) -> Arc<ClientConfig> {
 }
 
 /// Turns until `done`.
-fn until(event_loop: &mut EventLoop, clients: &mut [Client], done: impl Fn(&[Client], &EventLoop) -> bool) {
+fn until(event_loop: &mut Site, clients: &mut [Client], done: impl Fn(&[Client], &Site) -> bool) {
     for _ in 0..TURNS {
         for client in &mut *clients {
             client.step();
         }
-        event_loop.turn(Some(Duration::from_millis(1))).unwrap();
+        event_loop.turn();
         if done(clients, event_loop) {
             return;
         }

@@ -11,5 +11,6 @@ pub mod signals;
 mod start;
 pub mod stop_files;
 mod supervisor;
+mod system;
 mod umask;
 pub mod worker;

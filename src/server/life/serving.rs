@@ -1,16 +1,20 @@
 //! What serves clients, in a server of one process and in each worker: the event loop, the configuration
 //! that it serves, and how far its end has come.
 
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mio::net::TcpStream;
+use mio::{Registry, Token};
 use rustls_pki_types::UnixTime;
 
 use super::configuration::Configuration;
-use super::signals::{Meaning, Signals};
+use super::front::Backend;
 use super::stop_files::is_stopped;
+use super::system::system;
+use crate::config::snapshot::Snapshot;
 use crate::disk::HeldLock;
 use crate::disk::exclusion::Exclusion;
 use crate::disk::helpers;
@@ -18,11 +22,16 @@ use crate::disk::inline::Options;
 use crate::disk::offload::Offload;
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
+use crate::protocol::release::Release;
 use crate::repository::Now;
 use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
-use crate::server::event_loop::{Ending, EventLoop, Turn};
+use crate::server::event_loop::accept::Acceptor;
+use crate::server::event_loop::slot::Origin;
+use crate::server::event_loop::{Ending, EventLoop};
+use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
+use crate::server::status::socket::Status;
 use crate::session::Host;
 
 /// What clients get to take their last bytes after sessions were aborted.
@@ -49,16 +58,13 @@ pub(super) enum Phase {
 pub(crate) struct Serving {
     pub(crate) event_loop: EventLoop,
     pub(crate) configuration: Configuration,
-    /// None in tests, which send none.
-    signals: Option<Signals>,
     pub(super) phase: Phase,
     /// Until when sessions of stopped stanzas are ended.
     stop_watch: Option<Instant>,
 }
 
 impl Serving {
-    /// Serves `service`, which was made of `configuration`, in sessions of `host`, and excludes other processes where need be. It
-    /// listens nowhere yet.
+    /// Serves `service`, which was made of `configuration`, in sessions of `host`, and excludes other processes where need be.
     ///
     /// # Errors
     ///
@@ -77,28 +83,21 @@ impl Serving {
 
     /// Serves with an event loop that is there.
     pub(crate) const fn with(event_loop: EventLoop, configuration: Configuration) -> Self {
-        Self { event_loop, configuration, signals: None, phase: Phase::Serving, stop_watch: None }
+        Self { event_loop, configuration, phase: Phase::Serving, stop_watch: None }
     }
 
-    /// Takes signals from here from now on.
+    /// One turn of the loop, which waits for `longest` at most.
     ///
     /// # Errors
     ///
-    /// What the system says against watching it.
-    pub(crate) fn watch(&mut self, signals: Signals) -> Result<()> {
-        let watched = self.event_loop.watch(signals.as_fd());
-        watched.map_err(|error| system("unable to start the event loop", &error))?;
-        self.signals = Some(signals);
-        Ok(())
-    }
-
-    /// The signals that came during a turn.
-    pub(crate) fn signals(&mut self, turn: &Turn) -> Vec<Meaning> {
-        self.signals.as_mut().filter(|_| turn.signalled).map(Signals::pending).unwrap_or_default()
+    /// When waiting fails.
+    pub(super) fn turn(&mut self, longest: Option<Duration>, note: impl FnMut(Token)) -> Result<()> {
+        let longest = longest.into_iter().chain(self.patience()).min();
+        self.event_loop.turn(longest, note).map_err(|error| system("unable to wait", &error))
     }
 
     /// How long the loop may wait before something here is due.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    fn patience(&self) -> Option<Duration> {
         match self.phase {
             Phase::Draining(at) | Phase::Leaving(at) => Some(at.saturating_duration_since(self.event_loop.now())),
             Phase::Serving | Phase::Retiring => self.stop_watch.map(|_| STOP_INTERVAL),
@@ -157,11 +156,12 @@ impl Serving {
         sessions
     }
 
-    /// Serves with this from now on.
+    /// Serves with this from now on, and ends the sessions that it grants no more.
     pub(crate) fn replace(&mut self, configuration: Configuration, service: Service) {
         self.event_loop.replace(service);
         self.configuration = configuration;
         log::apply(&self.configuration.log);
+        self.end_revoked();
     }
 
     /// Ends the sessions of stopped stanzas whose lock files are gone; how many stanzas whose locks are
@@ -183,7 +183,7 @@ impl Serving {
     }
 
     /// Ends the sessions of clients that lost the right to them.
-    pub(super) fn end_revoked(&mut self) {
+    fn end_revoked(&mut self) {
         if !self.configuration.server().own.end_revoked_sessions {
             return;
         }
@@ -211,6 +211,63 @@ pub(super) fn new_host() -> Rc<Host> {
     Rc::new(Host::new(std::process::id(), Now::new(Instant::now(), SystemTime::now())))
 }
 
-pub(crate) fn system(text: &str, error: &std::io::Error) -> Error {
-    Error::system(crate::protocol::error::Code::Kernel, text, error.raw_os_error().unwrap_or(0))
+/// A server of one process.
+impl Backend for Serving {
+    type Prepared = ();
+
+    fn registry(&self) -> &Registry {
+        self.event_loop.registry()
+    }
+
+    fn now(&self) -> Instant {
+        self.event_loop.now()
+    }
+
+    fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    fn learner(&mut self) -> &mut Learner {
+        self.event_loop.learner()
+    }
+
+    fn turn(&mut self, longest: Option<Duration>, note: &mut dyn FnMut(Token)) -> Result<()> {
+        Self::turn(self, longest, note)
+    }
+
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
+        self.event_loop.admit(socket, peer, Origin::Accepted);
+    }
+
+    fn note_installed(&mut self, release: &'static Release) {
+        self.event_loop.learner().note_installed(release);
+    }
+
+    fn answer(&mut self, status: &mut Status, acceptor: &Acceptor) {
+        if !status.is_idle() {
+            let event_loop = &self.event_loop;
+            let addresses = acceptor.addresses();
+            status.advance(event_loop.now(), event_loop.registry(), || Some(event_loop.state(&addresses).compose()));
+        }
+    }
+
+    fn prepare(&mut self, _snapshot: &Snapshot) -> Result<()> {
+        Ok(())
+    }
+
+    fn replace(&mut self, configuration: Configuration, service: Service, (): ()) {
+        Self::replace(self, configuration, service);
+    }
+
+    fn stop_sessions(&mut self) -> bool {
+        Self::stop_sessions(self)
+    }
+
+    fn drain(&mut self) -> usize {
+        Self::drain(self)
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.is_done()
+    }
 }

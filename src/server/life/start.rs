@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::configuration::Configuration;
 use super::limits;
 use super::signals::{Meaning, Signals};
+use super::system::system;
 use crate::config::snapshot::Origin;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
@@ -16,10 +17,10 @@ const BIND_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two attempts.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a server begins with.
-pub(super) struct Started {
-    pub(crate) service: Service,
-    pub(crate) signals: Signals,
+/// What a server has opened before it begins.
+pub(super) struct Opened {
+    /// None in tests, which send none.
+    pub(crate) signals: Option<Signals>,
     pub(crate) listeners: Vec<Listener>,
     /// The service manager opened the sockets and decides where they listen.
     pub(crate) inherited: bool,
@@ -28,7 +29,8 @@ pub(super) struct Started {
 
 /// What came first.
 pub(crate) enum Start {
-    Listening(Box<Started>),
+    /// To serve this.
+    Listening(Box<Service>, Opened),
     /// This signal.
     Ended(&'static str),
 }
@@ -46,8 +48,7 @@ pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Resul
         log::warn(format_args!("{}", error.message));
     }
     let descriptors = limits::raise_descriptors();
-    let mut signals =
-        Signals::install().map_err(|error| super::serving::system("unable to install signal handlers", &error))?;
+    let mut signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let service = configuration.service(descriptors, origin)?;
     let mut listeners = listen::inherited(configuration.keep_alive())?;
     let inherited = !listeners.is_empty();
@@ -64,7 +65,8 @@ pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Resul
             configuration.server().port
         ));
     }
-    Ok(Start::Listening(Box::new(Started { service, signals, listeners, inherited, descriptors })))
+    let opened = Opened { signals: Some(signals), listeners, inherited, descriptors };
+    Ok(Start::Listening(Box::new(service), opened))
 }
 
 enum Bound {

@@ -3,10 +3,12 @@
 //! Its configuration is what the supervisor read, whatever the files say now.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
 use rustix::io::Errno;
 
 use crate::config::Environment;
@@ -18,11 +20,12 @@ use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
 use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
-use crate::server::event_loop::slot::Origin;
+use crate::server::event_loop::slot;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::limits;
-use crate::server::life::serving::{Phase, Serving, new_host, system};
+use crate::server::life::serving::{Phase, Serving, new_host};
 use crate::server::life::signals::{Meaning, Signals};
+use crate::server::life::system::system;
 use crate::server::life::umask;
 use crate::server::service::Service;
 use crate::server::status::document;
@@ -31,6 +34,8 @@ use crate::server::workers::message::{LONGEST, ToSupervisor, ToWorker};
 use crate::server::workers::snapshot_file::recall;
 use crate::session::Host;
 
+const SIGNAL: Token = Token(usize::MAX);
+const CONTROL: Token = Token(usize::MAX - 1);
 /// What it is called.
 const NAME: &str = "repohostd-work";
 /// Connections of each kind in one report, so that the names of their clients have room in a message.
@@ -81,6 +86,7 @@ struct Worker {
     arguments: Vec<String>,
     environment: Environment,
     serving: Serving,
+    signals: Signals,
     link: Link,
     /// Transfers as they were reported last.
     transfers: usize,
@@ -93,10 +99,10 @@ impl Worker {
         let Begun { mut link, names, snapshot, .. } = begun;
         let loaded = load(arguments, environment, snapshot);
         match loaded.and_then(|loaded| prepare(&link, loaded, &names)) {
-            Ok(serving) => {
+            Ok((serving, signals)) => {
                 link.send(&ToSupervisor::Ready, vec![]);
                 let (arguments, environment) = (arguments.to_vec(), environment.clone());
-                Ok(Self { arguments, environment, serving, link, transfers: 0, files: None })
+                Ok(Self { arguments, environment, serving, signals, link, transfers: 0, files: None })
             }
             Err(error) => {
                 link.send(&ToSupervisor::Failed(error.to_string()), vec![]);
@@ -108,22 +114,23 @@ impl Worker {
     /// Serves until the supervisor wants no more of it, or is gone.
     fn run(&mut self) -> u8 {
         loop {
-            let patience =
-                if self.link.is_behind() { Some(Duration::from_millis(10)) } else { self.serving.patience() };
-            let turn = match self.serving.event_loop.turn(patience) {
-                Ok(turn) => turn,
-                Err(error) => {
-                    let error = system("unable to wait", &error);
-                    log::error(&error);
-                    return error.code.number();
-                }
-            };
+            let longest = self.link.is_behind().then_some(Duration::from_millis(10));
+            let (mut is_signalled, mut is_told) = (false, false);
+            let turn = self.serving.turn(longest, |token| match token {
+                SIGNAL => is_signalled = true,
+                _ => is_told = true,
+            });
+            if let Err(error) = turn {
+                log::error(&error);
+                return error.code.number();
+            }
             self.link.flush();
-            if turn.control && !self.obey() {
+            if is_told && !self.obey() {
                 // There is nobody to work for, as after a SIGINT.
                 return Code::Term.number();
             }
-            for signal in self.serving.signals(&turn) {
+            let signals = if is_signalled { self.signals.pending() } else { Vec::new() };
+            for signal in signals {
                 if let Meaning::Terminate { certain } = signal {
                     self.terminate(certain);
                 }
@@ -167,7 +174,7 @@ impl Worker {
             ToWorker::Connection { number, peer } => match descriptor {
                 Some(descriptor) => {
                     let socket = mio::net::TcpStream::from_std(descriptor.into());
-                    event_loop.admit(socket, peer, Origin::given(number));
+                    event_loop.admit(socket, peer, slot::Origin::given(number));
                 }
                 // The kernel has closed it: no more files can be opened here.
                 None => event_loop.reports().closes(number),
@@ -216,7 +223,6 @@ impl Worker {
         let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
         let (configuration, service) = load(&self.arguments, &self.environment, snapshot)?;
         self.serving.replace(configuration, service);
-        self.serving.end_revoked();
         Ok(())
     }
 
@@ -266,8 +272,11 @@ impl Worker {
     }
 }
 
-fn prepare(link: &Link, (configuration, service): (Configuration, Service), names: &OwnedFd) -> Result<Serving> {
-    let failed = |error| system("unable to start the event loop", &error);
+fn prepare(
+    link: &Link,
+    (configuration, service): (Configuration, Service),
+    names: &OwnedFd,
+) -> Result<(Serving, Signals)> {
     let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let exclusion = Exclusion::join(names.as_fd());
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
@@ -276,9 +285,15 @@ fn prepare(link: &Link, (configuration, service): (Configuration, Service), name
     host.repository.finished.collect_news();
     log::apply(&configuration.log);
     let mut serving = Serving::new(configuration, service, host, Some(exclusion))?;
-    serving.watch(signals)?;
-    serving.event_loop.obey(link.as_fd()).map_err(failed)?;
-    Ok(serving)
+    let registry = serving.event_loop.registry();
+    let watch = |source: &dyn AsFd, token, interest| {
+        let watched = registry.register(&mut SourceFd(&source.as_fd().as_raw_fd()), token, interest);
+        watched.map_err(|error| system("unable to start the event loop", &error))
+    };
+    watch(&signals, SIGNAL, Interest::READABLE)?;
+    watch(link, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
+    serving.event_loop.learner().collect_lessons();
+    Ok((serving, signals))
 }
 
 /// Has all workers together take as much memory as the configuration says.

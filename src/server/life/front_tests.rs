@@ -3,11 +3,13 @@
 use super::*;
 use crate::config::Role;
 use crate::disk::inline::Options;
+use crate::protocol::error::Code;
 use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
+use crate::server::event_loop::EventLoop;
 use crate::server::event_loop::tests::{Client, Closed, NOOP, YES, anonymous, known};
-use crate::server::event_loop::{EventLoop, listen};
+use crate::server::life::serving::{Phase, Serving, new_host};
 use crate::server::tls::testing::Pki;
 
 /// More turns than anything here takes.
@@ -27,6 +29,30 @@ fn write_config(pki: &Pki, auth: &str, further: &str) {
     pki.write("pgbackrest.conf", &text);
 }
 
+/// A server of one process.
+struct Server {
+    front: Front,
+    serving: Serving,
+}
+
+impl Server {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.front.acceptor.addresses()
+    }
+
+    fn replace(&mut self) -> Result<()> {
+        self.front.replace(&mut self.serving)
+    }
+
+    fn remember(&mut self) {
+        self.front.remember(&mut self.serving);
+    }
+
+    fn terminate(&mut self, certain: bool) {
+        self.front.terminate(certain, &mut self.serving);
+    }
+}
+
 /// A server on a port of the system's choice; the configuration's own port is only a placeholder.
 fn start(pki: &Pki) -> Server {
     // The clients of these tests speak as the newest release does.
@@ -35,22 +61,17 @@ fn start(pki: &Pki) -> Server {
     let environment = Environment::default();
     let mut configuration = Configuration::load(&arguments, &environment, &Origin::Disk).unwrap();
     let service = configuration.service(None, &Origin::Disk).unwrap();
-    let mut event_loop =
+    let event_loop =
         EventLoop::new(service, new_host(), Box::new(crate::disk::inline::Inline::new(Options::default()))).unwrap();
     let any_port = listen::resolve(&["127.0.0.1"], 0).unwrap();
-    event_loop.listen(listen::open_all(&any_port, configuration.keep_alive(), &mut Vec::new()).unwrap()).unwrap();
-    let port = event_loop.addresses()[0].port();
+    let listeners = listen::open_all(&any_port, configuration.keep_alive(), &mut Vec::new()).unwrap();
+    let port = listeners[0].socket.local_addr().unwrap().port();
     let text = pki.read("pgbackrest.conf").replace("tls-server-port=1\n", &format!("tls-server-port={port}\n"));
     pki.write("pgbackrest.conf", &text);
-    Server {
-        arguments,
-        environment,
-        descriptors: None,
-        inherited: false,
-        serving: Serving::with(event_loop, configuration),
-        notify: Notify::from_environment(),
-        memory: Memory::new(None),
-    }
+    let serving = Serving::with(event_loop, configuration);
+    let opened = Opened { signals: None, listeners, inherited: false, descriptors: None };
+    let front = Front::new(&serving, opened, &arguments, &environment).unwrap();
+    Server { front: Front { phase: super::Phase::Serving, ..front }, serving }
 }
 
 fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &mut Server) -> bool) {
@@ -58,7 +79,7 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
         for client in &mut *clients {
             client.step();
         }
-        server.serving.event_loop.turn(Some(Duration::from_millis(1))).unwrap();
+        server.front.turn(&mut server.serving, Some(Duration::from_millis(1))).unwrap();
         if done(clients, server) {
             return;
         }
@@ -68,7 +89,7 @@ fn until(server: &mut Server, clients: &mut [Client], done: impl Fn(&[Client], &
 
 /// A client that holds the locks of the stanza `demo`, beside the server.
 fn with_session(server: &mut Server, pki: &Pki) -> [Client; 1] {
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(pki))];
+    let mut clients = [Client::connect(server.addresses()[0], &known(pki))];
     clients[0].send(&config_request(0));
     clients[0].send(NOOP);
     let demo = [Some("demo".to_owned())];
@@ -120,7 +141,7 @@ fn open_write(path: &std::path::Path, session: u64) -> Vec<u8> {
 }
 
 fn is_greeted(server: &mut Server) -> bool {
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.addresses()[0], &anonymous())];
     until(server, &mut clients, |clients, _| clients[0].greeted() || clients[0].closed.is_some());
     clients[0].greeted()
 }
@@ -130,12 +151,12 @@ fn a_reload_with_a_broken_certificate_changes_nothing() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let before = server.serving.event_loop.addresses();
+    let before = server.addresses();
     let good = pki.read("server.crt");
     pki.write("server.crt", "no certificate");
     let error = server.replace().unwrap_err();
     assert_eq!(error.code, Code::Crypto);
-    assert_eq!(server.serving.event_loop.addresses(), before);
+    assert_eq!(server.addresses(), before);
     assert!(is_greeted(&mut server), "the server goes on with the certificate that it had");
     pki.write("server.crt", &good);
     server.replace().unwrap();
@@ -164,7 +185,7 @@ fn a_reload_that_cannot_bind_keeps_the_old_listeners() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let before = server.serving.event_loop.addresses();
+    let before = server.addresses();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = pki.read("pgbackrest.conf");
     let address = busy.local_addr().unwrap();
@@ -175,7 +196,7 @@ fn a_reload_that_cannot_bind_keeps_the_old_listeners() {
         text.starts_with(&format!("[041]: unable to bind socket to {address}: [98] Address already in use\n")),
         "{text}"
     );
-    assert_eq!(server.serving.event_loop.addresses(), before);
+    assert_eq!(server.addresses(), before);
     assert!(is_greeted(&mut server));
 }
 
@@ -184,7 +205,7 @@ fn a_reload_does_not_lose_connections_that_wait_to_be_accepted() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.addresses()[0], &anonymous())];
     server.replace().unwrap();
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
 }
@@ -194,7 +215,7 @@ fn sigterm_stops_listening_tells_the_clients_and_ends() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let address = server.serving.event_loop.addresses()[0];
+    let address = server.addresses()[0];
     let mut clients = vec![Client::connect(address, &anonymous())];
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
     server.terminate(true);
@@ -225,7 +246,7 @@ fn stop_force_ends_the_sessions_of_its_stanza_and_not_the_server() {
     let mut server = start(&pki);
     let [locked] = with_session(&mut server, &pki);
     let connect = |server: &Server, process| {
-        let mut client = Client::connect(server.serving.event_loop.addresses()[0], &known(&pki));
+        let mut client = Client::connect(server.addresses()[0], &known(&pki));
         client.send(&config_request(process));
         client.send(NOOP);
         client
@@ -317,7 +338,7 @@ fn a_stanza_that_was_stopped_long_ago_does_not_keep_the_administrator_from_endin
     std::fs::create_dir_all(pki.path("lock")).unwrap();
     std::fs::write(pki.path("lock/demo.stop"), "").unwrap();
     // A cluster that goes on to archive is refused again and again.
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.addresses()[0], &known(&pki))];
     clients[0].send(&config_request(0));
     clients[0].send(NOOP);
     until(&mut server, &mut clients, |clients, _| clients[0].closed.is_some());
@@ -330,7 +351,7 @@ fn a_client_that_connected_before_a_reload_is_judged_by_the_new_grants() {
     let pki = Pki::of_user_guide();
     write_config(&pki, "pgbackrest-client=demo", "");
     let mut server = start(&pki);
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.addresses()[0], &known(&pki))];
     until(&mut server, &mut clients, |clients, _| clients[0].greeted());
     let text = pki.read("pgbackrest.conf");
     pki.write("pgbackrest.conf", &text.replace("client=demo", "client=other"));
@@ -360,7 +381,7 @@ fn a_client_whose_block_is_followed_by_garbage_is_told_so_at_once() {
     write_config(&pki, "pgbackrest-client=demo", &format!("repo1-path={}\n", repository.display()));
     let mut server = start(&pki);
     // A worker, which holds no lock whose release would give it another turn.
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &known(&pki))];
+    let mut clients = [Client::connect(server.addresses()[0], &known(&pki))];
     clients[0].send(&config_request(1));
     clients[0].send(NOOP);
     let file = repository.join("archive/demo/file");
@@ -402,7 +423,7 @@ fn a_client_that_lost_its_grant_cannot_go_on_by_leaving_a_file_open() {
 
 /// Teaches a server that a client of the newest release is at this address.
 fn teach(server: &mut Server) {
-    let mut clients = [Client::connect(server.serving.event_loop.addresses()[0], &anonymous())];
+    let mut clients = [Client::connect(server.addresses()[0], &anonymous())];
     until(server, &mut clients, |clients, _| clients[0].greeted());
     clients[0].send(&[0x84, 0xa8, 0xe0, 0xbd, 0x8f, 0x04, 0xa8, 0x80, 0xca, 0x03, 0x94, 0x00]);
     until(server, &mut clients, |clients, _| clients[0].closed.is_some());
@@ -427,9 +448,9 @@ fn a_reload_moves_the_status_socket_and_what_was_learned() {
     pki.write("repohostd.conf", &own("two"));
     server.replace().unwrap();
     assert!(socket("one").is_err() && socket("two").is_ok());
-    assert_eq!(server.memory.directory(), Some(pki.path("two").as_path()));
+    assert_eq!(server.front.memory.directory(), Some(pki.path("two").as_path()));
     let now = server.serving.event_loop.now();
-    server.memory.finish(server.serving.event_loop.learner(), now);
+    server.front.memory.finish(server.serving.event_loop.learner(), now);
     let kept = |name: &str| std::fs::read_to_string(pki.path(&format!("{name}/releases.json"))).unwrap();
     assert!(kept("one").contains("127.0.0.1") && kept("two").contains("127.0.0.1"));
 
@@ -438,6 +459,6 @@ fn a_reload_moves_the_status_socket_and_what_was_learned() {
     assert!(socket("two").is_ok());
     pki.write("repohostd.conf", &own("three"));
     server.replace().unwrap();
-    assert_eq!(server.memory.directory(), None);
+    assert_eq!(server.front.memory.directory(), None);
     assert!(is_greeted(&mut server));
 }
