@@ -64,8 +64,10 @@ const VARIANTS: [Variant; 5] = [
 struct Load {
     name: String,
     variants: &'static [&'static str],
-    run: Box<dyn Fn(&mut Conversation, &Path)>,
+    run: Box<Run>,
 }
+
+type Run = dyn Fn(&mut Conversation, &Path);
 
 impl Load {
     fn of_listing() -> Self {

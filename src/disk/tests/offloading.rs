@@ -69,7 +69,7 @@ const DIES: Start = |socket| {
 };
 
 /// A helper that does what it is told first and is lost before it can say so.
-fn dies_after_work(socket: OwnedFd) -> std::io::Result<Option<Child>> {
+const DIES_AFTER_WORK: Start = |socket| {
     std::thread::spawn(move || {
         let (ours, theirs) = link::pair().unwrap();
         rustix::io::ioctl_fionbio(&ours, false).unwrap();
@@ -82,7 +82,7 @@ fn dies_after_work(socket: OwnedFd) -> std::io::Result<Option<Child>> {
         link::receive(ours.as_fd(), &mut reply, &mut Vec::new()).unwrap().unwrap();
     });
     Ok(None)
-}
+};
 
 #[test]
 fn what_a_lost_helper_was_doing_the_next_one_does_again() {
@@ -95,7 +95,7 @@ fn what_a_lost_helper_was_doing_the_next_one_does_again() {
         disk.helpers().start_with(in_a_thread);
     };
     let lost = |operation: Operation| {
-        let mut tried = Tried::helpers(dies_after_work);
+        let mut tried = Tried::helpers(DIES_AFTER_WORK);
         tried.disk().submit(Ticket { session: 1, operation: 2 }, operation);
         mend(&mut tried);
         tried.wait().1
