@@ -97,8 +97,7 @@ pub(crate) struct Client {
     pub(crate) path: PathBuf,
     pub(crate) content: Vec<u8>,
     pub(crate) sent: usize,
-    /// The backup that it wants to be rid of, and how old that was when it last asked.
-    pub(crate) expires: Option<(PathBuf, Duration)>,
+    pub(crate) expires: Option<Expiry>,
     /// The backup that it writes was finished before it began its file.
     pub(crate) is_late: bool,
     /// Does nothing until then.
@@ -108,6 +107,14 @@ pub(crate) struct Client {
     /// When something last happened for which its session waited.
     pub(crate) moved: Instant,
     pub(crate) gone: bool,
+}
+
+/// A backup that a client wants to be rid of.
+pub(crate) struct Expiry {
+    pub(crate) path: PathBuf,
+    /// How old it was when that was last asked for, and when that was.
+    pub(crate) age: Duration,
+    pub(crate) asked: Instant,
 }
 
 impl Client {
@@ -144,7 +151,11 @@ pub(crate) fn clients(directory: &Path, host: &Rc<Host>, cast: Cast, now: Instan
     let Cast { release, roles, min_age } = cast;
     let client = |index: usize| {
         let role = roles[index % roles.len()];
-        let expires = (role == Role::Admin && !min_age.is_zero()).then(|| (expired(directory, index), Duration::ZERO));
+        let expires = (role == Role::Admin && !min_age.is_zero()).then(|| Expiry {
+            path: expired(directory, index),
+            age: Duration::ZERO,
+            asked: now,
+        });
         let locks = if index == 0 { vec!["demo-archive-1.lock".to_owned()] } else { Vec::new() };
         let authority = Rc::new(Grant { directory: directory.to_path_buf(), role, min_age, locks });
         Client {

@@ -15,7 +15,7 @@ use repohostd::repository::Now;
 use repohostd::session::{Host, State};
 
 use crate::classic;
-use crate::client::{Cast, Client, Doing, LIMITS};
+use crate::client::{Cast, Client, Doing, Expiry, LIMITS};
 use crate::files::Files;
 use crate::random::Random;
 
@@ -92,24 +92,23 @@ impl<D: Disk> World<'_, D> {
 
     /// The backup that a client asks to have removed now.
     pub(crate) fn wants_expired(&mut self, index: usize) -> Option<String> {
-        let time = self.time;
-        let (path, asked) = self.clients[index].expires.as_mut()?;
-        *asked = age(path, time);
-        Some(path.to_str().unwrap().to_owned())
+        let expiry = self.clients[index].expires.as_mut()?;
+        (expiry.age, expiry.asked) = (age(&expiry.path, self.time), self.now);
+        Some(expiry.path.to_str().unwrap().to_owned())
     }
 
     /// Insists that a backup that is asked to be removed stays whole until it is old, and that it can go afterwards.
     pub(crate) fn check_expired(&mut self, index: usize, succeeded: bool) {
-        let Some((path, asked)) = &self.clients[index].expires else { panic!("nothing was asked") };
-        let min_age = self.cast.min_age;
+        let Some(Expiry { path, age, asked }) = &self.clients[index].expires else { panic!("nothing was asked") };
+        let (min_age, is_old_now) = (self.cast.min_age, age.saturating_add(self.now - *asked) >= self.cast.min_age);
         if succeeded {
-            assert!(!path.exists());
+            assert!(is_old_now && !path.exists(), "a young backup is removed");
             self.expired += 1;
             self.clients[index].expires = None;
             return;
         }
-        assert!(*asked < min_age + RELIED || self.habits.drain.is_some(), "an old backup cannot be removed");
-        if age(path, self.time) < min_age {
+        assert!(*age < min_age + RELIED || self.habits.drain.is_some(), "an old backup cannot be removed");
+        if !is_old_now {
             assert!(path.join("pg_data/file").exists(), "a young backup is not whole any more");
             self.kept += 1;
         }
