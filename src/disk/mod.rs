@@ -12,6 +12,7 @@
 mod calls;
 mod claims;
 mod ended;
+mod errno;
 pub mod exclusion;
 mod file_system;
 mod getent;
@@ -40,20 +41,11 @@ use bstr::BString;
 use serde::{Deserialize, Serialize};
 
 pub use claims::Claim;
+pub use errno::Errno;
 use file_system::FileSystem;
 pub use location::{Links, Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
 pub use tree::{Listing, Removal};
-
-/// An error number of the operating system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Errno(pub i32);
-
-impl From<rustix::io::Errno> for Errno {
-    fn from(errno: rustix::io::Errno) -> Self {
-        Self(errno.raw_os_error())
-    }
-}
 
 /// An open file. Clones share the descriptor, which is closed with the last of them.
 #[derive(Debug, Clone)]

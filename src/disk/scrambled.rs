@@ -14,9 +14,6 @@ use super::calls::{read_at, write_at};
 use super::inline::{Inline, Options};
 use super::{Completion, Disk, Errno, Failure, Operation, Outcome, Ticket};
 
-const EIO: Errno = Errno(5);
-const ENOSPC: Errno = Errno(28);
-
 /// How often operations fail or are held back, in a thousand. All zero by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -131,7 +128,7 @@ impl Scrambled {
             | Operation::Claim { .. } => return None,
         };
         let fails = self.random.chance(rate);
-        let errno = if full && self.random.chance(500) { ENOSPC } else { EIO };
+        let errno = if full && self.random.chance(500) { Errno::NOSPC } else { Errno::IO };
         fails.then_some((name, errno))
     }
 

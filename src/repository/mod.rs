@@ -13,9 +13,9 @@ use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::disk::{Completion, Operation};
+use crate::disk::{Completion, Errno, Location, Operation};
 use crate::filter::Contexts;
-use crate::protocol::error::{Error, Result};
+use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
 use self::buffers::Buffers;
@@ -168,23 +168,12 @@ pub trait Task {
     }
 }
 
-/// An outcome that does not belong to the operation that was asked for.
-fn unexpected_outcome() -> Error {
-    Error::new(crate::protocol::error::Code::Assert, "disk operation came to an unexpected outcome")
+/// What the client is told when the system refuses to do something to what is `at` a place.
+fn failed(code: Code, text: &str, at: &Location, errno: Errno) -> Error {
+    Error::system(code, format_args!("{text} '{at}'"), errno.0)
 }
 
-/// Errno values that requests tell apart.
-pub(crate) mod errno {
-    use crate::disk::Errno;
-
-    /// No such file or directory.
-    pub(crate) const ENOENT: Errno = Errno(2);
-    /// Something on the way is no directory.
-    pub(crate) const ENOTDIR: Errno = Errno(20);
-    /// It exists already.
-    pub(crate) const EEXIST: Errno = Errno(17);
-    /// A name that has become that of another file.
-    pub(crate) const ESTALE: Errno = Errno(116);
-    /// Another file system, or outside of the root.
-    pub(crate) const EXDEV: Errno = Errno(18);
+/// An outcome that does not belong to the operation that was asked for.
+fn unexpected_outcome() -> Error {
+    Error::new(Code::Assert, "disk operation came to an unexpected outcome")
 }

@@ -104,8 +104,8 @@ impl ScriptedDisk {
     }
 
     pub(crate) fn run(&mut self, operation: Operation) -> Completion {
-        const ENOENT: Failure = Failure { errno: Errno(2), path: None, step: Step::Whole };
-        const EEXIST: Failure = Failure { errno: Errno(17), path: None, step: Step::Whole };
+        const ENOENT: Failure = Failure { errno: Errno::NOENT, path: None, step: Step::Whole };
+        const EEXIST: Failure = Failure { errno: Errno::EXIST, path: None, step: Step::Whole };
         let name = |at: &Location| {
             let path = at.to_string();
             path.strip_prefix(BASE).expect("all requests are within the repository").trim_start_matches('/').to_owned()

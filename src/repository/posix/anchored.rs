@@ -112,11 +112,8 @@ impl SyncPath {
     /// Whether `at` is none of the server's: above what the administrator gave it, and out of its reach, or of a file
     /// system that syncs no directories or changes none.
     fn is_foreign(&self, at: &Location, errno: Errno) -> bool {
-        const EPERM: Errno = Errno(1);
-        const EACCES: Errno = Errno(13);
-        const EINVAL: Errno = Errno(22);
-        const EROFS: Errno = Errno(30);
-        !Rc::ptr_eq(&at.root, &self.way[0].root) && [EPERM, EACCES, EINVAL, EROFS].contains(&errno)
+        !Rc::ptr_eq(&at.root, &self.way[0].root)
+            && [Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::ROFS].contains(&errno)
     }
 }
 

@@ -10,23 +10,19 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
 use super::make_path::MakePath;
-use crate::repository::errno::{EEXIST, ENOENT, EXDEV};
 use crate::repository::policy::view::leads_out;
 use crate::repository::{Answer, Next, Shared, Step, Task, unexpected_outcome};
 
 /// The error `code` that says `text` about `location`, or that a link leads out.
 fn failed(code: Code, text: &str, location: &Location, errno: Errno) -> Error {
-    if errno == EXDEV {
-        return leads_out(location);
-    }
-    Error::system(code, format_args!("{text} '{location}'"), errno.0)
+    if errno == Errno::XDEV { leads_out(location) } else { crate::repository::failed(code, text, location, errno) }
 }
 
 /// The error of a directory that could not be put on stable storage.
 pub(super) fn sync_failure(at: &Location, failure: &Failure) -> Error {
     match (&failure.step, failure.errno) {
-        (_, EXDEV) => leads_out(at),
-        (_, ENOENT) => Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
+        (_, Errno::XDEV) => leads_out(at),
+        (_, Errno::NOENT) => Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
         (disk::Step::Open, errno) => {
             Error::system(Code::PathOpen, format_args!("unable to open path '{at}' for sync"), errno.0)
         }
@@ -74,8 +70,8 @@ impl Task for PathCreate {
         }
         match completion.map_err(|failure| failure.errno) {
             Ok(_) => Ok(Step::Done(Answer::null())),
-            Err(EEXIST) if !self.error_on_exists => Ok(Step::Done(Answer::null())),
-            Err(ENOENT) if self.parent_create => {
+            Err(Errno::EXIST) if !self.error_on_exists => Ok(Step::Done(Answer::null())),
+            Err(Errno::NOENT) if self.parent_create => {
                 let parents = MakePath::new(&self.shared, self.at.clone(), self.mode);
                 let step = Step::Disk(parents.begin());
                 self.parents = Some(parents);
@@ -110,7 +106,7 @@ impl Task for PathRemove {
         let removed = match completion {
             Ok(Outcome::Removed(Some(removal))) => return Ok(Step::Disk(more(removal))),
             Ok(_) => true,
-            Err(failure) if failure.errno == ENOENT => false,
+            Err(failure) if failure.errno == Errno::NOENT => false,
             Err(failure) => {
                 let (code, text) = match failure.step {
                     disk::Step::Listing => (Code::PathOpen, "unable to list file info for path"),
@@ -185,7 +181,7 @@ impl Task for Change {
         };
         let (at, errno) = (&self.at, failure.errno);
         Err(match (&self.kind, errno) {
-            (Kind::Remove { error_on_missing: false, .. }, ENOENT) => return Ok(Step::Done(Answer::null())),
+            (Kind::Remove { error_on_missing: false, .. }, Errno::NOENT) => return Ok(Step::Done(Answer::null())),
             (Kind::Remove { text, .. }, _) => failed(Code::FileRemove, text, at, errno),
             (Kind::Sync, _) => sync_failure(at, &failure),
             (Kind::Link { text, target }, _) => {

@@ -4,10 +4,9 @@ use std::rc::Rc;
 
 use super::info_guard::InfoGuard;
 use super::search::Search;
-use crate::disk::{Completion, Entry, Kind, Level, Location, Operation, Outcome, RelativePath};
+use crate::disk::{Completion, Entry, Errno, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::errno::ENOENT;
 use crate::repository::policy::aged::{Protected, future, is_young};
 use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::Precaution;
@@ -70,7 +69,7 @@ impl Check {
             Phase::Manifest => {
                 let (watch, _) = self.wanted.unfinished.take().ok_or_else(unexpected_outcome)?;
                 match completion {
-                    Err(failure) if failure.errno == ENOENT => {
+                    Err(failure) if failure.errno == Errno::NOENT => {
                         self.wanted.shared.note_unfinished(watch.directory().to_owned());
                         self.look_at_age()
                     }
@@ -105,7 +104,7 @@ impl Check {
                 let (entries, rest) = match completion {
                     Ok(Outcome::Entries(entries, rest)) => (entries, rest),
                     Ok(_) => return Err(unexpected_outcome()),
-                    Err(failure) if failure.errno == ENOENT => (Vec::new(), None),
+                    Err(failure) if failure.errno == Errno::NOENT => (Vec::new(), None),
                     Err(failure) => {
                         return Err(Error::system(
                             Code::PathOpen,

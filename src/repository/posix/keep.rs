@@ -11,7 +11,6 @@ use super::make_path::MakePath;
 use super::whole_file::{Contents, WholeFile};
 use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, Over};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::errno::ENOENT;
 use crate::repository::policy::versions::{VersionName, Versions};
 use crate::repository::{Next, Shared, unexpected_outcome};
 
@@ -111,7 +110,7 @@ impl Keep {
                     }
                 }
                 Ok(_) => Err(unexpected_outcome()),
-                Err(failure) if failure.errno == ENOENT => {
+                Err(failure) if failure.errno == Errno::NOENT => {
                     let path = MakePath::new(&self.shared, self.directory.clone(), PATH_MODE);
                     let operation = path.begin();
                     self.phase = Phase::MakingPath(path);
@@ -180,7 +179,7 @@ impl Keep {
             Phase::Removing(left) => {
                 let at = left.pop().unwrap_or_else(|| self.directory.clone());
                 match completion {
-                    Err(failure) if failure.errno != ENOENT => {
+                    Err(failure) if failure.errno != Errno::NOENT => {
                         Err(failed(Code::FileRemove, "unable to remove old version", &at, failure.errno))
                     }
                     _ => Ok(self.next_removal()),
@@ -240,8 +239,7 @@ impl Keep {
 
     fn place(&self, name: impl AsRef<[u8]>) -> Result<Location> {
         let path = self.directory.path.join(name).ok_or_else(|| {
-            const ENAMETOOLONG: Errno = Errno(36);
-            failed(Code::FileOpen, "unable to open file for write below", &self.directory, ENAMETOOLONG)
+            failed(Code::FileOpen, "unable to open file for write below", &self.directory, Errno::NAMETOOLONG)
         })?;
         Ok(Location::new(Rc::clone(&self.directory.root), path))
     }

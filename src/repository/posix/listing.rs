@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use bstr::BString;
 
-use crate::disk::{self, Completion, Entry, Failure, Kind, Level, Listing, Location, Metadata, Operation, Outcome};
+use crate::disk::{
+    self, Completion, Entry, Errno, Failure, Kind, Level, Listing, Location, Metadata, Operation, Outcome,
+};
 use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::framing::Framing;
@@ -14,7 +16,6 @@ use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic};
 
 use super::listing_memory::{Ledger, Share};
-use crate::repository::errno::{ENOENT, EXDEV};
 use crate::repository::policy::view::{Place, leads_out};
 use crate::repository::{Answer, Step, Task, unexpected_outcome};
 
@@ -134,8 +135,8 @@ fn take_metadata(completion: Completion, at: &Location, called: impl fmt::Displa
         Ok(Outcome::Metadata(metadata)) => Ok(Some(metadata)),
         Ok(_) => Err(unexpected_outcome()),
         Err(failure) => match failure.errno {
-            ENOENT => Ok(None),
-            EXDEV => Err(leads_out(at)),
+            Errno::NOENT => Ok(None),
+            Errno::XDEV => Err(leads_out(at)),
             errno => {
                 let (code, text) = match failure.step {
                     disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
@@ -293,7 +294,7 @@ impl List {
             _ => (Code::PathOpen, "unable to list file info for path"),
         };
         match (failure.errno, failure.path) {
-            (EXDEV, None) => leads_out(&self.place.location),
+            (Errno::XDEV, None) => leads_out(&self.place.location),
             (errno, Some(path)) => Error::system(code, format_args!("{text} '{path}'"), errno.0),
             (errno, None) => Error::system(code, format_args!("{text} '{}'", self.place.location), errno.0),
         }
@@ -312,7 +313,7 @@ impl Task for List {
         match completion {
             Ok(Outcome::Entries(entries, rest)) => self.take_entries(&entries, rest),
             Ok(_) => Err(unexpected_outcome()),
-            Err(failure) if failure.errno == ENOENT && failure.path.is_none() => Ok(Step::Done(found(false))),
+            Err(failure) if failure.errno == Errno::NOENT && failure.path.is_none() => Ok(Step::Done(found(false))),
             Err(failure) => Err(self.failure(failure)),
         }
     }

@@ -13,11 +13,7 @@ use crate::disk::{
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::LockContents;
 
-use crate::repository::errno::ENOENT;
 use crate::repository::{Next, unexpected_outcome};
-
-const EAGAIN: Errno = Errno(11);
-const EACCES: Errno = Errno(13);
 
 /// What the locks of a session are made of.
 #[derive(Debug, Clone)]
@@ -86,7 +82,7 @@ impl Locks {
                 match completion {
                     Ok(Outcome::Lock(LockAttempt::Acquired(lock))) => self.held.push(lock),
                     Ok(Outcome::Lock(LockAttempt::Busy { contents })) if self.is_own(&contents) => {}
-                    Ok(Outcome::Lock(LockAttempt::Busy { .. })) => return Err(busy(at, EAGAIN)),
+                    Ok(Outcome::Lock(LockAttempt::Busy { .. })) => return Err(busy(at, Errno::AGAIN)),
                     Ok(_) => return Err(unexpected_outcome()),
                     Err(failure) => return Err(busy(at, failure.errno)),
                 }
@@ -105,7 +101,7 @@ impl Locks {
         match completion {
             Ok(Outcome::Metadata(metadata)) if metadata.kind == Kind::File => Err(Error::new(Code::Stop, message)),
             Ok(_) => Ok(()),
-            Err(failure) if failure.errno == ENOENT => Ok(()),
+            Err(failure) if failure.errno == Errno::NOENT => Ok(()),
             Err(failure) => {
                 let LockRequest { lock_path, stanza, .. } = &self.request;
                 let name = if matches!(self.phase, Phase::StanzaStop) { stanza.as_str() } else { "all" };
@@ -115,7 +111,7 @@ impl Locks {
                     format_args!("unable to get info for path/file '{}'", path.display()),
                     failure.errno.0,
                 );
-                if failure.errno == EACCES {
+                if failure.errno == Errno::ACCESS {
                     error.message.push_str("\nHINT: does the user that runs the server have permissions on lock-path?");
                 }
                 Err(error)
@@ -155,8 +151,8 @@ impl Locks {
 
 fn busy(at: &Location, errno: Errno) -> Error {
     let hint = match errno {
-        EAGAIN => "\nHINT: is another pgBackRest process running?".to_owned(),
-        EACCES => format!("\nHINT: does the user running pgBackRest have permissions on the '{at}' file?"),
+        Errno::AGAIN => "\nHINT: is another pgBackRest process running?".to_owned(),
+        Errno::ACCESS => format!("\nHINT: does the user running pgBackRest have permissions on the '{at}' file?"),
         _ => String::new(),
     };
     let text = crate::protocol::errno::describe_errno(errno.0);

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use crate::disk::{Completion, Errno, Location, Operation, RelativePath, Root};
 
-use crate::repository::errno::{EEXIST, ENOENT};
 use crate::repository::{Next, Shared};
 
 /// A directory that is being made, from the first ancestor that exists downwards.
@@ -44,8 +43,8 @@ impl MakePath {
     /// The directory that cannot be made, and why.
     pub fn resume(&mut self, completion: Completion) -> Result<Next<()>, (Location, Errno)> {
         match completion.map_err(|failure| failure.errno) {
-            Err(ENOENT) if !self.descending && self.at + 1 < self.chain.len() => self.at += 1,
-            Err(errno) if errno != EEXIST => return Err((self.chain[self.at].clone(), errno)),
+            Err(Errno::NOENT) if !self.descending && self.at + 1 < self.chain.len() => self.at += 1,
+            Err(errno) if errno != Errno::EXIST => return Err((self.chain[self.at].clone(), errno)),
             _ if self.at == 0 => return Ok(Next::Done(())),
             _ => {
                 self.at -= 1;
@@ -85,7 +84,7 @@ mod tests {
                 Ok(Next::Disk(next)) => operation = next,
                 Ok(Next::Done(())) => panic!("there is nothing to make it in"),
                 Err((at, errno)) => {
-                    assert_eq!(errno, ENOENT);
+                    assert_eq!(errno, Errno::NOENT);
                     assert!(at.to_string().ends_with("archive/demo"), "{at}");
                     return;
                 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::disk::{Completion, File, Location, Operation, Outcome};
+use crate::disk::{Completion, Errno, File, Location, Operation, Outcome};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::{FilterSpec, encode_results};
@@ -15,7 +15,6 @@ use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic, session};
 
-use crate::repository::errno::{ENOENT, EXDEV};
 use crate::repository::policy::view::leads_out;
 use crate::repository::{Answer, Shared, Step, unexpected_outcome};
 
@@ -197,15 +196,15 @@ impl ReadStream {
             }
             Ok(_) => Err(unexpected_outcome()),
             Err(failure) => match failure.errno {
-                ENOENT if self.ignore_missing => {
+                Errno::NOENT if self.ignore_missing => {
                     let payload = Payload::from_pack(|pack| _ = pack.bool_forced(false));
                     Ok(Some(Answer { close: true, ..Answer::data(payload) }))
                 }
-                ENOENT => {
+                Errno::NOENT => {
                     let message = format!("unable to open missing file '{}' for read", range.at);
                     Err(Error::new(Code::FileMissing, message))
                 }
-                EXDEV => Err(leads_out(&range.at)),
+                Errno::XDEV => Err(leads_out(&range.at)),
                 errno => {
                     let message = format_args!("unable to open file '{}' for read", range.at);
                     Err(Error::system(Code::FileOpen, message, errno.0))

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::whole_file::{Contents, WholeFile};
-use crate::disk::{Completion, Kind, Level, Location, Operation, Outcome, RelativePath};
+use crate::disk::{Completion, Errno, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::errno::ENOENT;
 use crate::repository::policy::aged::{Protected, future, is_young};
 use crate::repository::policy::info::{self, InfoFile, Reading};
 use crate::repository::policy::layout::{MANIFEST, is_label};
@@ -67,7 +66,7 @@ impl Search {
                 let (entries, rest) = match completion {
                     Ok(Outcome::Entries(entries, rest)) => (entries, rest),
                     Ok(_) => return Err(unexpected_outcome()),
-                    Err(failure) if failure.errno == ENOENT => return Ok(self.found(Protected::default())),
+                    Err(failure) if failure.errno == Errno::NOENT => return Ok(self.found(Protected::default())),
                     Err(failure) => return Err(failed("list backups in", &self.backups, failure.errno.0)),
                 };
                 let backups = entries.into_iter().filter(|entry| entry.metadata.kind != Kind::File);
@@ -98,7 +97,7 @@ impl Search {
                         self.finished.insert(last);
                     }
                     Ok(_) => return Err(unexpected_outcome()),
-                    Err(failure) if failure.errno == ENOENT => {}
+                    Err(failure) if failure.errno == Errno::NOENT => {}
                     Err(failure) => return Err(failed("look at backup", last, failure.errno.0)),
                 }
                 self.look(labels)

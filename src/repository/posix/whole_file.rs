@@ -1,9 +1,8 @@
 //! Reading a small file as a whole, for what the server itself looks into.
 
-use crate::disk::{Completion, Failure, File, Location, Operation, Outcome};
+use crate::disk::{Completion, Errno, Failure, File, Location, Operation, Outcome};
 use crate::protocol::error::Result;
 
-use crate::repository::errno::ENOENT;
 use crate::repository::{Next, unexpected_outcome};
 
 /// Bytes that are asked for at a time.
@@ -68,7 +67,7 @@ impl WholeFile {
             }
             Ok(Outcome::Read(buffer)) => buffer,
             Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) if failure.errno == ENOENT => return Ok(Next::Done(Contents::Missing)),
+            Err(failure) if failure.errno == Errno::NOENT => return Ok(Next::Done(Contents::Missing)),
             Err(failure) => return Ok(Next::Done(Contents::Failed(failure))),
         };
         let file = self.file.clone().ok_or_else(unexpected_outcome)?;

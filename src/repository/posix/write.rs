@@ -18,7 +18,6 @@ use super::check::Check;
 use super::make_path::MakePath;
 use super::replacement::Replacement;
 use super::same::Comparison;
-use crate::repository::errno::{EEXIST, ENOENT, ESTALE, EXDEV};
 use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::{Precaution, Replace, Safeguard};
 use crate::repository::policy::layout::{MANIFEST, TEMPORARY_SUFFIX};
@@ -127,8 +126,11 @@ impl WriteStream {
         let chain = Chain::sharing(&shared.contexts, std::mem::take(&mut request.filters))?;
         let place = if request.atomic { target.with_suffix(TEMPORARY_SUFFIX) } else { Some(target.clone()) };
         let place = place.ok_or_else(|| {
-            const ENAMETOOLONG: i32 = 36;
-            Error::system(Code::FileOpen, format_args!("unable to open file '{target}' for write"), ENAMETOOLONG)
+            Error::system(
+                Code::FileOpen,
+                format_args!("unable to open file '{target}' for write"),
+                Errno::NAMETOOLONG.0,
+            )
         })?;
         let mut stream = Self {
             release,
@@ -290,7 +292,7 @@ impl WriteStream {
             Phase::Opening => self.opened(completion),
             Phase::MakingPath(path) => match path.resume(completion) {
                 Ok(Next::Disk(operation)) => Ok(Step::Disk(operation)),
-                Err((at, EXDEV)) => Err(leads_out(&at)),
+                Err((at, Errno::XDEV)) => Err(leads_out(&at)),
                 Err((at, errno)) => {
                     Err(Error::system(Code::PathCreate, format_args!("unable to create path '{at}'"), errno.0))
                 }
@@ -328,10 +330,10 @@ impl WriteStream {
             }
             Phase::Renaming => {
                 if let Err(failure) = completion {
-                    if failure.errno == EEXIST {
+                    if failure.errno == Errno::EXIST {
                         return self.meet();
                     }
-                    if failure.errno == ESTALE {
+                    if failure.errno == Errno::STALE {
                         return Err(self.overtaken());
                     }
                     let message = format_args!("unable to move '{}' to '{}'", self.place, self.target);
@@ -513,17 +515,17 @@ impl WriteStream {
             }
             Ok(_) => Err(unexpected_outcome()),
             Err(failure) => match (failure.errno, self.place.parent()) {
-                (ENOENT, Some(directory)) if self.request.create_path => {
+                (Errno::NOENT, Some(directory)) if self.request.create_path => {
                     let path = MakePath::new(&self.shared, directory, self.request.path_mode);
                     let step = Step::Disk(path.begin());
                     self.phase = Phase::MakingPath(path);
                     Ok(step)
                 }
-                (ENOENT, _) => {
+                (Errno::NOENT, _) => {
                     let message = format!("unable to open file '{}' for write in missing path", self.target);
                     Err(Error::new(Code::FileMissing, message))
                 }
-                (EXDEV, _) => Err(leads_out(&self.target)),
+                (Errno::XDEV, _) => Err(leads_out(&self.target)),
                 (errno, _) => {
                     let message = format_args!("unable to open file '{}' for write", self.target);
                     Err(Error::system(Code::FileOpen, message, errno.0))

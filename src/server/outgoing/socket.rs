@@ -6,6 +6,7 @@ use std::os::unix::net::SocketAddr;
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 
 use crate::postgres::Address;
@@ -90,6 +91,5 @@ impl Socket {
 
 /// The number of an error; that of any input or output error where it has none.
 pub(super) fn errno(error: &io::Error) -> i32 {
-    const EIO: i32 = 5;
-    error.raw_os_error().unwrap_or(EIO)
+    error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
 }

@@ -179,7 +179,7 @@ fn a_block_is_the_same_however_far_it_was_when_it_was_asked_for() {
 fn what_fails_before_it_is_asked_for_is_told_when_it_is() {
     let mut reading = Reading::begin(|_| {});
     let (number, _) = reading.operation();
-    let failure = Failure::from(Errno(5));
+    let failure = Failure::from(Errno::IO);
     reading.talk.session.handle_completion(reading.talk.now, number, Err(failure));
     assert!(reading.talk.waiting().is_empty());
     assert_eq!(reading.talk.session.counters().errors, 0);

@@ -13,9 +13,8 @@ use std::rc::Rc;
 use super::keep::Keep;
 use super::whole_file::{Contents, WholeFile};
 use crate::config::Role;
-use crate::disk::{Completion, File, Level, Location, Operation, RelativePath};
+use crate::disk::{Completion, Errno, File, Level, Location, Operation, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::errno::{ENOENT, ENOTDIR, EXDEV};
 use crate::repository::policy::info::{InfoFile, InfoRules, MAXIMUM, Reading};
 use crate::repository::policy::layout::MANIFEST;
 use crate::repository::policy::view::leads_out;
@@ -149,7 +148,7 @@ impl InfoGuard {
                 Next::Done(Contents::Read(bytes)) => self.was_read(Found::Bytes(bytes)),
                 Next::Done(Contents::TooLarge) => self.was_read(Found::TooLarge),
                 Next::Done(Contents::Missing) => self.was_read(Found::Nothing),
-                Next::Done(Contents::Failed(failure)) if failure.errno == EXDEV => Err(leads_out(&self.target)),
+                Next::Done(Contents::Failed(failure)) if failure.errno == Errno::XDEV => Err(leads_out(&self.target)),
                 Next::Done(Contents::Failed(failure)) => {
                     let text = format_args!("unable to read '{}' before it is replaced", self.target);
                     Err(Error::system(Code::FileRead, text, failure.errno.0))
@@ -159,8 +158,8 @@ impl InfoGuard {
                 let label = self.lost.pop().ok_or_else(unexpected_outcome)?;
                 match completion {
                     Ok(_) => self.present.push(label),
-                    Err(failure) if [ENOENT, ENOTDIR].contains(&failure.errno) => {}
-                    Err(failure) if failure.errno == EXDEV => return Err(leads_out(&self.target)),
+                    Err(failure) if [Errno::NOENT, Errno::NOTDIR].contains(&failure.errno) => {}
+                    Err(failure) if failure.errno == Errno::XDEV => return Err(leads_out(&self.target)),
                     Err(failure) => {
                         let text = format_args!("unable to get info for the manifest of backup '{label}'");
                         return Err(Error::system(Code::FileOpen, text, failure.errno.0));
