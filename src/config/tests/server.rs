@@ -217,7 +217,7 @@ fn our_own_settings_arrive() {
         workers: Workers::Number(3),
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        server_names: vec![pin("old.repo.example", "2.45", 37), pin("older", "2.45", 37)],
+        server_names: vec![pin("old.repo.example", "2.45", 36), pin("older", "2.45", 36)],
         clients: vec![pin("db1.example", "2.45", 29), pin("db2.example", "2.45", 29)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
@@ -233,9 +233,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(33),
+            place: place(32),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 35)],
+        declared: vec![pin("2.61.0", "2.60.0", 34)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;

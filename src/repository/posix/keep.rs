@@ -6,13 +6,13 @@ use std::rc::Rc;
 use bstr::{BString, ByteSlice};
 use jiff::{SignedDuration, Timestamp};
 
-use super::anchored::SyncPath;
+use super::commit::{Commit, Reached, Terms};
 use super::make_path::MakePath;
 use super::whole_file::{Contents, WholeFile};
-use crate::disk::{Completion, Entry, Errno, File, Kind, Level, Location, Operation, Outcome, Over};
-use crate::protocol::error::{Code, Error, Result};
+use crate::disk::{Completion, Entry, Errno, Kind, Level, Location, Operation, Outcome, Over};
+use crate::protocol::error::{Code, Result};
 use crate::repository::policy::versions::{VersionName, Versions};
-use crate::repository::{Next, Shared, unexpected_outcome};
+use crate::repository::{Next, Shared, failed, unexpected_outcome};
 
 /// Permission bits of a version.
 const FILE_MODE: u32 = 0o640;
@@ -22,20 +22,21 @@ const PATH_MODE: u32 = 0o750;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// A temporary name that is older than this belongs to a server that crashed.
 const ABANDONED: SignedDuration = SignedDuration::from_hours(1);
+/// How a version is put on the disk.
+const TERMS: Terms = Terms { modified: 0, sync_file: true, sync_path: true, after: "" };
+
 #[derive(Debug)]
 enum Phase {
     Listing,
     /// Reading the newest version, since the same need not be kept twice.
     Comparing(WholeFile),
     MakingPath(MakePath),
-    Opening,
-    Writing(File),
-    Syncing(File),
-    Closing(File),
-    Renaming,
-    SyncingPath(SyncPath),
+    Opening(Commit),
+    Writing(Commit),
+    Committing(Commit),
     /// Removing what is too much, the last one first.
     Removing(Vec<Location>),
+    Over,
 }
 
 /// A version that is being kept.
@@ -98,95 +99,85 @@ impl Keep {
     }
 
     fn advance(&mut self, completion: Completion) -> Result<Next<()>> {
-        match &mut self.phase {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Listing => match completion {
                 Ok(Outcome::Entries(entries, rest)) => {
                     for entry in entries {
                         self.found(&entry);
                     }
                     match rest {
-                        Some(listing) => Ok(Next::Disk(Operation::ListMore { listing })),
-                        None => self.compare().map(Next::Disk),
+                        Some(listing) => Ok(self.wait(Phase::Listing, Operation::ListMore { listing })),
+                        None => self.compare(),
                     }
                 }
                 Ok(_) => Err(unexpected_outcome()),
                 Err(failure) if failure.errno == Errno::NOENT => {
                     let path = MakePath::new(&self.shared, self.directory.clone(), PATH_MODE);
                     let operation = path.begin();
-                    self.phase = Phase::MakingPath(path);
-                    Ok(Next::Disk(operation))
+                    Ok(self.wait(Phase::MakingPath(path), operation))
                 }
                 Err(failure) => {
                     Err(failed(Code::PathOpen, "unable to list file info for path", &self.directory, failure.errno))
                 }
             },
-            Phase::Comparing(file) => match file.resume(completion)? {
-                Next::Disk(operation) => Ok(Next::Disk(operation)),
+            Phase::Comparing(mut file) => match file.resume(completion)? {
+                Next::Disk(operation) => Ok(self.wait(Phase::Comparing(file), operation)),
                 Next::Done(Contents::Read(bytes)) if bytes == self.bytes => Ok(Next::Done(())),
                 // Whatever is the matter with it, one more does no harm.
-                Next::Done(_) => self.open().map(Next::Disk),
+                Next::Done(_) => self.open(),
             },
-            Phase::MakingPath(path) => match path.resume(completion) {
-                Ok(Next::Disk(operation)) => Ok(Next::Disk(operation)),
-                Ok(Next::Done(())) => self.open().map(Next::Disk),
+            Phase::MakingPath(mut path) => match path.resume(completion) {
+                Ok(Next::Disk(operation)) => Ok(self.wait(Phase::MakingPath(path), operation)),
+                Ok(Next::Done(())) => self.open(),
                 Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
             },
-            Phase::Opening => {
-                let Outcome::File(file) = self.check(completion, Code::FileOpen, "unable to open file for write")?
-                else {
-                    return Err(unexpected_outcome());
-                };
-                self.phase = Phase::Writing(file.clone());
-                let data = std::mem::take(&mut self.bytes);
-                Ok(Next::Disk(Operation::Write { file, data, offset: 0 }))
-            }
-            _ => self.complete(completion),
-        }
-    }
-
-    /// What comes once there is data in the file.
-    fn complete(&mut self, completion: Completion) -> Result<Next<()>> {
-        match &mut self.phase {
-            Phase::Writing(file) => {
-                let file = file.clone();
-                self.check(completion, Code::FileWrite, "unable to write")?;
-                self.phase = Phase::Syncing(file.clone());
-                Ok(Next::Disk(Operation::Sync { file }))
-            }
-            Phase::Syncing(file) => {
-                let file = file.clone();
-                self.check(completion, Code::FileSync, "unable to sync file")?;
-                self.phase = Phase::Closing(file.clone());
-                Ok(Next::Disk(Operation::Close { file }))
-            }
-            Phase::Closing(file) => {
-                let file = file.clone();
-                self.check(completion, Code::FileClose, "unable to close file")?;
-                self.phase = Phase::Renaming;
-                let (from, to) = (self.temporary()?, self.place(self.name.to_string())?);
-                Ok(Next::Disk(Operation::Rename { over: Over::Nothing, file: Some(file), from, to }))
-            }
-            Phase::Renaming => {
-                self.check(completion, Code::FileMove, "unable to move to its name")?;
-                let (path, operation) = SyncPath::begin(&self.shared, self.directory.clone());
-                self.phase = Phase::SyncingPath(path);
-                Ok(Next::Disk(operation))
-            }
-            Phase::SyncingPath(path) => match path.resume(&self.shared, completion)? {
-                Next::Disk(operation) => Ok(Next::Disk(operation)),
-                Next::Done(()) => self.remove_surplus(),
+            Phase::Opening(mut commit) => match completion {
+                Ok(Outcome::File(file)) => {
+                    commit.opened(file.clone());
+                    let data = std::mem::take(&mut self.bytes);
+                    Ok(self.wait(Phase::Writing(commit), Operation::Write { file, data, offset: 0 }))
+                }
+                Ok(_) => Err(unexpected_outcome()),
+                Err(failure) => {
+                    Err(failed(Code::FileOpen, "unable to open file for write", commit.place(), failure.errno))
+                }
             },
-            Phase::Removing(left) => {
-                let at = left.pop().unwrap_or_else(|| self.directory.clone());
+            Phase::Writing(mut commit) => {
+                completion
+                    .map_err(|failure| failed(Code::FileWrite, "unable to write", commit.place(), failure.errno))?;
+                let operation = commit.begin()?;
+                Ok(self.wait(Phase::Committing(commit), operation))
+            }
+            Phase::Committing(mut commit) => {
+                let next = match commit.resume(&self.shared, completion)? {
+                    Next::Done(Reached::Written) => commit.rename(&self.shared, Over::Nothing),
+                    Next::Done(Reached::Named) => commit.settle(&self.shared),
+                    next => next,
+                };
+                match next {
+                    Next::Disk(operation) => Ok(self.wait(Phase::Committing(commit), operation)),
+                    Next::Done(Reached::Refused(errno)) => {
+                        Err(failed(Code::FileMove, "unable to move to its name", commit.place(), errno))
+                    }
+                    Next::Done(_) => self.remove_surplus(),
+                }
+            }
+            Phase::Removing(mut left) => {
+                let at = left.pop().ok_or_else(unexpected_outcome)?;
                 match completion {
                     Err(failure) if failure.errno != Errno::NOENT => {
                         Err(failed(Code::FileRemove, "unable to remove old version", &at, failure.errno))
                     }
-                    _ => Ok(self.next_removal()),
+                    _ => Ok(self.remove(left)),
                 }
             }
-            _ => Err(unexpected_outcome()),
+            Phase::Over => Err(unexpected_outcome()),
         }
+    }
+
+    fn wait(&mut self, phase: Phase, operation: Operation) -> Next<()> {
+        self.phase = phase;
+        Next::Disk(operation)
     }
 
     fn found(&mut self, entry: &Entry) {
@@ -205,7 +196,7 @@ impl Keep {
     }
 
     /// Reads the newest version if it may be the same.
-    fn compare(&mut self) -> Result<Operation> {
+    fn compare(&mut self) -> Result<Next<()>> {
         self.found.sort_unstable();
         let Some((newest, size)) = self.found.last().copied() else { return self.open() };
         self.name = newest.or_later(self.now);
@@ -214,13 +205,14 @@ impl Keep {
         }
         let file = WholeFile::new(self.place(newest.to_string())?, self.bytes.len());
         let operation = file.begin();
-        self.phase = Phase::Comparing(file);
-        Ok(operation)
+        Ok(self.wait(Phase::Comparing(file), operation))
     }
 
-    fn open(&mut self) -> Result<Operation> {
-        self.phase = Phase::Opening;
-        Ok(Operation::OpenWrite { at: self.temporary()?, mode: FILE_MODE, fresh: true })
+    fn open(&mut self) -> Result<Next<()>> {
+        let target = self.place(self.name.to_string())?;
+        let temporary = self.place(format!("{}{TEMPORARY_SUFFIX}", self.name))?;
+        let operation = Operation::OpenWrite { at: temporary.clone(), mode: FILE_MODE, fresh: true };
+        Ok(self.wait(Phase::Opening(Commit::new(target, Some(temporary), TERMS)), operation))
     }
 
     fn remove_surplus(&mut self) -> Result<Next<()>> {
@@ -228,13 +220,13 @@ impl Keep {
         names.push(self.name);
         let surplus = self.versions.surplus(&names).into_iter().map(|name| name.to_string().into());
         let surplus = surplus.chain(std::mem::take(&mut self.abandoned));
-        self.phase = Phase::Removing(surplus.map(|name: BString| self.place(&name)).collect::<Result<_>>()?);
-        Ok(self.next_removal())
+        let surplus = surplus.map(|name: BString| self.place(&name)).collect::<Result<_>>()?;
+        Ok(self.remove(surplus))
     }
 
-    fn next_removal(&self) -> Next<()> {
-        let Phase::Removing(left) = &self.phase else { return Next::Done(()) };
-        left.last().map_or(Next::Done(()), |at| Next::Disk(Operation::RemoveFile { at: at.clone() }))
+    fn remove(&mut self, left: Vec<Location>) -> Next<()> {
+        let Some(at) = left.last().cloned() else { return Next::Done(()) };
+        self.wait(Phase::Removing(left), Operation::RemoveFile { at })
     }
 
     fn place(&self, name: impl AsRef<[u8]>) -> Result<Location> {
@@ -243,21 +235,6 @@ impl Keep {
         })?;
         Ok(Location::new(Rc::clone(&self.directory.root), path))
     }
-
-    fn temporary(&self) -> Result<Location> {
-        self.place(format!("{}{TEMPORARY_SUFFIX}", self.name))
-    }
-
-    fn check(&self, completion: Completion, code: Code, text: &str) -> Result<Outcome> {
-        completion.map_err(|failure| match self.temporary() {
-            Ok(at) => failed(code, text, &at, failure.errno),
-            Err(error) => error,
-        })
-    }
-}
-
-fn failed(code: Code, text: &str, at: &Location, errno: Errno) -> Error {
-    Error::system(code, format_args!("{text} '{at}'"), errno.0)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod anchored;
 pub mod change;
 pub mod check;
+mod commit;
 #[cfg(test)]
 mod guarded_tests;
 pub mod info_guard;
