@@ -16,7 +16,7 @@ use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic, session};
 
 use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Shared, Step, unexpected_outcome};
+use crate::repository::{Answer, Shared, Step, failed, unexpected_outcome};
 
 /// Work of filters is cut into slices of about so many bytes, so that other sessions get their turn.
 /// 256 KiB of the slowest codec take some 20 ms.
@@ -57,18 +57,34 @@ pub struct ReadOptions {
     pub release: &'static Release,
 }
 
-/// The range that is being read.
-#[derive(Debug)]
-struct Current {
+/// The file that was opened last, whose pages may have to be read again.
+struct Opened {
     file: File,
-    range: ReadRange,
+    at: Location,
+    /// What is still to be read of it: from an offset so many bytes, or all.
+    rest: Option<(u64, Option<u64>)>,
+}
+
+/// What the operation under way is for.
+#[derive(Debug, Clone, Copy)]
+enum Pending {
+    Nothing,
+    /// Opening the file of the next range.
+    Opening,
+    /// Reading `wanted` bytes behind those that were in the buffer before.
+    Filling {
+        before: usize,
+        wanted: usize,
+    },
+    /// Reading a page again.
+    Page,
 }
 
 /// A read session.
 pub struct ReadStream {
     ranges: VecDeque<ReadRange>,
-    opening: Option<ReadRange>,
-    current: Option<Current>,
+    opened: Option<Opened>,
+    pending: Pending,
     tells_existence: bool,
     ignore_missing: bool,
     chain: Chain,
@@ -76,16 +92,10 @@ pub struct ReadStream {
     release: &'static Release,
     /// The block that is being filled; away while a read fills it.
     out: Option<Payload>,
-    /// What was read for filters that change the data, and how much of it they took.
-    raw: Option<Vec<u8>>,
+    /// What was read for filters that change the data, away while a read fills it, and how much of it they took.
+    raw: Vec<u8>,
     taken: usize,
-    /// Bytes that the read under way wants, and bytes that were in its buffer before.
-    wanted: usize,
-    before: usize,
-    /// The file that was opened last, whose pages may have to be read again.
-    opened: Option<(File, Location)>,
-    /// Whether the read under way is of a page, and the buffer for that.
-    is_again: bool,
+    /// The buffer for a page that is read again.
     page: Vec<u8>,
     shared: Rc<Shared>,
 }
@@ -99,20 +109,16 @@ impl ReadStream {
     pub fn new(options: ReadOptions, shared: &Rc<Shared>) -> Result<Self> {
         Ok(Self {
             ranges: options.ranges,
-            opening: None,
-            current: None,
+            opened: None,
+            pending: Pending::Nothing,
             tells_existence: options.tells_existence,
             ignore_missing: options.ignore_missing,
             chain: Chain::sharing(&shared.contexts, options.filters)?,
             block: options.block,
             release: options.release,
             out: None,
-            raw: None,
+            raw: Vec::new(),
             taken: 0,
-            wanted: 0,
-            before: 0,
-            opened: None,
-            is_again: false,
             page: Vec::new(),
             shared: Rc::clone(shared),
         })
@@ -120,7 +126,7 @@ impl ReadStream {
 
     /// Gives the buffers back.
     pub fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
-        self.out.map(Payload::into_buffer).into_iter().chain(self.raw)
+        self.out.map(Payload::into_buffer).into_iter().chain([self.raw])
     }
 
     /// How many bytes it holds or may hold.
@@ -148,14 +154,15 @@ impl ReadStream {
     ///
     /// What the client is told.
     pub fn resume(&mut self, completion: Completion) -> Result<Step> {
-        match self.opening.take() {
-            Some(range) => {
-                if let Some(answer) = self.take_file(range, completion)? {
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Filling { before, wanted } => self.take_read(before, wanted, completion)?,
+            Pending::Page => self.take_page(completion)?,
+            Pending::Opening => {
+                if let Some(answer) = self.take_file(completion)? {
                     return Ok(Step::Done(answer));
                 }
             }
-            None if std::mem::take(&mut self.is_again) => self.take_page(completion)?,
-            None => self.take_read(completion)?,
+            Pending::Nothing => return Err(unexpected_outcome()),
         }
         self.advance()
     }
@@ -164,34 +171,26 @@ impl ReadStream {
     /// anyway, whatever file the client named for that.
     fn read_again(&mut self) -> Option<Operation> {
         let suspect = self.chain.suspect()?;
-        let (file, _) = self.opened.as_ref()?;
+        let file = self.opened.as_ref()?.file.clone();
         let mut buffer = std::mem::take(&mut self.page);
         buffer.clear();
         buffer.reserve_exact(suspect.length);
-        self.is_again = true;
-        Some(Operation::Read { file: file.clone(), buffer, length: suspect.length, offset: suspect.offset })
+        self.pending = Pending::Page;
+        Some(Operation::Read { file, buffer, length: suspect.length, offset: suspect.offset })
     }
 
     fn take_page(&mut self, completion: Completion) -> Result<()> {
-        match completion {
-            Ok(Outcome::Read(page)) => {
-                self.chain.settle(&page);
-                self.page = page;
-                Ok(())
-            }
-            Ok(_) => Err(unexpected_outcome()),
-            Err(failure) => {
-                let (_, at) = self.opened.as_ref().ok_or_else(unexpected_outcome)?;
-                Err(Error::system(Code::FileRead, format_args!("unable to read '{at}'"), failure.errno.0))
-            }
-        }
+        let Opened { at, .. } = self.opened.as_ref().ok_or_else(unexpected_outcome)?;
+        self.page = bytes_of(at, completion)?;
+        self.chain.settle(&self.page);
+        Ok(())
     }
 
-    fn take_file(&mut self, range: ReadRange, completion: Completion) -> Result<Option<Answer>> {
+    fn take_file(&mut self, completion: Completion) -> Result<Option<Answer>> {
+        let ReadRange { at, offset, limit } = self.ranges.pop_front().ok_or_else(unexpected_outcome)?;
         match completion {
             Ok(Outcome::File(file)) => {
-                self.opened = Some((file.clone(), range.at.clone()));
-                self.current = Some(Current { file, range });
+                self.opened = Some(Opened { file, at, rest: Some((offset, limit)) });
                 Ok(None)
             }
             Ok(_) => Err(unexpected_outcome()),
@@ -201,77 +200,69 @@ impl ReadStream {
                     Ok(Some(Answer { close: true, ..Answer::data(payload) }))
                 }
                 Errno::NOENT => {
-                    let message = format!("unable to open missing file '{}' for read", range.at);
-                    Err(Error::new(Code::FileMissing, message))
+                    Err(Error::new(Code::FileMissing, format!("unable to open missing file '{at}' for read")))
                 }
-                Errno::XDEV => Err(leads_out(&range.at)),
+                Errno::XDEV => Err(leads_out(&at)),
                 errno => {
-                    let message = format_args!("unable to open file '{}' for read", range.at);
-                    Err(Error::system(Code::FileOpen, message, errno.0))
+                    Err(Error::system(Code::FileOpen, format_args!("unable to open file '{at}' for read"), errno.0))
                 }
             },
         }
     }
 
-    fn take_read(&mut self, completion: Completion) -> Result<()> {
-        let Some(current) = &mut self.current else { return Err(unexpected_outcome()) };
-        let buffer = match completion {
-            Ok(Outcome::Read(buffer)) => buffer,
-            Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) => {
-                let message = format_args!("unable to read '{}'", current.range.at);
-                return Err(Error::system(Code::FileRead, message, failure.errno.0));
-            }
+    fn take_read(&mut self, before: usize, wanted: usize, completion: Completion) -> Result<()> {
+        let Some(Opened { at, rest: Some((offset, limit)), .. }) = &mut self.opened else {
+            return Err(unexpected_outcome());
         };
-        let got = buffer.len() - self.before;
-        current.range.offset += got as u64;
-        if let Some(limit) = &mut current.range.limit {
+        let buffer = bytes_of(at, completion)?;
+        let got = buffer.len() - before;
+        *offset += got as u64;
+        if let Some(limit) = limit {
             *limit = limit.saturating_sub(got as u64);
         }
-        if got < self.wanted || current.range.limit == Some(0) {
+        if got < wanted || *limit == Some(0) {
             self.end_range();
         }
         if self.chain.is_passive() {
-            self.chain.observe(&buffer[self.before..])?;
+            self.chain.observe(&buffer[before..])?;
             self.out = Some(Payload::from_buffer(buffer));
         } else {
-            self.raw = Some(buffer);
+            self.raw = buffer;
             self.taken = 0;
         }
         Ok(())
     }
 
-    /// Leaves the current range. Its file stays open when the next range is of the same file, as the
+    /// Leaves the current range. Its file is read on when the next range is of the same file, as the
     /// parts of a block-incremental restore are.
     fn end_range(&mut self) {
-        let Some(current) = self.current.take() else { return };
-        let same = self.ranges.front().is_some_and(|next| {
-            Rc::ptr_eq(&next.at.root, &current.range.at.root) && next.at.path == current.range.at.path
-        });
-        if same && let Some(range) = self.ranges.pop_front() {
-            self.current = Some(Current { file: current.file, range });
-        }
+        let Some(opened) = &mut self.opened else { return };
+        let is_same = |next: &ReadRange| Rc::ptr_eq(&next.at.root, &opened.at.root) && next.at.path == opened.at.path;
+        let next = if self.ranges.front().is_some_and(is_same) { self.ranges.pop_front() } else { None };
+        opened.rest = next.map(|range| (range.offset, range.limit));
+    }
+
+    /// Whether nothing is left to read.
+    fn has_ended(&self) -> bool {
+        self.ranges.is_empty() && self.opened.as_ref().is_none_or(|opened| opened.rest.is_none())
     }
 
     /// The operation that brings more data, or `None` when the stream has ended.
     fn more(&mut self, buffer: impl FnOnce(&mut Self) -> Vec<u8>, room: usize) -> Option<Operation> {
         loop {
-            let Some(current) = &self.current else {
-                let range = self.ranges.pop_front()?;
-                let at = range.at.clone();
-                self.opening = Some(range);
+            let Some(Opened { file, rest: Some((offset, limit)), .. }) = &self.opened else {
+                let at = self.ranges.front()?.at.clone();
+                self.pending = Pending::Opening;
                 return Some(Operation::OpenRead { at });
             };
-            let limit = current.range.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
             if limit == 0 {
                 self.end_range();
                 continue;
             }
-            let (file, offset) = (current.file.clone(), current.range.offset);
-            let length = room.min(limit);
+            let (file, offset, length) = (file.clone(), *offset, room.min(limit));
             let buffer = buffer(self);
-            self.wanted = length;
-            self.before = buffer.len();
+            self.pending = Pending::Filling { before: buffer.len(), wanted: length };
             return Some(Operation::Read { file, buffer, length, offset });
         }
     }
@@ -293,21 +284,20 @@ impl ReadStream {
                 return Step::Disk(operation);
             }
         }
-        let ended = self.current.is_none() && self.ranges.is_empty();
-        self.answer(ended)
+        self.answer(self.has_ended())
     }
 
     fn advance_filtered(&mut self) -> Result<Step> {
         loop {
-            let ended = self.current.is_none() && self.ranges.is_empty();
-            let raw = self.raw.take().unwrap_or_default();
+            let ended = self.has_ended();
+            let raw = std::mem::take(&mut self.raw);
             let mut input = &raw[self.taken..];
             let before = input.len();
             let mut out = self.take_out().into_buffer();
             let progress = self.chain.process(&mut input, ended, &mut out, Payload::limit(self.block), SLICE);
             self.taken += before - input.len();
             let drained = input.is_empty();
-            self.raw = Some(raw);
+            self.raw = raw;
             self.out = Some(Payload::from_buffer(out));
             let progress = progress?;
             if let Some(operation) = self.read_again() {
@@ -321,7 +311,7 @@ impl ReadStream {
                 Progress::NeedsInput if !drained => return Ok(Step::Work),
                 Progress::NeedsInput => {
                     let raw = |stream: &mut Self| {
-                        let mut raw = stream.raw.take().unwrap_or_default();
+                        let mut raw = std::mem::take(&mut stream.raw);
                         if raw.capacity() == 0 {
                             raw = stream.shared.buffers.take(stream.raw_size());
                         }
@@ -333,7 +323,7 @@ impl ReadStream {
                         return Ok(Step::Disk(operation));
                     }
                     // The last range ended just now: the filters have to be told.
-                    self.taken = self.raw.as_ref().map_or(0, Vec::len);
+                    self.taken = self.raw.len();
                 }
             }
         }
@@ -364,6 +354,15 @@ impl ReadStream {
                 Step::Done(Answer { lead: Some(block), payload: Some(results), close: true, ..Answer::null() })
             }
         }
+    }
+}
+
+/// The bytes that were read of the file `at`.
+fn bytes_of(at: &Location, completion: Completion) -> Result<Vec<u8>> {
+    match completion {
+        Ok(Outcome::Read(bytes)) => Ok(bytes),
+        Ok(_) => Err(unexpected_outcome()),
+        Err(failure) => Err(failed(Code::FileRead, "unable to read", at, failure.errno)),
     }
 }
 
