@@ -116,8 +116,8 @@ impl Granted {
         let (view, measures) = match &settings.storage {
             Storage::Repository(repository) => {
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
-                let view = View::new(repository.path.as_os_str().as_bytes(), stanza)
-                    .restricted(role, !protection.min_age.is_zero());
+                let aged = !protection.min_age.is_zero();
+                let view = View::new(repository.path.as_os_str().as_bytes(), stanza, role, aged);
                 let keys = repository.own_pass.iter().chain(&repository.cipher_pass).cloned();
                 let measures = Measures {
                     role,

@@ -59,6 +59,12 @@ impl ClusterView {
         Self { root: Root::new(OsStr::from_bytes(base)), destinations: Rc::new(destinations) }
     }
 
+    /// The path of its data directory.
+    #[must_use]
+    pub fn base(&self) -> &[u8] {
+        if self.destinations.base.is_empty() { b"/" } else { &self.destinations.base }
+    }
+
     /// What remembers the links of listings.
     #[must_use]
     pub const fn destinations(&self) -> &Rc<Destinations> {

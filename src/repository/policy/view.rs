@@ -80,49 +80,43 @@ impl Place {
     }
 }
 
-/// The part of a repository that a session can reach, or its cluster.
+/// What a session can reach.
 #[derive(Debug)]
-pub struct View {
-    cluster: Option<ClusterView>,
-    base: BString,
-    stanza: Option<String>,
-    role: Role,
-    aged: bool,
-    roots: RefCell<Vec<Rc<Root>>>,
+pub enum View {
+    /// Of a repository.
+    Repository(RepositoryView),
+    /// Of a cluster.
+    Cluster(ClusterView),
 }
 
 impl View {
-    /// The repository at the absolute path `base`, as a session of `stanza` sees it, or the whole of it.
+    /// The repository at the absolute path `base`, as a session of `stanza` sees it, or the whole of it, with a client
+    /// of `role`; `aged` says whether backups are protected by their age.
     #[must_use]
-    pub fn new(base: impl AsRef<[u8]>, stanza: Option<&str>) -> Self {
-        let base = base.as_ref().trim_end_with(|last| last == '/').into();
-        let stanza = stanza.map(str::to_owned);
-        Self { cluster: None, base, stanza, role: Role::Admin, aged: false, roots: RefCell::default() }
+    pub fn new(base: impl AsRef<[u8]>, stanza: Option<&str>, role: Role, aged: bool) -> Self {
+        let (base, stanza) = (trimmed(base.as_ref()).into(), stanza.map(str::to_owned));
+        Self::Repository(RepositoryView { base, stanza, role, aged, roots: RefCell::default() })
     }
 
     /// The cluster with its data directory at the absolute path `base`.
     #[must_use]
     pub fn of_cluster(base: impl AsRef<[u8]>) -> Self {
-        let view = Self::new(base, None).restricted(Role::PgReader, false);
-        Self { cluster: Some(ClusterView::new(&view.base)), ..view }
-    }
-
-    /// The same for a client of `role`; `aged` says whether backups are protected by their age.
-    #[must_use]
-    pub fn restricted(self, role: Role, aged: bool) -> Self {
-        Self { role, aged, ..self }
+        Self::Cluster(ClusterView::new(trimmed(base.as_ref())))
     }
 
     /// Bytes that it holds of what it has told the client.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.cluster.as_ref().map_or(0, ClusterView::memory)
+        if let Self::Cluster(cluster) = self { cluster.memory() } else { 0 }
     }
 
     /// The path of the repository or the cluster, as the feature request answers it.
     #[must_use]
     pub fn base(&self) -> &[u8] {
-        if self.base.is_empty() { b"/" } else { &self.base }
+        match self {
+            Self::Repository(repository) => repository.base(),
+            Self::Cluster(cluster) => cluster.base(),
+        }
     }
 
     /// The place that the client calls `path`.
@@ -131,11 +125,83 @@ impl View {
     ///
     /// 105 when the session may not reach it that way.
     pub fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
-        if let Some(cluster) = &self.cluster {
-            let destinations = Some(Rc::clone(cluster.destinations()));
-            let location = cluster.locate(path, access)?;
-            return Ok(Place { location, visible: None, area: None, rule: Rule::Allowed, destinations });
+        match self {
+            Self::Repository(repository) => repository.locate(path, access),
+            Self::Cluster(cluster) => {
+                let destinations = Some(Rc::clone(cluster.destinations()));
+                let location = cluster.locate(path, access)?;
+                Ok(Place { location, visible: None, area: None, rule: Rule::Allowed, destinations })
+            }
         }
+    }
+
+    /// What the client looks at that calls it `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`].
+    pub fn sight(&self, path: &[u8]) -> Result<Sight> {
+        if let Self::Cluster(cluster) = self
+            && let Some(link) = cluster.link_to(path)?
+        {
+            return Ok(Sight::Behind(link));
+        }
+        Ok(Sight::Place(self.locate(path, Access::Look)?.location))
+    }
+
+    /// The directory of the backups of the stanza that `location` belongs to.
+    #[must_use]
+    pub fn backups_of(&self, location: &Location) -> Option<Location> {
+        if let Self::Repository(repository) = self { repository.backups_of(location) } else { None }
+    }
+
+    /// Whether not everything that the session can reach may also be changed.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        if let Self::Repository(repository) = self { repository.is_guarded() } else { true }
+    }
+
+    /// The place of a new link at `link` that points to the relative `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
+    pub fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
+        match self {
+            Self::Repository(repository) => repository.locate_link(link, target),
+            Self::Cluster(_) => Err(reads_only(link, Access::Link)),
+        }
+    }
+
+    /// The place of a file that gets a second name.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
+    pub fn locate_source(&self, path: &[u8]) -> Result<Location> {
+        match self {
+            Self::Repository(repository) => repository.locate_source(path),
+            Self::Cluster(_) => Err(reads_only(path, Access::HardLink)),
+        }
+    }
+}
+
+/// The part of a repository that a session can reach.
+#[derive(Debug)]
+pub struct RepositoryView {
+    base: BString,
+    stanza: Option<String>,
+    role: Role,
+    aged: bool,
+    roots: RefCell<Vec<Rc<Root>>>,
+}
+
+impl RepositoryView {
+    fn base(&self) -> &[u8] {
+        if self.base.is_empty() { b"/" } else { &self.base }
+    }
+
+    fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
         let denied = || Error::access(format!("access denied: {}", self.explain(path)));
         let below = self.strip(path).ok_or_else(denied)?;
         let below = RelativePath::new(below).ok_or_else(denied)?;
@@ -154,31 +220,13 @@ impl View {
         Ok(Place { location, visible: self.visible(kind), area, rule, destinations: None })
     }
 
-    /// What the client looks at that calls it `path`.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`].
-    pub fn sight(&self, path: &[u8]) -> Result<Sight> {
-        if let Some(cluster) = &self.cluster
-            && let Some(link) = cluster.link_to(path)?
-        {
-            return Ok(Sight::Behind(link));
-        }
-        Ok(Sight::Place(self.locate(path, Access::Look)?.location))
-    }
-
-    /// The directory of the backups of the stanza that `location` belongs to.
-    #[must_use]
-    pub fn backups_of(&self, location: &Location) -> Option<Location> {
+    fn backups_of(&self, location: &Location) -> Option<Location> {
         let stanza = location.root.path().file_name()?.as_bytes();
         let root = self.root(self.below(AREAS[1], &[stanza]));
         Some(Location::new(root, RelativePath::default()))
     }
 
-    /// Whether not everything that the session can reach may also be changed.
-    #[must_use]
-    pub fn is_guarded(&self) -> bool {
+    fn is_guarded(&self) -> bool {
         self.role != Role::Admin || self.aged
     }
 
@@ -194,15 +242,7 @@ impl View {
         (Some(area), Rule::of(self.role, area, layout::part(area, rest), access))
     }
 
-    /// The place of a new link at `link` that points to the relative `target`.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
-    pub fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
-        if self.cluster.is_some() {
-            return Err(reads_only(link, Access::Link));
-        }
+    fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
         if self.is_beside_areas(link, target) {
             return self.locate(link, Access::Write);
         }
@@ -229,15 +269,7 @@ impl View {
         )))
     }
 
-    /// The place of a file that gets a second name.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
-    pub fn locate_source(&self, path: &[u8]) -> Result<Location> {
-        if self.cluster.is_some() {
-            return Err(reads_only(path, Access::HardLink));
-        }
+    fn locate_source(&self, path: &[u8]) -> Result<Location> {
         let place = self.locate(path, Access::Read)?;
         if self.is_guarded() {
             return match place.part() {
@@ -330,6 +362,11 @@ impl View {
     }
 }
 
+/// `base` without the slash that may be at its end.
+fn trimmed(base: &[u8]) -> &[u8] {
+    base.trim_end_with(|last| last == '/')
+}
+
 fn is_area(name: &[u8]) -> bool {
     AREAS.iter().any(|area| area.as_bytes() == name)
 }
@@ -383,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_stanza_reaches_its_own_two_directories_and_nothing_else() {
-        let view = View::new("/srv/repo", Some("demo"));
+        let view = View::new("/srv/repo", Some("demo"), Role::Admin, false);
         assert_eq!(
             reach(&view, "/srv/repo/archive/demo/15-1/a", Access::Write).unwrap(),
             "/srv/repo/archive/demo + 15-1/a"
@@ -412,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_stanza_sees_of_the_parents_only_what_leads_to_it() {
-        let view = View::new("/srv/repo", Some("demo"));
+        let view = View::new("/srv/repo", Some("demo"), Role::Admin, false);
         assert_eq!(view.locate(b"/srv/repo", Access::Look).unwrap().visible.unwrap(), ["archive", "backup"]);
         assert_eq!(view.locate(b"/srv/repo/backup", Access::Look).unwrap().visible.unwrap(), ["demo"]);
         assert_eq!(view.locate(b"/srv/repo/backup/demo", Access::Look).unwrap().visible, None);
@@ -425,17 +462,20 @@ mod tests {
 
     #[test]
     fn the_whole_repository_is_reached_without_a_stanza() {
-        let view = View::new("/srv/repo/", None);
+        let view = View::new("/srv/repo/", None, Role::Admin, false);
         assert_eq!(view.base(), b"/srv/repo");
         assert_eq!(reach(&view, "/srv/repo/any/file", Access::Write).unwrap(), "/srv/repo + any/file");
         assert_eq!(reach(&view, "/srv/repo/archive/x/y", Access::Read).unwrap(), "/srv/repo/archive/x + y");
         assert_eq!(reach(&view, "/srv/other", Access::Look), None);
-        assert_eq!(reach(&View::new("/", None), "/archive/x/y", Access::Read).unwrap(), "/archive/x + y");
+        assert_eq!(
+            reach(&View::new("/", None, Role::Admin, false), "/archive/x/y", Access::Read).unwrap(),
+            "/archive/x + y"
+        );
     }
 
     #[test]
     fn links_are_never_made_where_a_root_could_be_and_never_lead_out() {
-        for view in [View::new("/r", Some("demo")), View::new("/r", None)] {
+        for view in [View::new("/r", Some("demo"), Role::Admin, false), View::new("/r", None, Role::Admin, false)] {
             assert!(view.locate_link(b"/r/backup/demo/latest", b"20260101-000000F").is_ok());
             assert!(view.locate_link(b"/r/backup/demo/L/pg_data/pg_tblspc/1", b"../../pg_tblspc/1").is_ok());
             for (link, target) in [

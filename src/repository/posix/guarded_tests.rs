@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         let base = site.directory.path().display().to_string();
         Self {
             site,
-            view: View::new(&base, Some("demo")).restricted(role, !min_age.is_zero()),
+            view: View::new(&base, Some("demo"), role, !min_age.is_zero()),
             guard: Guard::new(Measures { role, min_age, ..Measures::of_nobody() }, &site.shared.finished),
             disk: Inline::new(Options::default()),
             operations: 0,
@@ -267,7 +267,7 @@ fn without_backup_info_all_older_backups_of_the_set_are_kept() {
 fn a_repository_is_not_removed_as_a_whole_while_ages_count() {
     let site = Site::new();
     let base = site.directory.path().display().to_string();
-    let view = View::new(&base, None).restricted(Role::Admin, true);
+    let view = View::new(&base, None, Role::Admin, true);
     let guard = Guard::new(Measures { role: Role::Admin, min_age: DAY, ..Measures::of_nobody() }, &Rc::default());
     for path in [base.clone(), format!("{base}/archive"), format!("{base}/backup")] {
         let place = view.locate(path.as_bytes(), Access::RemoveTree).unwrap();

@@ -69,7 +69,7 @@ impl<'a> Worker<'a> {
     fn begin(&mut self, name: &str) -> Result<Push> {
         let base = self.base.display().to_string();
         let path = format!("{base}/{DIRECTORY}/{name}").into_bytes();
-        let view = View::new(&base, Some("demo")).restricted(Role::Archiver, false);
+        let view = View::new(&base, Some("demo"), Role::Archiver, false);
         let guard = Guard::new(Measures { role: Role::Archiver, ..Measures::of_nobody() }, &self.shared.finished);
         let place = view.locate(&path, Access::Write)?;
         let safeguard = guard.safeguard(&view, &place, &path, &[])?;
