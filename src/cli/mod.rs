@@ -19,7 +19,8 @@ pub mod systemd_drop_in;
 pub mod try_out;
 pub mod version;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
 use argh::{EarlyExit, FromArgs, SubCommand};
 
@@ -143,6 +144,11 @@ fn fail(error: &Error) -> u8 {
     let text = format!("ERROR: {error}").replace('\n', "\n       ");
     let _ = writeln!(std::io::stderr(), "{text}");
     error.code.number()
+}
+
+/// What `error` says of `path`.
+fn failed(code: Code, text: &str, path: &Path, error: &io::Error) -> Error {
+    Error::io(code, format_args!("{text} '{}'", path.display()), error)
 }
 
 /// Lets `log` speak on standard error, for the commands that have no log of their own.

@@ -85,13 +85,8 @@ fn ping(host: &str, port: u16, patience: Duration) -> Result<String> {
 }
 
 fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream> {
-    let failed = |error: &io::Error| {
-        let text = format!("unable to connect to '{host}:{port}'");
-        match error.raw_os_error() {
-            Some(errno) => Error::system(Code::HostConnect, text, errno),
-            None => Error::new(Code::HostConnect, format!("{text}: {error}")),
-        }
-    };
+    let failed =
+        |error: &io::Error| Error::io(Code::HostConnect, format_args!("unable to connect to '{host}:{port}'"), error);
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in (host, port).to_socket_addrs().map_err(|error| failed(&error))? {
         match TcpStream::connect_timeout(&address, patience) {

@@ -26,6 +26,7 @@ pub mod names;
 pub mod offload;
 pub mod passwd;
 mod queue;
+mod replace_file;
 pub mod resolve;
 pub mod scrambled;
 pub mod tree;
@@ -45,6 +46,7 @@ pub use errno::Errno;
 use file_system::FileSystem;
 pub use location::{Links, Location, RelativePath, Root};
 pub use lock::{HeldLock, LockAttempt};
+pub use replace_file::replace_file;
 pub use tree::{Listing, Removal};
 
 /// An open file. Clones share the descriptor, which is closed with the last of them.

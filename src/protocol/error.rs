@@ -4,7 +4,7 @@
 //! interface. Source of the facts: the specification's sections on errors, which list every code
 //! and the text of every failure that a remote can raise.
 
-use std::fmt;
+use std::{fmt, io};
 
 use super::carried::show;
 use super::errno::describe_errno;
@@ -96,6 +96,15 @@ impl Error {
             return Self::new(code, message.to_string());
         }
         Self::new(code, format!("{message}: [{errno}] {}", describe_errno(errno)))
+    }
+
+    /// As [`Error::system`], if the operating system gave `error` a number.
+    #[must_use]
+    pub fn io(code: Code, message: impl fmt::Display, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::system(code, message, errno),
+            None => Self::new(code, format!("{message}: {error}")),
+        }
     }
 
     /// A malformed message or value: code 29.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 
+use super::failed;
 use super::status::Grid;
 use crate::config::{Environment, Host, load_host};
 use crate::protocol::error::{Code, Error, Result};
@@ -134,13 +135,7 @@ fn repository_paths<'a>(host: &'a Host, key: &str) -> Result<Vec<&'a Path>> {
 
 /// Adds all versions in `directory`, which holds those of the file `of`, and below it.
 fn find(directory: &Path, of: &Path, versions: &mut Vec<Version>) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Error::system(
-            Code::PathOpen,
-            format_args!("unable to list file info for path '{}'", directory.display()),
-            error.raw_os_error().unwrap_or_default(),
-        )
-    };
+    let failed = |error: std::io::Error| failed(Code::PathOpen, "unable to list file info for path", directory, &error);
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -212,13 +207,7 @@ fn newest(file: &InfoFile) -> Option<&str> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        Error::system(
-            Code::FileRead,
-            format_args!("unable to read '{}'", path.display()),
-            error.raw_os_error().unwrap_or_default(),
-        )
-    })
+    fs::read(path).map_err(|error| failed(Code::FileRead, "unable to read", path, &error))
 }
 
 #[cfg(test)]

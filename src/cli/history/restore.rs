@@ -1,22 +1,22 @@
 //! Putting a version back: no client may notice half of it, and what is replaced is kept as well.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bstr::ByteSlice;
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use super::{Version, newest, read, understand};
+use crate::cli::failed;
 use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
-use crate::disk::{Disk, Location, RelativePath, Root, Ticket};
+use crate::disk::{Disk, Location, RelativePath, Root, Ticket, replace_file};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::info::Reading;
 use crate::repository::policy::versions::Versions;
@@ -24,12 +24,8 @@ use crate::repository::posix::keep::Keep;
 use crate::repository::{Next, Now, Shared};
 
 const COPY_SUFFIX: &str = ".copy";
-/// Suffix of the name under which a file is written. Not pgBackRest's, since a client may be writing.
-const TEMPORARY_SUFFIX: &str = ".repohostd.tmp";
 /// Mode of a file that takes nobody's place.
 const FILE_MODE: u32 = 0o640;
-/// What tells that a lock is somebody's.
-const EAGAIN: i32 = 11;
 
 /// Puts `version` back in place of its file and the copy, which pgBackRest keeps alike. Returns what to
 /// say about it.
@@ -91,12 +87,9 @@ fn lock(lock_path: &Path, stanza: &str) -> Result<Vec<File>> {
             continue;
         }
         let path = entry.path();
-        let busy = |errno: i32| {
-            let mut error = Error::system(
-                Code::LockAcquire,
-                format_args!("unable to acquire lock on file '{}'", path.display()),
-                errno,
-            );
+        let busy = |error: &io::Error| {
+            let message = format_args!("unable to acquire lock on file '{}'", path.display());
+            let mut error = Error::io(Code::LockAcquire, message, error);
             error.message +=
                 "\nHINT: a backup or expire of this stanza is running; wait for its end, or 'pgbackrest stop --force'.";
             error
@@ -104,11 +97,11 @@ fn lock(lock_path: &Path, stanza: &str) -> Result<Vec<File>> {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(busy(error.raw_os_error().unwrap_or(EAGAIN))),
+            Err(error) => return Err(busy(&error)),
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => held.push(file),
-            Err(errno) => return Err(busy(Errno::raw_os_error(errno))),
+            Err(errno) => return Err(busy(&errno.into())),
         }
     }
     Ok(held)
@@ -178,33 +171,11 @@ fn replace(directory: &Path, file: &Path, other: &Path, bytes: &[u8]) -> io::Res
     let before = fs::symlink_metadata(file).or_else(|_| fs::symlink_metadata(other)).ok().filter(fs::Metadata::is_file);
     let mode = before.as_ref().map_or(FILE_MODE, |before| before.mode() & 0o777);
     let owner = before.map_or_else(|| fs::metadata(directory), Ok)?;
-    let temporary = with_suffix(file, TEMPORARY_SUFFIX);
-    // One that a crash has left.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let write = || {
-        let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        new.write_all(bytes)?;
+    replace_file(file, mode, bytes, |new| {
         let own = new.metadata()?;
         if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
-            fchown(&new, Some(owner.uid()), Some(owner.gid()))?;
+            fchown(new, Some(owner.uid()), Some(owner.gid()))?;
         }
-        new.set_permissions(fs::Permissions::from_mode(mode))?;
-        new.sync_all()?;
-        fs::rename(&temporary, file)?;
-        File::open(directory)?.sync_all()
-    };
-    write().inspect_err(|_| {
-        // What to report is why it could not be written.
-        let _ = fs::remove_file(&temporary);
+        new.set_permissions(fs::Permissions::from_mode(mode))
     })
-}
-
-fn failed(code: Code, text: &str, path: &Path, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(errno) => Error::system(code, format_args!("{text} '{}'", path.display()), errno),
-        None => Error::new(code, format!("{text} '{}': {error}", path.display())),
-    }
 }

@@ -15,11 +15,12 @@ mod certificates;
 mod release;
 mod text;
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cli::failed;
+use crate::disk::replace_file;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
@@ -78,7 +79,7 @@ pub struct Quickstart {
 pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
     make_directory(directory)?;
     let directory =
-        fs::canonicalize(directory).map_err(|error| of_system(Code::PathOpen, "open", directory, &error))?;
+        fs::canonicalize(directory).map_err(|error| failed(Code::PathOpen, "unable to open", directory, &error))?;
     let root = usable_name(&directory)?.to_owned();
     let reused = claim(&directory)?;
     for name in DIRECTORIES {
@@ -157,7 +158,8 @@ fn claim(directory: &Path) -> Result<bool> {
     if marker.exists() {
         return Ok(true);
     }
-    let mut entries = fs::read_dir(directory).map_err(|error| of_system(Code::PathOpen, "open", directory, &error))?;
+    let mut entries =
+        fs::read_dir(directory).map_err(|error| failed(Code::PathOpen, "unable to open", directory, &error))?;
     if entries.next().is_some() {
         return Err(Error::new(
             Code::OptionInvalidValue,
@@ -191,37 +193,15 @@ fn usable_name(path: &Path) -> Result<&str> {
 fn make_directory(path: &Path) -> Result<()> {
     match DirBuilder::new().recursive(true).mode(0o750).create(path) {
         Ok(()) => Ok(()),
-        Err(error) => Err(of_system(Code::PathCreate, "create", path, &error)),
+        Err(error) => Err(failed(Code::PathCreate, "unable to create", path, &error)),
     }
 }
 
 /// Replaces a file as a whole, so that an interrupted run leaves no half one behind.
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(of_system(Code::FileWrite, "write", &temporary, &error));
-        }
-        _ => {}
-    }
-    let replace = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        // The mode of a new file is cut by the umask; it must not depend on it.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&temporary, path)
-    };
-    replace().map_err(|error| of_system(Code::FileWrite, "write", path, &error))
-}
-
-fn of_system(code: Code, action: &str, path: &Path, error: &std::io::Error) -> Error {
-    let message = format!("unable to {action} '{}'", path.display());
-    match error.raw_os_error() {
-        Some(errno) => Error::system(code, message, errno),
-        None => Error::new(code, format!("{message}: {error}")),
-    }
+    // The mode must not depend on the umask.
+    replace_file(path, mode, text.as_bytes(), |file| file.set_permissions(fs::Permissions::from_mode(mode)))
+        .map_err(|error| failed(Code::FileWrite, "unable to write", path, &error))
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     fn apply(&self, socket: &SockRef<'_>) -> Result<()> {
-        let failed = |what: &str, error: &io::Error| system(Code::Protocol, &format!("unable to set {what}"), error);
+        let failed =
+            |what: &str, error: &io::Error| Error::io(Code::Protocol, format_args!("unable to set {what}"), error);
         socket.set_tcp_nodelay(true).map_err(|error| failed("TCP_NODELAY", &error))?;
         socket.set_keepalive(self.enabled).map_err(|error| failed("SO_KEEPALIVE", &error))?;
         if !self.enabled {
@@ -116,7 +117,7 @@ pub fn resolve<T: AsRef<str>>(names: &[T], port: u16) -> Result<Vec<Endpoint>> {
 /// Code 41 for a descriptor that is no listening TCP socket.
 pub fn inherited(keep_alive: KeepAlive) -> Result<Vec<Listener>> {
     let failed = |part: usize, error: &io::Error| {
-        system(Code::FileOpen, &format!("unable to use socket {part} of the service manager"), error)
+        Error::io(Code::FileOpen, format_args!("unable to use socket {part} of the service manager"), error)
     };
     let passed = sd_listen_fds::get().map_err(|error| failed(0, &io::Error::other(error.to_string())))?;
     let sockets = passed.into_iter().enumerate();
@@ -241,7 +242,7 @@ impl Failure {
 
 fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> {
     let failed = |code, text: &str, source: io::Error| {
-        let error = system(code, &format!("{text} for {endpoint}"), &source);
+        let error = Error::io(code, format_args!("{text} for {endpoint}"), &source);
         Failure { error, source }
     };
     let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
@@ -256,7 +257,7 @@ fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> 
         .apply(&SockRef::from(&socket))
         .map_err(|error| Failure { error, source: io::Error::from(io::ErrorKind::Other) })?;
     socket.bind(&endpoint.address.into()).map_err(|source| {
-        let error = system(Code::FileOpen, &format!("unable to bind socket to {endpoint}"), &source);
+        let error = Error::io(Code::FileOpen, format_args!("unable to bind socket to {endpoint}"), &source);
         Failure { error, source }
     })?;
     socket.listen(BACKLOG).map_err(|error| failed(Code::FileOpen, "unable to listen on socket", error))?;
@@ -291,13 +292,6 @@ fn resolver_text(text: &str) -> String {
         "Temporary failure in name resolution" | "Try again" => "[-3] Temporary failure in name resolution".to_owned(),
         "No address associated with hostname" => "[-5] No address associated with hostname".to_owned(),
         other => other.to_owned(),
-    }
-}
-
-fn system(code: Code, text: &str, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(errno) => Error::system(code, text, errno),
-        None => Error::new(code, format!("{text}: {error}")),
     }
 }
 

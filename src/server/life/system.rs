@@ -6,5 +6,5 @@ use crate::protocol::error::{Code, Error};
 
 /// The system does not do what `text` says, for this reason.
 pub(super) fn system(text: &str, error: &io::Error) -> Error {
-    Error::system(Code::Kernel, text, error.raw_os_error().unwrap_or(0))
+    Error::io(Code::Kernel, text, error)
 }

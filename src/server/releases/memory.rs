@@ -4,8 +4,8 @@
 //! nothing else. It is replaced as a whole by a rename, so that a crash leaves the old or the new
 //! one.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,12 @@ use serde_json::Value;
 use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner};
 use super::table::{Table, Worked};
 use super::{Key, NAME_MAXIMUM, seconds};
+use crate::disk::replace_file;
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
 
 /// The file's name in the state directory.
 const FILE: &str = "releases.json";
-/// Where it is written before it is renamed.
-const TEMPORARY: &str = ".releases.json.tmp";
 /// Raised when a file cannot be read by what wrote earlier ones.
 const VERSION: u64 = 1;
 /// More than the largest file that is written; a larger one is not read.
@@ -126,7 +125,7 @@ impl Memory {
             return;
         }
         self.due = None;
-        if let Err(error) = write(directory, learner)
+        if let Err(error) = replace_file(&directory.join(FILE), MODE, compose(learner).as_bytes(), |_| Ok(()))
             && let Some(held_back) = self.failures.pass(now)
         {
             log::warn(format_args!(
@@ -222,21 +221,10 @@ fn compose(learner: &Learner) -> String {
     serde_json::to_string(&File { version: VERSION, clients }).unwrap_or_default() + "\n"
 }
 
-fn write(directory: &Path, learner: &Learner) -> io::Result<()> {
-    let temporary = directory.join(TEMPORARY);
-    // A link that somebody put there is removed and not followed.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
-    file.write_all(compose(learner).as_bytes())?;
-    file.sync_data()?;
-    fs::rename(&temporary, directory.join(FILE))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

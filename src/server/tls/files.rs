@@ -25,11 +25,7 @@ pub(super) fn unusable(what: &str, path: &Path, why: &str) -> Error {
 /// The contents of a PEM file.
 pub(super) fn read(origin: &Origin, what: &str, path: &Path) -> Result<Vec<u8>> {
     origin.read(path).map(|text| pem::plain(&text)).map_err(|error| {
-        let message = format!("unable to load {what} file '{}'", path.display());
-        match error.raw_os_error() {
-            Some(errno) => Error::system(Code::Crypto, message, errno),
-            None => Error::new(Code::Crypto, format!("{message}: {error}")),
-        }
+        Error::io(Code::Crypto, format_args!("unable to load {what} file '{}'", path.display()), &error)
     })
 }
 

@@ -172,7 +172,7 @@ impl WorkerPool {
         match self.try_start(registry, slot, now) {
             Ok(place) => Some(place),
             Err(error) => {
-                log::error(&Error::system(Code::Kernel, "unable to start a worker", error.raw_os_error().unwrap_or(0)));
+                log::error(&Error::io(Code::Kernel, "unable to start a worker", &error));
                 self.backoff.lose(false, now);
                 None
             }
