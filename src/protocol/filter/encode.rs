@@ -39,7 +39,9 @@ pub fn encode_results(writer: &mut Writer, results: &[(StringId, FilterResult)],
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// `bytes` as hexadecimal digits.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.

@@ -14,7 +14,7 @@ use super::release::{BlockStorage, MapRule};
 use super::string_id::StringId;
 
 pub use decode::decode_filters;
-pub use encode::encode_results;
+pub use encode::{encode_results, hexadecimal};
 
 /// A secret that never shows in a log or an error, and is wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]

@@ -95,7 +95,7 @@ fn page_checksum_results_are_those_of_real_servers() {
         assert_eq!(reader.read_string_id().unwrap(), Some(StringId::new("pg-chksum")));
         // Behind the pack's type, its extension and its length.
         let at = bytes.iter().position(|byte| *byte == 0xf0).unwrap() + 3;
-        bytes[at..bytes.len() - 1].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+        hexadecimal(&bytes[at..bytes.len() - 1])
     };
     assert_eq!(pack(&[], true, true), "292800");
     assert_eq!(pack(&[], false, false), "212000");
@@ -241,7 +241,7 @@ fn the_size_of_a_map_and_the_checksums_of_blocks_are_packs_of_one_field() {
     let bytes = |result| {
         let mut writer = Writer::new();
         encode_results(&mut writer, &[(StringId::new("size"), result)], Release::newest());
-        writer.finish().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+        hexadecimal(&writer.finish())
     };
     assert_eq!(bytes(FilterResult::MapSize(42)), "a8b0a6ba01f00203982a0000");
     assert_eq!(bytes(FilterResult::MapSize(0)), "a8b0a6ba01f002010000");

@@ -176,11 +176,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::filter::hexadecimal as hex;
     use crate::protocol::string_id::StringId;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-    }
 
     #[test]
     fn examples_of_the_specification_are_written_and_read() {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{BACKREST, Sections};
 use crate::filter::Chain;
-use crate::protocol::filter::{Digest, FilterResult, FilterSpec};
+use crate::protocol::filter::{Digest, FilterResult, FilterSpec, hexadecimal};
 
 /// Bytes of the longest line, so that its JSON takes bounded memory while it is looked at.
 const LINE_MAXIMUM: usize = 1 << 20;
@@ -135,10 +135,7 @@ impl Sum {
     fn finish(mut self) -> Result<String, String> {
         self.chain.observe(b"}}").map_err(|error| error.message)?;
         match self.chain.results().into_iter().next() {
-            Some((_, FilterResult::Hash(digest))) => Ok(digest.iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })),
+            Some((_, FilterResult::Hash(digest))) => Ok(hexadecimal(&digest)),
             _ => Err("its checksum cannot be computed".to_owned()),
         }
     }
