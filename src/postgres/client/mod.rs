@@ -2,25 +2,24 @@
 //! time, and its cancellation.
 
 mod authentication;
+mod statement;
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::sasl::ScramSha256;
-use postgres_protocol::message::backend::{
-    DataRowBody, ErrorResponseBody, Message, NoticeResponseBody, RowDescriptionBody,
-};
+use postgres_protocol::message::backend::{ErrorResponseBody, Message, NoticeResponseBody};
 use postgres_protocol::message::frontend;
+use rustix::io::Errno;
 
 use super::environment::{Address, Encryption, Plan, Target};
 use super::messages::{Malformed, Messages};
 use super::server_error::ServerError;
 use crate::protocol::errno::describe_errno;
+use statement::{ANSWER_MAXIMUM, Cancellation, Running};
+pub use statement::{Finished, First, Rows};
 
-/// What one answer may hold, in bytes: the names of some 100,000 databases.
-const ANSWER_MAXIMUM: usize = 16 << 20;
 /// How long a cancellation may take until the server has taken note of it.
 const CANCEL: Duration = Duration::from_secs(10);
 /// How long a statement that was cancelled may go on.
@@ -61,76 +60,6 @@ pub enum Event {
     Lost(String),
 }
 
-/// How a statement came to its end.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Finished {
-    /// The server answered, or the connection was lost.
-    Answered {
-        /// The first result.
-        first: First,
-        /// The text of a second one, which is empty unless it is an error.
-        further: Option<String>,
-    },
-    /// It took too long and was cancelled.
-    TimedOut {
-        /// As for `Answered`.
-        further: Option<String>,
-    },
-    /// It took too long and could not be cancelled. The connection is closed.
-    NotCancelled(String),
-    /// It could not be sent.
-    NotSent(String),
-    /// The answer was longer than this many bytes.
-    TooLong(usize),
-}
-
-/// The first result of a statement.
-#[derive(Debug, PartialEq, Eq)]
-pub enum First {
-    /// It was done, and there are no rows to it.
-    Command,
-    /// Rows, also when there are none.
-    Rows(Rows),
-    /// It failed: libpq's text.
-    Error(String),
-}
-
-/// Rows of a result, as the server sent them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Rows {
-    /// The types of the columns, by number.
-    pub types: Vec<u32>,
-    /// How many rows there are.
-    pub count: usize,
-    /// Fields one after the other, each with its length in front, or -1 for null.
-    pub(super) data: Vec<u8>,
-}
-
-impl Rows {
-    /// The fields of all rows, one row after the other; `None` is null.
-    pub fn fields(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let mut rest = self.data.as_slice();
-        std::iter::from_fn(move || {
-            let (length, behind) = rest.split_first_chunk()?;
-            // A negative length stands for null. Lengths were checked when the row came.
-            let field = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| behind.get(..length));
-            rest = behind.get(field.map_or(0, <[u8]>::len)..)?;
-            Some(field)
-        })
-    }
-
-    /// Adds a row, if it has a field for each column.
-    fn add(&mut self, row: &DataRowBody) -> Result<(), Malformed> {
-        let count = row.ranges().count().map_err(|_| Malformed::Unknown)?;
-        if count != self.types.len() {
-            return Err(Malformed::Unknown);
-        }
-        self.data.extend_from_slice(row.buffer());
-        self.count += 1;
-        Ok(())
-    }
-}
-
 /// Where the connection stands.
 enum Phase {
     /// The caller connects.
@@ -165,37 +94,6 @@ enum Authentication {
     Answered,
     Scram(Box<ScramSha256>),
     Complete,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cancellation {
-    Unneeded,
-    UnderWay,
-    Done,
-}
-
-/// A statement that the server works on.
-struct Running {
-    statement: String,
-    cancellation: Cancellation,
-    rows: Option<Rows>,
-    first: Option<First>,
-    further: Option<String>,
-    /// Bytes of rows so far.
-    held: usize,
-    /// The server is ready for the next one.
-    ready: bool,
-}
-
-impl Running {
-    fn add(&mut self, result: First) {
-        self.rows = None;
-        if self.first.is_none() {
-            self.first = Some(result);
-        } else if self.further.is_none() {
-            self.further = Some(if let First::Error(text) = result { text } else { String::new() });
-        }
-    }
 }
 
 /// One connection.
@@ -359,7 +257,7 @@ impl Client {
 
     /// The connection has ended, by itself or with an error of the system.
     pub fn handle_end(&mut self, errno: Option<i32>) {
-        const RESET: i32 = 104;
+        const RESET: i32 = Errno::CONNRESET.raw_os_error();
         // What came with the last answer may not have been looked at.
         while let (Phase::Idle, Ok(Some(message))) = (&self.phase, self.messages.next()) {
             self.take_unasked(&message);
@@ -435,15 +333,7 @@ impl Client {
             return;
         }
         self.deadline = Some(now + timeout);
-        self.phase = Phase::Busy(Box::new(Running {
-            statement,
-            cancellation: Cancellation::Unneeded,
-            rows: None,
-            first: None,
-            further: None,
-            held: 0,
-            ready: false,
-        }));
+        self.phase = Phase::Busy(Box::new(Running::new(statement)));
     }
 
     /// Nobody wants the connection any more. A statement that is under way is cancelled, so that the
@@ -634,19 +524,9 @@ impl Client {
     fn take_result(&mut self, message: Message) -> Result<(), Malformed> {
         let Phase::Busy(running) = &mut self.phase else { return Ok(()) };
         match message {
-            Message::RowDescription(body) => running.rows = Some(rows_of(&body)?),
-            Message::DataRow(body) => {
-                // Also a row of nothing takes something.
-                running.held += body.buffer().len() + size_of::<u64>();
-                if running.held > ANSWER_MAXIMUM {
-                    return Err(Malformed::TooLong);
-                }
-                running.rows.as_mut().ok_or(Malformed::Unknown)?.add(&body)?;
-            }
-            Message::CommandComplete(_) => {
-                let result = running.rows.take().map_or(First::Command, First::Rows);
-                running.add(result);
-            }
+            Message::RowDescription(body) => running.describe(&body)?,
+            Message::DataRow(body) => running.add_row(&body)?,
+            Message::CommandComplete(_) => running.complete(),
             Message::EmptyQueryResponse | Message::CopyOutResponse(_) => running.add(First::Error(String::new())),
             Message::ErrorResponse(body) => {
                 let text = ServerError::new(body.fields()).text(Some(&running.statement));
@@ -686,20 +566,8 @@ impl Client {
 
     fn finish(&mut self) {
         let Phase::Busy(running) = &mut self.phase else { return };
-        let further = running.further.take();
-        self.event = Some(Event::Finished(match running.first.take() {
-            _ if running.cancellation != Cancellation::Unneeded => Finished::TimedOut { further },
-            Some(first) => Finished::Answered { first, further },
-            // Never seen: every statement has a result.
-            None => Finished::Answered { first: First::Error(String::new()), further },
-        }));
+        self.event = Some(Event::Finished(running.finish()));
     }
-}
-
-/// The columns of rows that follow.
-fn rows_of(body: &RowDescriptionBody) -> Result<Rows, Malformed> {
-    let types = body.fields().map(|field| Ok(field.type_oid())).collect().map_err(|_| Malformed::Unknown)?;
-    Ok(Rows { types, count: 0, data: vec![] })
 }
 
 #[cfg(test)]
