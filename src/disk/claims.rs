@@ -22,6 +22,7 @@ pub struct Claim {
     name: Rc<str>,
     names: Rc<RefCell<HashSet<Rc<str>>>>,
     claimed: Option<Claimed>,
+    since: Instant,
 }
 
 impl Claims {
@@ -43,11 +44,17 @@ impl Claims {
         };
         let name: Rc<str> = name.into();
         self.names.borrow_mut().insert(Rc::clone(&name));
-        Ok(Some(Claim { name, names: Rc::clone(&self.names), claimed }))
+        Ok(Some(Claim { name, names: Rc::clone(&self.names), claimed, since: Instant::now() }))
     }
 }
 
 impl Claim {
+    /// Since when.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Until when other processes of this server may have had the name claimed, if they had within the last ten
     /// seconds.
     #[must_use]

@@ -9,7 +9,6 @@ pub mod posix;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 
@@ -24,26 +23,11 @@ use self::policy::segments::Segments;
 use self::posix::anchored::Anchored;
 use self::posix::listing_memory::{Ledger, Share};
 
-/// A moment, for what lasts and for what is dated.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    pub(crate) instant: Instant,
-    pub(crate) time: Timestamp,
-}
-
-impl Now {
-    /// The moment that both clocks show.
-    #[must_use]
-    pub fn new(instant: Instant, time: SystemTime) -> Self {
-        // A clock that shows what no calendar has is wrong: nothing is old by it.
-        Self { instant, time: Timestamp::try_from(time).unwrap_or(Timestamp::MIN) }
-    }
-}
-
 /// What the requests of all sessions of one process share.
+#[derive(Default)]
 pub struct Shared {
-    /// When it is: whoever drives sessions sets it before each turn of theirs.
-    pub now: Cell<Now>,
+    /// What time it is.
+    pub now: Cell<Timestamp>,
     /// Buffers for the blocks of files.
     pub buffers: Buffers,
     /// What compressors work with.
@@ -56,30 +40,6 @@ pub struct Shared {
     pub segments: Segments,
     /// What lists take.
     pub listings: Rc<Ledger>,
-}
-
-impl Shared {
-    /// Of a process that begins at `now`.
-    #[must_use]
-    pub fn new(now: Now) -> Self {
-        Self {
-            now: Cell::new(now),
-            buffers: Buffers::default(),
-            contexts: Rc::default(),
-            anchored: Anchored::default(),
-            finished: Rc::default(),
-            segments: Segments::default(),
-            listings: Rc::default(),
-        }
-    }
-}
-
-/// Of a process that begins when a test does.
-#[cfg(test)]
-impl Default for Shared {
-    fn default() -> Self {
-        Self::new(Now::new(Instant::now(), SystemTime::now()))
-    }
 }
 
 impl std::fmt::Debug for Shared {

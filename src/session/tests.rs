@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{CipherType, Command, Repository, RepositoryKind, Storage};
@@ -13,7 +13,6 @@ use crate::protocol::framing::Framing;
 use crate::protocol::pack::{Reader, Writer};
 use crate::protocol::release::Release;
 use crate::protocol::string_id::StringId;
-use crate::repository::Now;
 
 const BLOCK: usize = 16 << 10;
 const END: [u8; 2] = [0x84, 0x00];
@@ -86,14 +85,7 @@ impl Talk {
         let peer = Peer { names: names.map(|name| vec![name.to_owned()]) };
         let release = Release::find(release).unwrap();
         let authority = Rc::new(Grant { repository: repository.to_owned() });
-        let session = Session::new(
-            &Rc::new(Host::new(1, Now::new(now, SystemTime::now()))),
-            peer,
-            release,
-            authority,
-            limits,
-            now,
-        );
+        let session = Session::new(&Rc::new(Host::new(1)), peer, release, authority, limits, now);
         let mut talk =
             Self { session, disk: Inline::new(Options::default()), now, number: 0, framing: release.framing };
         let greeting = talk.session.poll_output().to_vec();

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use repohostd::config::snapshot::Origin;
 use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
 use repohostd::protocol::release::Release;
-use repohostd::repository::Now;
 use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session, State};
 
 use crate::disk::{BASE, LOCKS, ScriptedDisk};
@@ -83,7 +82,7 @@ impl Conversation {
             memory: 256 << 20,
         };
         let peer = Peer { names: Some(vec!["client".to_owned()]) };
-        let host = Rc::new(Host::new(std::process::id(), Now::new(now, SystemTime::now())));
+        let host = Rc::new(Host::new(std::process::id()));
         let session = Session::new(&host, peer, release, Rc::new(Anybody::new(release, further)), limits, now);
         let mut conversation = Self { release, session, disk: ScriptedDisk::new(), now };
         assert_eq!(conversation.exchange(&[]), release.greeting().as_bytes());

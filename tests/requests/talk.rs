@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::disk::inline::{Inline, Options};
@@ -12,7 +12,6 @@ use repohostd::postgres::{Finished, First};
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::release::Release;
 use repohostd::protocol::string_id::StringId;
-use repohostd::repository::Now;
 use repohostd::session::{
     Authority, Authorized, DatabaseAction, DatabaseOutcome, Host, Limits, Peer, Refusal, Session, State,
 };
@@ -21,7 +20,7 @@ use crate::wire::{Conversation, Transport};
 
 thread_local! {
     /// All conversations of a test are with one server.
-    static HOST: Rc<Host> = Rc::new(Host::new(std::process::id(), Now::new(Instant::now(), SystemTime::now())));
+    static HOST: Rc<Host> = Rc::new(Host::new(std::process::id()));
 }
 
 /// Grants every client what a test wants.

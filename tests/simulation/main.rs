@@ -26,7 +26,6 @@ use repohostd::disk::Disk;
 use repohostd::disk::inline::Options;
 use repohostd::disk::scrambled::{Faults, Scrambled};
 use repohostd::protocol::release::Release;
-use repohostd::repository::Now;
 use repohostd::session::Host;
 
 use client::{CLIENTS, Cast, clients, expired};
@@ -90,7 +89,7 @@ impl Scene {
             std::fs::write(data.with_file_name("backup.manifest"), "").unwrap();
         }
         let (now, time) = (Instant::now(), SystemTime::now());
-        let host = Rc::new(Host::new(std::process::id(), Now::new(now, time)));
+        let host = Rc::new(Host::new(std::process::id()));
         let world = World {
             cast: self.cast,
             directory,
@@ -178,7 +177,7 @@ fn cut_power(directory: &Path, seed: u64) -> Sums {
     world.first = FILES + 1;
     world.begun = world.now;
     world.disk = sound();
-    world.host = Rc::new(Host::new(std::process::id(), Now::new(world.now, world.time)));
+    world.host = Rc::new(Host::new(std::process::id()));
     world.clients = clients(directory, &world.host, world.cast, world.now);
     world.run(None);
     world.files.check();

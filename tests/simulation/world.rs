@@ -11,7 +11,6 @@ use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Writer};
 use repohostd::protocol::string_id::StringId;
-use repohostd::repository::Now;
 use repohostd::session::{Host, State};
 
 use crate::classic;
@@ -316,7 +315,7 @@ impl<D: Disk> World<'_, D> {
         let most = if all_sleep { 2000 } else { 30 };
         let passed = Duration::from_millis(self.random.below(most) as u64);
         (self.now, self.time) = (self.now + passed, self.time + passed);
-        self.host.repository.now.set(Now::new(self.now, self.time));
+        self.host.set_time(self.time);
         for client in &mut self.clients {
             // The second time it does not wait for the client to read why.
             for _ in 0..2 {

@@ -6,10 +6,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::time::{Instant, SystemTime};
 
 use bstr::ByteSlice;
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Version, newest, read, understand};
@@ -18,10 +17,10 @@ use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Location, RelativePath, Root, Ticket, replace_file};
 use crate::protocol::error::{Code, Error, Result};
+use crate::repository::Next;
 use crate::repository::policy::info::Reading;
 use crate::repository::policy::versions::Versions;
 use crate::repository::posix::keep::Keep;
-use crate::repository::{Next, Now, Shared};
 
 const COPY_SUFFIX: &str = ".copy";
 /// Mode of a file that takes nobody's place.
@@ -132,8 +131,7 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
     let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
     let before = names(&place);
 
-    let now = Now::new(Instant::now(), SystemTime::now());
-    let (mut keep, operation) = Keep::begin(&Rc::new(Shared::new(now)), versions, &at, bytes, now.time)?;
+    let (mut keep, operation) = Keep::begin(&std::rc::Rc::default(), versions, &at, bytes, Timestamp::now())?;
     let mut disk = Inline::new(Options::default());
     let mut next = Next::Disk(operation);
     while let Next::Disk(operation) = next {

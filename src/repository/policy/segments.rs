@@ -25,9 +25,9 @@ pub struct Segments {
     begun: Cell<u64>,
 }
 
-/// When a listing was begun, and which one it was: several may be begun at a time.
+/// Which listing this is, and a time before it was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::repository) struct Begun(Instant, u64);
+pub(in crate::repository) struct Begun(u64, Instant);
 
 #[derive(Debug)]
 struct Listed {
@@ -84,15 +84,15 @@ impl Segments {
         let Some((segment, _)) = split(name) else { return false };
         let listed = self.listed.borrow();
         let found = listed.iter().find(|listed| listed.directory == directory);
-        let Some((found, Begun(when, _))) = found.and_then(|found| Some((found, found.when?))) else { return false };
+        let Some((found, Begun(_, when))) = found.and_then(|found| Some((found, found.when?))) else { return false };
         let is_recent = now.saturating_duration_since(when) < LISTED_LASTS && others.is_none_or(|others| others < when);
         is_recent && !found.segments.contains_key(segment)
     }
 
     /// Begins to list `directory`: what is added from now on is noted.
     pub(in crate::repository) fn begin(&self, directory: &str, now: Instant) -> Begun {
-        let begun = Begun(now, self.begun.get());
-        self.begun.set(begun.1 + 1);
+        let begun = Begun(self.begun.get(), now);
+        self.begun.set(begun.0 + 1);
         let mut listed = self.listed.borrow_mut();
         let index = listed.iter().position(|listed| listed.directory == directory);
         let found = index.and_then(|index| listed.remove(index));

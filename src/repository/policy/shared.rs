@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::aged::{Protected, future_backup};
 use super::finished::{Finished, Generation};
@@ -24,7 +24,7 @@ pub(in crate::repository) const RELIED_MAXIMUM: u32 = 256;
 const TOLD_MAXIMUM: usize = 8;
 
 /// How long what was found to be protected is relied on.
-const FOUND_LASTS: Duration = Duration::from_secs(10);
+const FOUND_LASTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a session is protected with.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Deref for Shared {
 
 /// What was found to be protected, and when.
 #[derive(Debug)]
-struct Found(Instant, Rc<Protected>);
+struct Found(Timestamp, Rc<Protected>);
 
 /// Something that was found out about a directory.
 #[derive(Debug)]
@@ -145,10 +145,10 @@ impl Shared {
     }
 
     /// What is protected in the stanza whose backups are in `directory`, if that is known.
-    pub(in crate::repository) fn protected(&self, directory: &str, now: Instant) -> Option<Rc<Protected>> {
+    pub(in crate::repository) fn protected(&self, directory: &str, now: Timestamp) -> Option<Rc<Protected>> {
         let known = self.protected.borrow();
         let Found(found, protected) = &known.as_ref().filter(|known| known.is_of(directory, &self.finished))?.what;
-        (now.saturating_duration_since(*found) < FOUND_LASTS).then(|| Rc::clone(protected))
+        (SignedDuration::ZERO..FOUND_LASTS).contains(&now.duration_since(*found)).then(|| Rc::clone(protected))
     }
 
     /// Has it told once that a backup comes from the future.
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    pub(in crate::repository) fn note_protected(&self, directory: String, protected: &Rc<Protected>, now: Instant) {
+    pub(in crate::repository) fn note_protected(&self, directory: String, protected: &Rc<Protected>, now: Timestamp) {
         self.protected.replace(Some(self.known(directory, Found(now, Rc::clone(protected)))));
     }
 }

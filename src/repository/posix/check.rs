@@ -130,7 +130,7 @@ impl Check {
             return Next::Done(());
         }
         // Its age has been seen to.
-        let rules = self.wanted.shared.info_rules(&Protected::default(), None, self.shared.now.get().time);
+        let rules = self.wanted.shared.info_rules(&Protected::default(), None, self.shared.now.get());
         let (guard, operation) = InfoGuard::begin_removal(&self.shared, rules, self.place.clone());
         self.phase = Phase::Keeping(Box::new(guard));
         Next::Disk(operation)
@@ -214,12 +214,12 @@ impl Check {
     }
 
     fn is_young(&self, changed: i64) -> bool {
-        is_young(changed, self.wanted.shared.min_age, self.shared.now.get().time)
+        is_young(changed, self.wanted.shared.min_age, self.shared.now.get())
     }
 
     /// What is said of something that was changed in the future.
     fn dated(&self, changed: i64) -> String {
-        future(changed, self.shared.now.get().time)
+        future(changed, self.shared.now.get())
             .map_or_else(String::new, |time| format!(", dated {time}, which has not come yet"))
     }
 

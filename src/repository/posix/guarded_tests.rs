@@ -44,6 +44,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let site = Self { directory: tempfile::tempdir().unwrap(), shared: Rc::default(), young: Vec::new() };
+        site.shared.now.set("2026-11-26T00:00:00Z".parse().unwrap());
         for label in [FULL, FIRST_INCR, DIFF, INCR] {
             site.write(&format!("backup/demo/{label}/{MANIFEST}"), b"");
         }
@@ -142,7 +143,7 @@ impl<'a> Session<'a> {
 
     /// Makes what was found as old as the test wants it.
     fn age(&self, at: &str, completion: &mut crate::disk::Completion) {
-        let now = self.site.shared.now.get().time.as_second();
+        let now = self.site.shared.now.get().as_second();
         let changed = |path: &str| {
             let young = self.site.young.iter().any(|end| path.ends_with(end));
             now - if young { 3600 } else { 365 * 86_400 }

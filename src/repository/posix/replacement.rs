@@ -75,7 +75,7 @@ fn guard(
     target: Location,
     written: Location,
 ) -> (Phase, Operation) {
-    let rules = rules.shared.info_rules(protected, rules.key.as_ref(), shared.now.get().time);
+    let rules = rules.shared.info_rules(protected, rules.key.as_ref(), shared.now.get());
     let (guard, operation) = InfoGuard::begin(shared, rules, target, written);
     (Phase::Guarding(Box::new(guard)), operation)
 }

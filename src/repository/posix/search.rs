@@ -45,7 +45,7 @@ impl Search {
         protection: Rc<Protection>,
         backups: Location,
     ) -> (Self, Next<Rc<Protected>>) {
-        let progress = match protection.protected(&backups.to_string(), shared.now.get().instant) {
+        let progress = match protection.protected(&backups.to_string(), shared.now.get()) {
             Some(protected) => Next::Done(protected),
             None if protection.min_age.is_zero() => Next::Done(Rc::default()),
             None => Next::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
@@ -87,7 +87,7 @@ impl Search {
                 let Some(last) = labels.pop() else { return Err(unexpected_outcome()) };
                 match label {
                     Ok(Outcome::Metadata(metadata)) => {
-                        let now = self.shared.now.get().time;
+                        let now = self.shared.now.get();
                         if is_young(metadata.changed, self.protection.min_age, now) {
                             self.young.insert(last.clone());
                             if let Some(time) = future(metadata.changed, now) {
@@ -140,7 +140,7 @@ impl Search {
 
     fn found(&self, protected: Protected) -> Next<Rc<Protected>> {
         let protected = Rc::new(protected);
-        let now = self.shared.now.get().instant;
+        let now = self.shared.now.get();
         self.protection.note_protected(self.backups.to_string(), &protected, now);
         Next::Done(protected)
     }

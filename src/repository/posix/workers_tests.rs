@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
@@ -24,7 +24,7 @@ use crate::repository::policy::guard::Guard;
 use crate::repository::policy::layout::TEMPORARY_SUFFIX;
 use crate::repository::policy::shared::Measures;
 use crate::repository::policy::view::View;
-use crate::repository::{Now, Shared, Step};
+use crate::repository::{Shared, Step};
 
 const DIRECTORY: &str = "archive/demo/15-1/0000000100000000";
 
@@ -49,7 +49,6 @@ impl<'a> Worker<'a> {
 
     fn run(&mut self, operation: Operation) -> Completion {
         self.listings += usize::from(matches!(operation, Operation::List { .. }));
-        self.shared.now.set(Now::new(Instant::now(), SystemTime::now()));
         self.disk.submit(Ticket { session: 0, operation: 0 }, operation);
         let mut events = Events::with_capacity(8);
         loop {

@@ -5,9 +5,7 @@
 //! waited for events, and by a little for the work in between.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime};
-
-use crate::repository;
+use std::time::{Duration, Instant};
 
 /// More work than this between two waits is a stall and does not count.
 const ALLOWANCE: Duration = Duration::from_millis(100);
@@ -28,11 +26,6 @@ impl Clock {
     /// The time of this turn of the loop. It changes between turns only.
     pub(crate) const fn now(&self) -> Instant {
         self.now
-    }
-
-    /// What the system's clocks show in this turn of the loop, however long it stood still before.
-    pub(crate) fn real(&self) -> repository::Now {
-        repository::Now::new(self.looked, SystemTime::now())
     }
 
     /// Begins a turn after a wait that should have taken no longer than `wait`.

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::TcpStream;
 use mio::{Events, Poll, Registry, Token};
@@ -195,7 +195,7 @@ impl EventLoop {
             Err(error) => return Err(error),
         }
         self.clock.advance(wait);
-        self.host.repository.now.set(self.clock.real());
+        self.host.set_time(SystemTime::now());
 
         for event in &self.events {
             match event.token() {

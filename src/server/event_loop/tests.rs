@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
@@ -17,7 +17,6 @@ use super::{Ending, EventLoop, OTHERS};
 use crate::disk::inline::{Inline, Options};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
-use crate::repository::Now;
 use crate::server::releases::policy::Policy;
 use crate::server::service::{Authorities, Service};
 use crate::server::tls::testing::{Pki, client_config};
@@ -101,7 +100,7 @@ fn start(service: Service) -> (Site, SocketAddr) {
     let listeners = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), keep_alive, &mut Vec::new()).unwrap();
     let event_loop = EventLoop::new(
         service,
-        Rc::new(Host::new(1, Now::new(Instant::now(), SystemTime::now()))),
+        Rc::new(Host::new(1)),
         Box::new(Inline::new(Options::default())),
     )
     .unwrap();

@@ -23,7 +23,6 @@ use crate::disk::offload::Offload;
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
-use crate::repository::Now;
 use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
 use crate::server::event_loop::accept::Acceptor;
@@ -208,7 +207,7 @@ impl Serving {
 
 /// What the sessions of this process share.
 pub(super) fn new_host() -> Rc<Host> {
-    Rc::new(Host::new(std::process::id(), Now::new(Instant::now(), SystemTime::now())))
+    Rc::new(Host::new(std::process::id()))
 }
 
 /// A server of one process.

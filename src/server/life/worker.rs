@@ -280,7 +280,7 @@ fn prepare(
     let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
     let exclusion = Exclusion::join(names.as_fd());
     let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
-    let host = new_host();
+    let host = Rc::new(Host::new(std::process::id()));
     share_bounds(&host, names).map_err(|error| system("unable to share memory with other workers", &error))?;
     host.repository.finished.collect_news();
     log::apply(&configuration.log);

@@ -3,14 +3,13 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use repohostd::config::snapshot::Origin;
 use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
 use repohostd::disk::{Completion, Entry, Errno, File, Kind, LockAttempt, Metadata, Operation, Outcome};
 use repohostd::protocol::error::Error;
 use repohostd::protocol::release::Release;
-use repohostd::repository::Now;
 use repohostd::session::{Authority, Authorized, Host, Limits, Peer, Refusal, Session};
 
 use crate::callgrind::counted;
@@ -55,8 +54,7 @@ impl Granting {
         };
         let (files, loaded) =
             load_from(&[], &Environment::default(), &search, &Origin::Disk).expect("the configuration is right");
-        let now = Now::new(Instant::now(), SystemTime::now());
-        Self { files, server: loaded.server, release, host: Rc::new(Host::new(std::process::id(), now)) }
+        Self { files, server: loaded.server, release, host: Rc::new(Host::new(std::process::id())) }
     }
 }
 

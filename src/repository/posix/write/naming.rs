@@ -85,7 +85,7 @@ impl Naming {
             Self::Claiming(at) => {
                 let claim = claimed(commit, completion)?;
                 let directory = at.to_string();
-                let now = shared.now.get().instant;
+                let now = claim.since();
                 if shared.segments.is_missing(&directory, name(&commit.target), claim.others(), now) {
                     return Ok(Found::Free(Over::Nothing, Held { claim: Some(claim), notice: None }));
                 }

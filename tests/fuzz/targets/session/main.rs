@@ -25,7 +25,6 @@ use repohostd::disk::Ticket;
 use repohostd::postgres::{Finished, First};
 use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::release::{RELEASES, Release};
-use repohostd::repository::Now;
 use repohostd::repository::policy::versions::Versions;
 use repohostd::session::{
     Authority, Authorized, DatabaseAction, DatabaseOutcome, Host, Limits, Peer, Refusal, Session, State,
@@ -124,7 +123,7 @@ impl World<'_> {
     fn wait_until(&mut self, now: Instant) {
         self.time += now - self.now;
         self.now = now;
-        self.host.repository.now.set(Now::new(self.now, self.time));
+        self.host.set_time(self.time);
     }
 
     fn connect(&self) -> Client {
@@ -424,7 +423,7 @@ fuzz_target!(
         let (now, time) = (Instant::now(), SystemTime::now());
         let mut world = World {
             place: &place,
-            host: Rc::new(Host::new(std::process::id(), Now::new(now, time))),
+            host: Rc::new(Host::new(std::process::id())),
             release,
             grant,
             certificate,
