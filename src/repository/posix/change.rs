@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bstr::BString;
 
-use crate::disk::{self, Completion, Errno, Failure, Location, Operation, Outcome, Removal};
+use crate::disk::{self, Completion, Errno, Failure, Location, Operation, Outcome};
 use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
@@ -104,7 +104,7 @@ impl PathRemove {
 impl Task for PathRemove {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
         let removed = match completion {
-            Ok(Outcome::Removed(Some(removal))) => return Ok(Step::Disk(more(removal))),
+            Ok(Outcome::Removed(Some(removal))) => return Ok(Step::Disk(Operation::RemoveMore { removal })),
             Ok(_) => true,
             Err(failure) if failure.errno == Errno::NOENT => false,
             Err(failure) => {
@@ -121,10 +121,6 @@ impl Task for PathRemove {
         };
         Ok(Step::Done(Answer::data(Payload::from_pack(|pack| _ = pack.bool_forced(removed)))))
     }
-}
-
-fn more(removal: Removal) -> Operation {
-    Operation::RemoveMore { removal }
 }
 
 /// A change that is one operation.

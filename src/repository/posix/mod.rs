@@ -14,7 +14,6 @@ pub mod listing_memory;
 pub mod locks;
 pub mod make_path;
 pub mod read;
-pub mod replacement;
 pub mod same;
 pub mod search;
 pub mod whole_file;

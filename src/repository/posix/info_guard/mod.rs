@@ -64,7 +64,7 @@ enum Phase {
     Reading(WholeFile),
     /// Looking whether lost backups are there.
     Looking,
-    Keeping(Keep),
+    Keeping(Box<Keep>),
 }
 
 /// The check of one new info file.
@@ -323,7 +323,7 @@ impl InfoGuard {
             }
         };
         let (keep, operation) = Keep::begin(&self.shared, versions, &self.target, bytes, self.rules.now)?;
-        self.phase = Phase::Keeping(keep);
+        self.phase = Phase::Keeping(Box::new(keep));
         Ok(Next::Disk(operation))
     }
 

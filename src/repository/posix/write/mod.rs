@@ -128,7 +128,7 @@ impl WriteStream {
     /// How many bytes it holds or may hold.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let replacing = if let Phase::Naming(Naming::Guarding(info)) = &self.phase { info.memory() } else { 0 };
+        let replacing = if let Phase::Naming(Naming::Guarding(guard)) = &self.phase { guard.memory() } else { 0 };
         // What a helper writes it has in memory of its own.
         let written = if self.chunk > CHUNK { 2 * self.chunk } else { CHUNK };
         written + self.chain.memory() + replacing

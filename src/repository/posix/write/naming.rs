@@ -6,12 +6,13 @@ use bstr::ByteSlice;
 
 use crate::disk::{Claim, Completion, Entry, Errno, Level, Listing, Location, Operation, Outcome, Over};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::policy::guard::Replace;
+use crate::repository::policy::aged::Protected;
+use crate::repository::policy::guard::{InfoReplacement, Replace};
 use crate::repository::policy::segments::{self, Begun, Twin};
 use crate::repository::posix::commit::Commit;
-use crate::repository::posix::info_guard::Verdict;
-use crate::repository::posix::replacement::Replacement;
+use crate::repository::posix::info_guard::{InfoGuard, Verdict};
 use crate::repository::posix::same::Comparison;
+use crate::repository::posix::search::Search;
 use crate::repository::{Next, Shared, failed, unexpected_outcome};
 
 /// What is looked at.
@@ -20,8 +21,10 @@ pub(super) enum Naming {
     Claiming(Location),
     /// Looking whether another file of the same segment is in the directory, since when, and what is there.
     Twins(Claim, String, Begun, Vec<String>),
-    /// Looking whether an info file may have its name.
-    Guarding(Box<Replacement>),
+    /// Finding out what no client may lose, before an info file gets its name.
+    Searching(Box<Search>, Rc<InfoReplacement>),
+    /// Looking whether it may have its name.
+    Guarding(Box<InfoGuard>),
     /// Looking whether the file that has the name already is the same.
     Comparing(Box<Comparison>),
 }
@@ -48,17 +51,19 @@ pub(super) struct Held {
 impl Naming {
     /// Begins to look, if anything has to be looked at.
     pub(super) fn begin(shared: &Rc<Shared>, commit: &Commit, replace: &Replace) -> Found {
-        match (replace, commit.target.parent()) {
-            (Replace::Always, _) => Found::Free(Over::Anything, Held::default()),
-            (Replace::NeverSegment, Some(directory)) => {
-                let name = segments::right(&directory.to_string(), name(&commit.target));
-                Found::More(Self::Claiming(directory), Operation::Claim { name })
-            }
-            (Replace::NeverSegment | Replace::Never { .. }, _) => Found::Free(Over::Nothing, Held::default()),
-            (Replace::Info(rules), _) => {
-                let (target, written) = (commit.target.clone(), commit.place().clone());
-                let (replacement, operation) = Replacement::begin(shared, Rc::clone(rules), target, written);
-                Found::More(Self::Guarding(Box::new(replacement)), operation)
+        match replace {
+            Replace::Always => Found::Free(Over::Anything, Held::default()),
+            Replace::Never { .. } => Found::Free(Over::Nothing, Held::default()),
+            Replace::NeverSegment => match commit.target.parent() {
+                Some(directory) => {
+                    let name = segments::right(&directory.to_string(), name(&commit.target));
+                    Found::More(Self::Claiming(directory), Operation::Claim { name })
+                }
+                None => Found::Free(Over::Nothing, Held::default()),
+            },
+            Replace::Info(rules) => {
+                let (search, next) = Search::begin(shared, Rc::clone(&rules.shared), rules.backups.clone());
+                searched(shared, commit, Rc::clone(rules), Box::new(search), next)
             }
         }
     }
@@ -80,7 +85,7 @@ impl Naming {
     }
 
     /// Goes on after the operation that was asked for last. After an error the file must not get the name.
-    pub(super) fn resume(self, shared: &Shared, commit: &Commit, completion: Completion) -> Result<Found> {
+    pub(super) fn resume(self, shared: &Rc<Shared>, commit: &Commit, completion: Completion) -> Result<Found> {
         match self {
             Self::Claiming(at) => {
                 let claim = claimed(commit, completion)?;
@@ -110,8 +115,12 @@ impl Naming {
                 }
                 Ok(Found::Free(Over::Nothing, Held { claim: Some(claim), notice: None }))
             }
-            Self::Guarding(mut replacement) => Ok(match replacement.resume(completion)? {
-                Next::Disk(operation) => Found::More(Self::Guarding(replacement), operation),
+            Self::Searching(mut search, rules) => {
+                let next = search.resume(completion)?;
+                Ok(searched(shared, commit, rules, search, next))
+            }
+            Self::Guarding(mut guard) => Ok(match guard.resume(completion)? {
+                Next::Disk(operation) => Found::More(Self::Guarding(guard), operation),
                 Next::Done(Verdict { unverified: notice, replaced }) => {
                     Found::Free(replaced.map_or(Over::Nothing, Over::This), Held { claim: None, notice })
                 }
@@ -123,6 +132,23 @@ impl Naming {
             },
         }
     }
+}
+
+/// Goes on once it is known what no client may lose.
+fn searched(
+    shared: &Rc<Shared>,
+    commit: &Commit,
+    rules: Rc<InfoReplacement>,
+    search: Box<Search>,
+    next: Next<Rc<Protected>>,
+) -> Found {
+    let protected = match next {
+        Next::Disk(operation) => return Found::More(Naming::Searching(search, rules), operation),
+        Next::Done(protected) => protected,
+    };
+    let rules = rules.shared.info_rules(&protected, rules.key.as_ref(), shared.now.get());
+    let (guard, operation) = InfoGuard::begin(shared, rules, commit.target.clone(), commit.place().clone());
+    Found::More(Naming::Guarding(Box::new(guard)), operation)
 }
 
 fn claimed(commit: &Commit, completion: Completion) -> Result<Claim> {
