@@ -153,7 +153,7 @@ impl Session {
         }
         let Limits { first_request, idle, .. } = self.line.limits;
         match &mut self.phase {
-            Phase::Greeted(greeted) => match greeted.drain.take() {
+            Phase::Greeted(greeted) => match greeted.drain.clone() {
                 Some(error) => self.conclude(Err(End::Error(error))),
                 None if greeted.waiting.is_some() => self.fail_waiting(),
                 None => self.fail_timeout(first_request),
@@ -163,7 +163,14 @@ impl Session {
                     self.fail_timeout(idle);
                 }
             }
-            Phase::Closing(_) => self.fail_timeout(idle),
+            Phase::Closing(closing) => {
+                let patience = closing.patience;
+                self.fail_timeout(patience);
+            }
+        }
+        // What it is told now it may still take.
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.postpone(now);
         }
     }
 
@@ -226,7 +233,7 @@ impl Session {
         match &mut self.phase {
             Phase::Greeted(_) => {}
             Phase::Open(granted) => granted.postpone(&self.line, now),
-            Phase::Closing(closing) => closing.postpone(&self.line, now),
+            Phase::Closing(closing) => closing.postpone(now),
         }
     }
 

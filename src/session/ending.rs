@@ -38,7 +38,8 @@ pub(super) struct Closing {
     /// Whether files and locks were given back, or are being given back by operations that were submitted. Before
     /// that, an operation is under way.
     cleaned_up: bool,
-    /// Until when the client has to take what it is told.
+    /// How long the client may take for what it is told, and until when.
+    pub(super) patience: Duration,
     until: Instant,
 }
 
@@ -54,8 +55,8 @@ impl Closing {
     }
 
     /// The client takes what it is told.
-    pub(super) fn postpone(&mut self, line: &Line, now: Instant) {
-        let until = now + line.limits.idle;
+    pub(super) fn postpone(&mut self, now: Instant) {
+        let until = now + self.patience;
         self.until = self.granted.as_ref().map_or(until, |granted| granted.bound(until));
     }
 
@@ -170,12 +171,13 @@ impl Session {
             closing.disconnected |= disconnected;
             return;
         }
-        let until = match &self.phase {
-            Phase::Greeted(greeted) => greeted.until,
-            Phase::Open(granted) => granted.until,
-            Phase::Closing(closing) => closing.until,
+        let idle = self.line.limits.idle;
+        let (until, patience) = match &self.phase {
+            Phase::Greeted(greeted) => (greeted.until, if greeted.drain.is_some() { GRACE } else { idle }),
+            Phase::Open(granted) => (granted.until, idle),
+            Phase::Closing(closing) => (closing.until, closing.patience),
         };
-        let mut closing = Closing { granted: None, disconnected, cleaned_up: false, until };
+        let mut closing = Closing { granted: None, disconnected, cleaned_up: false, patience, until };
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(Closing { granted: None, ..closing }));
         if let Phase::Open(mut granted) = phase {
             granted.databases.close();

@@ -82,3 +82,26 @@ fn a_client_that_waits_in_vain_is_told_why_and_one_that_goes_leaves_nothing() {
     assert!(!talk.session.handle_authority());
     assert_eq!(talk.session.state(), State::Closed);
 }
+
+#[test]
+fn a_client_that_asks_for_nothing_at_a_shutdown_has_the_grace_once_more_for_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    for is_reading in [true, false] {
+        let mut talk = Talk::begin("2.45", directory.path(), Some("client"));
+        talk.session.handle_drain(talk.now, Error::new(Code::Term, "the server ends"));
+        let over = talk.now + GRACE;
+        talk.session.handle_timeout(over);
+        // Deadlines are looked at before the socket may have taken anything.
+        talk.session.handle_timeout(over);
+        assert_eq!(talk.session.poll_timeout(), Some(over + GRACE));
+        if is_reading {
+            assert_eq!(error(&talk.listen()).1, "the server ends");
+            continue;
+        }
+        talk.session.handle_timeout(over + GRACE);
+        assert_eq!((talk.session.poll_output(), talk.session.state()), (&[][..], State::Closed));
+        let events: Vec<_> = std::iter::from_fn(|| talk.session.poll_event()).collect();
+        let Some(Event::Refused(refusal)) = events.last() else { panic!("{events:?}") };
+        assert_eq!(refusal.error.message, "timeout after 2000ms waiting for write to the client");
+    }
+}
