@@ -21,17 +21,16 @@ mod ending;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use self::ending::{CLOSING, Departure};
 use super::context::{Context, Next};
 use super::greeting::Greeting;
 use super::record::Record;
-use super::tls_channel::{Plaintext, TlsChannel};
+use super::tls_channel::{Departure, Plaintext, TlsChannel};
 use super::view::{ClientView, SessionState};
 use crate::config::Role;
 use crate::disk::{Completion, Ticket};
@@ -44,6 +43,8 @@ use crate::session::{DatabaseOutcome, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 pub(crate) const TURN_BYTES: usize = 256 * 1024;
+/// What a client gets to take our last bytes, counted from the last byte that it took.
+const CLOSING: Duration = Duration::from_secs(10);
 /// What a session that makes no transfer may move in all.
 const SMALL_BYTES: u64 = 64 * 1024;
 
@@ -506,8 +507,7 @@ impl Connection {
                 Plaintext::Bytes(chunk) => chunk,
                 Plaintext::Nothing if session.wants_input() => return Consumed::All,
                 Plaintext::Nothing => return Consumed::Blocked,
-                Plaintext::Announced => return Consumed::Ended(Departure::Announced),
-                Plaintext::Torn => return Consumed::Ended(Departure::Silent),
+                Plaintext::Ended(departure) => return Consumed::Ended(departure),
             };
             if !session.wants_input() {
                 return Consumed::Blocked;

@@ -35,10 +35,33 @@ pub(super) enum Plaintext<'a> {
     Bytes(&'a [u8]),
     /// Nothing yet.
     Nothing,
-    /// Nothing ever again: it said `close_notify`.
+    /// Nothing ever again.
+    Ended(Departure),
+}
+
+/// How a client ended its connection.
+///
+/// pgBackRest that refuses a greeting closes its socket, having read all that was sent, and says no
+/// `close_notify`, in every release. Monitors that look whether there is TLS behave otherwise: `openssl s_client`,
+/// curl and Prometheus' blackbox exporter say `close_notify`, `HAProxy` resets the connection
+/// (tests/README.md, "What was tried").
+pub(super) enum Departure {
+    /// With `close_notify`.
     Announced,
-    /// Nothing ever again: the connection has ended without a word.
-    Torn,
+    /// Without a word, having read everything.
+    Silent,
+    /// The connection broke, or was reset because of what the client had not read: the reason.
+    Broken(String),
+}
+
+impl Departure {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Announced => "the client closed the connection",
+            Self::Silent => "the client vanished: end of the connection without close_notify",
+            Self::Broken(reason) => reason,
+        }
+    }
 }
 
 impl TlsChannel {
@@ -77,11 +100,8 @@ impl TlsChannel {
         self.hellos.take(input)
     }
 
-    /// Takes about one record off `input`, so that plaintext can be consumed before the next one.
-    ///
-    /// # Errors
-    ///
-    /// What rustls says against it; it has an alert to send then.
+    /// Takes about one record off `input`, so that plaintext can be consumed before the next one. After an error there
+    /// is an alert to send.
     pub(super) fn feed(&mut self, input: &mut &[u8]) -> std::result::Result<(), rustls::Error> {
         for _ in 0..READS_PER_RECORD {
             // An error says that a record has to be taken out first; zero, that the client has
@@ -103,9 +123,9 @@ impl TlsChannel {
     /// What can be consumed.
     pub(super) fn plaintext(&mut self) -> Plaintext<'_> {
         match self.tls.reader().into_first_chunk() {
-            Ok([]) => Plaintext::Announced,
+            Ok([]) => Plaintext::Ended(Departure::Announced),
             Ok(chunk) => Plaintext::Bytes(chunk),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Plaintext::Torn,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Plaintext::Ended(Departure::Silent),
             Err(_) => Plaintext::Nothing,
         }
     }

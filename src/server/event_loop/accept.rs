@@ -61,10 +61,6 @@ impl Acceptor {
     }
 
     /// Accepts connections of these listeners too.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
     pub(crate) fn listen(&mut self, registry: &Registry, listeners: Vec<Listener>) -> io::Result<()> {
         for mut listener in listeners {
             let entry = self.listeners.vacant_entry();

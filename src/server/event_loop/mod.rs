@@ -286,7 +286,7 @@ impl EventLoop {
 
     /// Gives up the connection that the supervisor gave by this number, if it is without authorization.
     pub(super) fn evict(&mut self, number: u64) {
-        let given = self.connections.values_mut().find(|slot| slot.origin().is(number));
+        let given = self.connections.values_mut().find(|slot| slot.origin.is(number));
         if let Some(key) = given.and_then(|slot| evict(slot, self.clock.now())) {
             self.remove(key);
         }
@@ -392,7 +392,7 @@ impl EventLoop {
 
     fn remove(&mut self, key: u64) {
         let Some(mut slot) = self.connections.remove(key) else { return };
-        slot.origin().report_end(&mut self.reports);
+        slot.origin.report_end(&mut self.reports);
         slot.disarm(&mut self.timers);
         let connection = &slot.connection;
         connection.log_end(&mut self.rates.clients, self.clock.now());

@@ -10,7 +10,7 @@ use crate::server::client::connection::Connection;
 /// A connection in the table of the loop.
 pub(super) struct Slot {
     pub(super) connection: Connection,
-    origin: Origin,
+    pub(super) origin: Origin,
     /// It is in the queue of those that may have something to do.
     pub(super) is_queued: bool,
     /// When its timer expires. Deadlines move on with every request, timers only when they are looked at.
@@ -52,10 +52,6 @@ impl Origin {
 impl Slot {
     pub(super) const fn new(connection: Connection, origin: Origin) -> Self {
         Self { connection, origin, is_queued: false, armed: None }
-    }
-
-    pub(super) const fn origin(&self) -> Origin {
-        self.origin
     }
 
     pub(super) fn enqueue(&mut self, queue: &mut VecDeque<u64>) {

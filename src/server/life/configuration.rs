@@ -95,10 +95,6 @@ impl Configuration {
 
     /// Loads certificates from `origin` and puts together what connections are served with. Further warnings are
     /// added to [`Configuration::warnings`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`tls::server_config`] and of [`limits::connections`].
     pub(crate) fn service(&mut self, descriptors: Option<u64>, origin: &Origin) -> Result<Service> {
         let (tls, warnings) = tls_of(self.server(), None, origin)?;
         self.warnings.extend(warnings);
@@ -162,10 +158,6 @@ impl Configuration {
     }
 
     /// The addresses to listen on.
-    ///
-    /// # Errors
-    ///
-    /// 49 for a name without address.
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>> {
         listen::resolve(&self.server().addresses, self.server().port)
     }

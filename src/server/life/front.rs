@@ -56,10 +56,6 @@ pub(super) trait Backend {
 
     /// Waits until something happens, for `longest` at most, and does what is to be done then. What happened to tokens
     /// from [`OTHERS`] on is told to `note`.
-    ///
-    /// # Errors
-    ///
-    /// When there is nothing to go on with.
     fn turn(&mut self, longest: Option<Duration>, note: &mut dyn FnMut(Token)) -> Result<()>;
 
     /// Whether it serves, or will do so soon.
@@ -85,10 +81,6 @@ pub(super) trait Backend {
     fn check(&mut self) {}
 
     /// Prepares to serve what the snapshot has.
-    ///
-    /// # Errors
-    ///
-    /// What keeps the server with its present configuration.
     fn prepare(&mut self, snapshot: &Snapshot) -> Result<Self::Prepared>;
 
     /// Serves another configuration from now on.
@@ -161,10 +153,6 @@ pub(super) struct Front {
 
 impl Front {
     /// That of `backend`, with what was opened for these arguments in this environment.
-    ///
-    /// # Errors
-    ///
-    /// Those of watching signals and listeners.
     pub(super) fn new(
         backend: &impl Backend,
         Opened { signals, listeners, inherited, descriptors }: Opened,
@@ -196,10 +184,6 @@ impl Front {
     }
 
     /// Serves until the end.
-    ///
-    /// # Errors
-    ///
-    /// What ends a server before it was told to end.
     pub(super) fn run(&mut self, backend: &mut impl Backend) -> Result<End> {
         self.remember(backend);
         let end = loop {

@@ -64,10 +64,6 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Serves `service`, which was made of `configuration`, in sessions of `host`, and excludes other processes where need be.
-    ///
-    /// # Errors
-    ///
-    /// What the system says against an event loop.
     pub(crate) fn new(
         configuration: Configuration,
         service: Service,
@@ -85,82 +81,12 @@ impl Serving {
         Self { event_loop, configuration, phase: Phase::Serving, stop_watch: None }
     }
 
-    /// One turn of the loop, which waits for `longest` at most.
-    ///
-    /// # Errors
-    ///
-    /// When waiting fails.
-    pub(super) fn turn(&mut self, longest: Option<Duration>, note: impl FnMut(Token)) -> Result<()> {
-        let longest = longest.into_iter().chain(self.patience()).min();
-        self.event_loop.turn(longest, note).map_err(|error| system("unable to wait", &error))
-    }
-
     /// How long the loop may wait before something here is due.
     fn patience(&self) -> Option<Duration> {
         match self.phase {
             Phase::Draining(at) | Phase::Leaving(at) => Some(at.saturating_duration_since(self.event_loop.now())),
             Phase::Serving | Phase::Retiring => self.stop_watch.map(|_| STOP_INTERVAL),
         }
-    }
-
-    /// To be called after each turn: whether the end has come.
-    pub(super) fn is_done(&mut self) -> bool {
-        if let Some(until) = self.stop_watch {
-            self.end_stopped();
-            if self.event_loop.now() >= until {
-                self.stop_watch = None;
-            }
-        }
-        self.is_over()
-    }
-
-    /// Moves the shutdown on; whether there is nothing left to wait for.
-    pub(crate) fn is_over(&mut self) -> bool {
-        let now = self.event_loop.now();
-        match self.phase {
-            Phase::Serving => false,
-            // This one's end is no server's: nothing but its sessions decides when that is.
-            Phase::Retiring => self.event_loop.connections() == 0,
-            _ if self.event_loop.connections() == 0 => true,
-            Phase::Draining(until) if now >= until => {
-                log::warn(format_args!(
-                    "{} sessions were still busy at the end of drain-timeout and are aborted",
-                    self.event_loop.connections()
-                ));
-                self.event_loop.end(Ending::Abort, |_| Some(terminated("SIGTERM")));
-                self.phase = Phase::Leaving(now + FAREWELL);
-                self.event_loop.connections() == 0
-            }
-            Phase::Draining(_) => false,
-            Phase::Leaving(until) => now >= until,
-        }
-    }
-
-    /// Ends the sessions that `pgbackrest stop --force` means by a SIGTERM; whether it means any.
-    pub(super) fn stop_sessions(&mut self) -> bool {
-        if self.end_stopped() == 0 {
-            return false;
-        }
-        log::info(format_args!(
-            "signal [SIGTERM] ends the sessions of stopped stanzas, as 'pgbackrest stop --force' asks for"
-        ));
-        self.stop_watch = Some(self.event_loop.now() + STOP_WATCH);
-        true
-    }
-
-    /// Has every session end with its present request. Returns how many there are.
-    pub(crate) fn drain(&mut self) -> usize {
-        let sessions = self.event_loop.end(Ending::Drain, |_| Some(terminated("SIGTERM")));
-        self.phase = Phase::Draining(self.event_loop.now() + self.configuration.server().own.drain_timeout);
-        sessions
-    }
-
-    /// Serves with this from now on, and ends the sessions that it grants no more.
-    pub(crate) fn replace(&mut self, configuration: Configuration, service: Service) {
-        self.event_loop.replace(service);
-        self.configuration = configuration;
-        log::apply(&self.configuration.log);
-        self.end_revoked();
     }
 
     /// Ends the sessions of stopped stanzas whose lock files are gone; how many stanzas whose locks are
@@ -231,7 +157,8 @@ impl Backend for Serving {
     }
 
     fn turn(&mut self, longest: Option<Duration>, note: &mut dyn FnMut(Token)) -> Result<()> {
-        Self::turn(self, longest, note)
+        let longest = longest.into_iter().chain(self.patience()).min();
+        self.event_loop.turn(longest, note).map_err(|error| system("unable to wait", &error))
     }
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
@@ -255,18 +182,51 @@ impl Backend for Serving {
     }
 
     fn replace(&mut self, configuration: Configuration, service: Service, (): ()) {
-        Self::replace(self, configuration, service);
+        self.event_loop.replace(service);
+        self.configuration = configuration;
+        log::apply(&self.configuration.log);
+        self.end_revoked();
     }
 
     fn stop_sessions(&mut self) -> bool {
-        Self::stop_sessions(self)
+        if self.end_stopped() == 0 {
+            return false;
+        }
+        log::info(format_args!(
+            "signal [SIGTERM] ends the sessions of stopped stanzas, as 'pgbackrest stop --force' asks for"
+        ));
+        self.stop_watch = Some(self.event_loop.now() + STOP_WATCH);
+        true
     }
 
     fn drain(&mut self) -> usize {
-        Self::drain(self)
+        let sessions = self.event_loop.end(Ending::Drain, |_| Some(terminated("SIGTERM")));
+        self.phase = Phase::Draining(self.event_loop.now() + self.configuration.server().own.drain_timeout);
+        sessions
     }
 
     fn is_over(&mut self) -> bool {
-        self.is_done()
+        let now = self.now();
+        if let Some(until) = self.stop_watch {
+            self.end_stopped();
+            self.stop_watch = Some(until).filter(|until| now < *until);
+        }
+        match self.phase {
+            Phase::Serving => false,
+            // This one's end is no server's: nothing but its sessions decides when that is.
+            Phase::Retiring => self.event_loop.connections() == 0,
+            _ if self.event_loop.connections() == 0 => true,
+            Phase::Draining(until) if now >= until => {
+                log::warn(format_args!(
+                    "{} sessions were still busy at the end of drain-timeout and are aborted",
+                    self.event_loop.connections()
+                ));
+                self.event_loop.end(Ending::Abort, |_| Some(terminated("SIGTERM")));
+                self.phase = Phase::Leaving(now + FAREWELL);
+                self.event_loop.connections() == 0
+            }
+            Phase::Draining(_) => false,
+            Phase::Leaving(until) => now >= until,
+        }
     }
 }

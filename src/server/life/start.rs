@@ -36,10 +36,6 @@ pub(crate) enum Start {
 }
 
 /// Loads certificates from `origin` and listens: who can connect finds a server that is complete.
-///
-/// # Errors
-///
-/// Those of both.
 pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Result<Start> {
     if let Some(priority) = configuration.server().priority
         && let Err(errno) = rustix::process::setpriority_process(None, priority)

@@ -98,10 +98,6 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// One with up to `workers` workers, which serve what the snapshot has. It was tried here, where an error ends the
     /// start and every warning is told once, and came to `service`.
-    ///
-    /// # Errors
-    ///
-    /// Those of making a poll, and files in memory.
     pub(super) fn new(
         configuration: Configuration,
         service: &Service,
@@ -229,11 +225,11 @@ impl Supervisor {
             ToSupervisor::Lesson(lesson) => {
                 let policy = Rc::clone(self.configuration.authority.policy());
                 self.learner.hear(&lesson, policy.table());
-                self.pool.send_to_others(&ToWorker::Lesson(lesson), place);
+                self.pool.send_where(&ToWorker::Lesson(lesson), |other| other != place);
             }
             ToSupervisor::AsksFiles => self.pool.send_files(place, &self.configuration.authority.tell()),
             ToSupervisor::Finished(directory) => {
-                self.pool.send_to_others(&ToWorker::Finished(directory), place);
+                self.pool.send_where(&ToWorker::Finished(directory), |other| other != place);
             }
             ToSupervisor::Reloaded(error) => {
                 if let Some(error) = &error {
@@ -366,7 +362,7 @@ impl Backend for Supervisor {
 
     fn note_installed(&mut self, release: &'static Release) {
         self.learner.note_installed(release);
-        self.pool.send_to_all(&ToWorker::Installed(release.version.to_owned()));
+        self.pool.send_where(&ToWorker::Installed(release.version.to_owned()), |_| true);
     }
 
     /// Answers those who ask for the state, once all workers have told of their sessions.
@@ -408,7 +404,7 @@ impl Backend for Supervisor {
         self.bounds = bounds(&service);
         self.learner.adopt(service.policy.table());
         self.configuration = configuration;
-        self.pool.set_timeout(self.configuration.server().own.worker_timeout);
+        self.pool.timeout = self.configuration.server().own.worker_timeout;
     }
 
     fn poll_replaced(&mut self) -> Option<Vec<String>> {
@@ -450,7 +446,7 @@ impl Backend for Supervisor {
     }
 
     fn description(&self) -> String {
-        format!(", with up to {} workers", self.pool.maximum())
+        format!(", with up to {} workers", self.pool.maximum)
     }
 }
 

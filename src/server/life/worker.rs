@@ -22,6 +22,7 @@ use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
 use crate::server::event_loop::slot;
 use crate::server::life::configuration::Configuration;
+use crate::server::life::front::Backend as _;
 use crate::server::life::limits;
 use crate::server::life::serving::{Phase, Serving, new_host};
 use crate::server::life::signals::{Meaning, Signals};
@@ -116,7 +117,7 @@ impl Worker {
         loop {
             let longest = self.link.is_behind().then_some(Duration::from_millis(10));
             let (mut is_signalled, mut is_told) = (false, false);
-            let turn = self.serving.turn(longest, |token| match token {
+            let turn = self.serving.turn(longest, &mut |token| match token {
                 SIGNAL => is_signalled = true,
                 _ => is_told = true,
             });
@@ -135,7 +136,7 @@ impl Worker {
                     self.terminate(certain);
                 }
             }
-            let over = self.serving.is_done();
+            let over = self.serving.is_over();
             self.report();
             if over {
                 return 0;
@@ -222,7 +223,7 @@ impl Worker {
         let snapshot = snapshot.ok_or_else(|| Errno::MFILE.into()).and_then(recall);
         let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
         let (configuration, service) = load(&self.arguments, &self.environment, snapshot)?;
-        self.serving.replace(configuration, service);
+        self.serving.replace(configuration, service, ());
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use slab::Slab;
 
 use super::backoff::Backoff;
-use super::choice::{Preference, prefer};
+use super::choice::prefer;
 use super::endings::{Endings, signal};
 use super::handle::{Stage, Waiting, WorkerHandle};
 use super::link::{Link, Received};
@@ -77,11 +77,11 @@ pub(crate) struct Departure {
 /// All workers.
 pub(crate) struct WorkerPool {
     spawn: Spawn,
-    maximum: usize,
+    pub(crate) maximum: usize,
     /// The mask of modes that the server was started with.
     umask: u32,
     /// Who has not answered for so long is lost.
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// What workers exclude each other by.
     names: OwnedFd,
     /// The configuration.
@@ -95,10 +95,6 @@ pub(crate) struct WorkerPool {
 impl WorkerPool {
     /// A pool of up to `maximum` workers that are started by `spawn` and serve what the snapshot has, none of which
     /// is there yet. Who has not answered for `timeout` is lost.
-    ///
-    /// # Errors
-    ///
-    /// Those of making files in memory.
     pub(crate) fn new(
         maximum: usize,
         spawn: Spawn,
@@ -120,17 +116,6 @@ impl WorkerPool {
         })
     }
 
-    /// Has whoever does not answer for so long be lost.
-    pub(crate) const fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
-    }
-
-    /// How many workers there are at most.
-    #[must_use]
-    pub(crate) const fn maximum(&self) -> usize {
-        self.maximum
-    }
-
     /// Whether there is none that could do anything, those included that leave.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
@@ -150,14 +135,12 @@ impl WorkerPool {
     /// The place of the worker that the next connection is for, which comes from suspects or not. It is started if all
     /// others have something to do, or do not answer. `None` when none answers and none can be started now.
     pub(crate) fn choose(&mut self, registry: &Registry, slot: Option<usize>, now: Instant) -> Option<Assignment> {
-        let old = |place| Assignment { place, is_new: false };
-        match prefer(self.responsive(slot).map(|(place, worker)| (place, worker.load(now)))) {
-            Preference::Idle(place) => Some(old(place)),
-            Preference::New { otherwise } => {
-                let started = self.start(registry, slot, now).map(|place| Assignment { place, is_new: true });
-                started.or(otherwise.map(old))
-            }
-        }
+        let preferred = prefer(self.responsive(slot).map(|(place, worker)| (place, worker.load(now))));
+        let started = match preferred {
+            Some((_, true)) => None,
+            _ => self.start(registry, slot, now).map(|place| Assignment { place, is_new: true }),
+        };
+        started.or(preferred.map(|(place, _)| Assignment { place, is_new: false }))
     }
 
     /// Starts a worker, for suspects or for everybody else, unless there are enough or it is too early. Its token of
@@ -206,10 +189,6 @@ impl WorkerPool {
     }
 
     /// What [`WorkerPool::reload`] needs to have all serve what another snapshot has.
-    ///
-    /// # Errors
-    ///
-    /// Those of making a file in memory and descriptors of it.
     pub(crate) fn prepare(&self, snapshot: &Snapshot) -> io::Result<Prepared> {
         let snapshot = keep(snapshot)?;
         let copies = self.workers.iter().map(|_| snapshot.try_clone()).collect::<io::Result<_>>()?;
@@ -235,28 +214,19 @@ impl WorkerPool {
         }
     }
 
-    /// Sends a message to all.
-    pub(crate) fn send_to_all(&mut self, message: &ToWorker) {
-        self.send_where(message, |_, _| true);
-    }
-
-    /// Sends a message to all but the one in this place.
-    pub(crate) fn send_to_others(&mut self, message: &ToWorker, place: usize) {
-        self.send_where(message, |other, _| other != place);
+    /// Sends a message to all in places that are `meant`.
+    pub(crate) fn send_where(&mut self, message: &ToWorker, meant: impl Fn(usize) -> bool) {
+        for (_, worker) in self.workers.iter_mut().filter(|(place, _)| meant(*place)) {
+            worker.link.send(message, vec![]);
+        }
     }
 
     /// Asks all that answer something. Returns the places of those.
     pub(crate) fn ask(&mut self, question: &ToWorker) -> Vec<usize> {
-        self.send_where(question, |_, worker| worker.is_responsive())
-    }
-
-    fn send_where(&mut self, message: &ToWorker, is_meant: impl Fn(usize, &WorkerHandle) -> bool) -> Vec<usize> {
-        let meant = self.workers.iter_mut().filter(|(place, worker)| is_meant(*place, worker));
-        let send = |(place, worker): (usize, &mut WorkerHandle)| {
-            worker.link.send(message, vec![]);
-            place
-        };
-        meant.map(send).collect()
+        let responsive = self.workers.iter().filter(|(_, worker)| worker.is_responsive());
+        let places: Vec<_> = responsive.map(|(place, _)| place).collect();
+        self.send_where(question, |place| places.contains(&place));
+        places
     }
 
     /// Gives a connection to the worker in this place, once that serves.

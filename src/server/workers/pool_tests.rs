@@ -18,8 +18,8 @@ fn pool(maximum: usize, program: &'static [&'static str]) -> (Poll, WorkerPool) 
 }
 
 /// Gives a connection to whoever it is for: the place, and whether the worker was started for that.
-fn give(poll: &Poll, pool: &mut WorkerPool, at: Instant) -> (usize, bool) {
-    let Assignment { place, is_new } = pool.choose(poll.registry(), None, at).unwrap();
+fn give(mio_poll: &Poll, pool: &mut WorkerPool, at: Instant) -> (usize, bool) {
+    let Assignment { place, is_new } = pool.choose(mio_poll.registry(), None, at).unwrap();
     pool.assign(place, connection(), at);
     (place, is_new)
 }
@@ -52,14 +52,14 @@ fn ends(pool: &mut WorkerPool) {
 
 /// Two workers that serve, each with a connection since `now`.
 fn two_that_serve(now: Instant) -> (Poll, WorkerPool) {
-    let (poll, mut pool) = pool(2, &["sleep", "100"]);
+    let (mio_poll, mut pool) = pool(2, &["sleep", "100"]);
     for _ in 0..2 {
-        let (place, _) = give(&poll, &mut pool, now);
+        let (place, _) = give(&mio_poll, &mut pool, now);
         pool.workers[place].stage = Stage::Serving;
         pool.workers[place].waiting.clear();
         pool.workers[place].note_answer(now);
     }
-    (poll, pool)
+    (mio_poll, pool)
 }
 
 fn says(pool: &mut WorkerPool, place: usize, transfers: usize) {
@@ -68,9 +68,9 @@ fn says(pool: &mut WorkerPool, place: usize, transfers: usize) {
 
 #[test]
 fn a_connection_goes_where_the_fewest_transfers_are_and_nobody_is_started_without_need() {
-    let (poll, mut pool) = pool(3, &["sleep", "100"]);
+    let (mio_poll, mut pool) = pool(3, &["sleep", "100"]);
     let now = Instant::now();
-    let give = |pool: &mut WorkerPool, after: u32| give(&poll, pool, now + RECENT * after);
+    let give = |pool: &mut WorkerPool, after: u32| give(&mio_poll, pool, now + RECENT * after);
     assert_eq!(give(&mut pool, 0), (0, true));
     pool.note_end(0, now);
     assert_eq!(give(&mut pool, 0), (0, false), "it has nothing to do");
@@ -91,10 +91,10 @@ fn a_connection_goes_where_the_fewest_transfers_are_and_nobody_is_started_withou
 #[test]
 fn two_that_come_at_once_are_not_given_to_one_because_it_transfers_nothing_yet() {
     let now = Instant::now();
-    let (poll, mut pool) = two_that_serve(now);
+    let (mio_poll, mut pool) = two_that_serve(now);
     pool.note_end(1, now);
     says(&mut pool, 0, 1);
-    let places = [(); 2].map(|()| give(&poll, &mut pool, now + RECENT * 2).0);
+    let places = [(); 2].map(|()| give(&mio_poll, &mut pool, now + RECENT * 2).0);
     assert_eq!(places, [1, 0]);
     pool.kill_all();
 }
@@ -115,29 +115,29 @@ fn whoever_has_nothing_to_do_for_a_minute_ends_but_for_one() {
 
 #[test]
 fn one_that_is_lost_is_replaced_and_what_it_was_to_get_is_kept() {
-    let (poll, mut pool) = pool(1, &["true"]);
+    let (mio_poll, mut pool) = pool(1, &["true"]);
     let now = Instant::now();
-    assert_eq!(give(&poll, &mut pool, now), (0, true));
-    give(&poll, &mut pool, now);
+    assert_eq!(give(&mio_poll, &mut pool, now), (0, true));
+    give(&mio_poll, &mut pool, now);
     let [first, second] = [0, 1].map(|index: usize| pool.workers[0].waiting[index].number);
     assert!(pool.evict(0, first), "it had not read it");
     let departure = depart(&mut pool, 0, now);
     assert_eq!(departure.waiting.iter().map(|waiting| waiting.number).collect::<Vec<_>>(), [second]);
     assert!(!departure.is_lost && departure.error.is_none(), "{departure:?}");
     assert_eq!((pool.is_responsive(), pool.away(now)), (false, None));
-    assert_eq!(give(&poll, &mut pool, now), (0, true));
+    assert_eq!(give(&mio_poll, &mut pool, now), (0, true));
     depart(&mut pool, 0, now);
     let until = pool.away(now).expect("two have not begun");
-    assert_eq!(pool.choose(poll.registry(), None, now), None);
-    assert_eq!(pool.choose(poll.registry(), None, until), Some(Assignment { place: 0, is_new: true }));
+    assert_eq!(pool.choose(mio_poll.registry(), None, now), None);
+    assert_eq!(pool.choose(mio_poll.registry(), None, until), Some(Assignment { place: 0, is_new: true }));
     ends(&mut pool);
 }
 
 #[test]
 fn suspects_have_a_worker_of_their_own_until_they_are_none() {
     let now = Instant::now();
-    let (poll, mut pool) = two_that_serve(now);
-    let choose = |pool: &mut WorkerPool, slot| pool.choose(poll.registry(), slot, now).unwrap();
+    let (mio_poll, mut pool) = two_that_serve(now);
+    let choose = |pool: &mut WorkerPool, slot| pool.choose(mio_poll.registry(), slot, now).unwrap();
     assert_eq!(choose(&mut pool, Some(3)), Assignment { place: 2, is_new: true });
     pool.assign(2, connection(), now);
     pool.workers[2].stage = Stage::Serving;
@@ -154,9 +154,9 @@ fn suspects_have_a_worker_of_their_own_until_they_are_none() {
 
 #[test]
 fn one_that_is_to_end_before_it_serves_is_not_lost_when_it_ends() {
-    let (poll, mut pool) = pool(1, &["true"]);
+    let (mio_poll, mut pool) = pool(1, &["true"]);
     let now = Instant::now();
-    let place = pool.start(poll.registry(), None, now).unwrap();
+    let place = pool.start(mio_poll.registry(), None, now).unwrap();
     let (ours, theirs) = process::link::pair().unwrap();
     pool.workers[place].link = Link::new(ours);
     pool.drain_all();
@@ -190,7 +190,7 @@ fn who_does_not_answer_is_lost_and_who_does_is_not() {
 #[test]
 fn who_does_not_answer_gets_no_connections_and_one_more_is_there_where_nobody_does() {
     let now = Instant::now();
-    let (poll, mut pool) = two_that_serve(now);
+    let (mio_poll, mut pool) = two_that_serve(now);
     let fall_silent = |pool: &mut WorkerPool, place: usize, at: Instant| {
         pool.workers[place].note_answer(at);
         pool.workers[place].heartbeat.ask(at.checked_sub(TIMEOUT).unwrap());
@@ -199,20 +199,20 @@ fn who_does_not_answer_gets_no_connections_and_one_more_is_there_where_nobody_do
     };
     fall_silent(&mut pool, 0, now);
     pool.note_end(0, now);
-    assert_eq!(give(&poll, &mut pool, now), (1, false), "though the other one has nothing to do");
+    assert_eq!(give(&mio_poll, &mut pool, now), (1, false), "though the other one has nothing to do");
     assert_eq!(pool.ask(&ToWorker::Sessions), [1]);
     fall_silent(&mut pool, 1, now);
     assert_eq!((pool.is_responsive(), pool.away(now)), (false, None));
-    assert_eq!(give(&poll, &mut pool, now), (2, true), "beyond the maximum");
-    assert_eq!(give(&poll, &mut pool, now), (2, false));
+    assert_eq!(give(&mio_poll, &mut pool, now), (2, true), "beyond the maximum");
+    assert_eq!(give(&mio_poll, &mut pool, now), (2, false));
     fall_silent(&mut pool, 2, now);
-    assert_eq!(pool.choose(poll.registry(), None, now), None);
+    assert_eq!(pool.choose(mio_poll.registry(), None, now), None);
     assert_eq!(pool.away(now), Some(now + HUSH), "who comes waits");
 
     pool.workers[0].stage = Stage::Serving;
     pool.workers[0].note_answer(now);
     assert_eq!(pool.view(now)[0].silent, None);
-    assert_eq!(give(&poll, &mut pool, now), (0, false));
+    assert_eq!(give(&mio_poll, &mut pool, now), (0, false));
     assert_eq!(pool.away(now), None);
     pool.note_end(0, now);
     pool.maintain(now + IDLE * 2);
@@ -222,9 +222,9 @@ fn who_does_not_answer_gets_no_connections_and_one_more_is_there_where_nobody_do
 
 #[test]
 fn a_pool_that_does_nothing_is_not_woken() {
-    let (poll, mut pool) = pool(2, &["sleep", "100"]);
+    let (mio_poll, mut pool) = pool(2, &["sleep", "100"]);
     let now = Instant::now();
-    let place = pool.start(poll.registry(), None, now).unwrap();
+    let place = pool.start(mio_poll.registry(), None, now).unwrap();
     pool.workers[place].note_answer(now);
     pool.maintain(now + IDLE);
     assert_eq!(pool.deadline(now + IDLE), None);

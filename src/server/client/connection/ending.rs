@@ -6,46 +6,19 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use super::{Connection, Consumed, Input, Parting, Served, Stage};
+use super::{CLOSING, Connection, Consumed, Input, Parting, Served, Stage};
 use crate::observe::log::Level;
 use crate::observe::rate::more;
 use crate::protocol::error::Error;
 use crate::server::client::client_hello::{PROTOCOL_VERSION_ALERT, is_before_tls_1_2};
 use crate::server::client::context::Context;
-use crate::server::client::tls_channel::Plaintext;
+use crate::server::client::tls_channel::{Departure, Plaintext};
 use crate::session::{GRACE, State};
 
-/// What a client gets to take our last bytes, counted from the last byte that it took.
-pub(super) const CLOSING: Duration = Duration::from_secs(10);
 /// What a client gets to end its side after us.
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are swallowed from a client whose session is over.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-
-/// How a client ended its connection.
-///
-/// pgBackRest that refuses a greeting closes its socket, having read all that was sent, and says no
-/// `close_notify`, in every release. Monitors that look whether there is TLS behave otherwise: `openssl s_client`,
-/// curl and Prometheus' blackbox exporter say `close_notify`, `HAProxy` resets the connection
-/// (tests/README.md, "What was tried").
-pub(super) enum Departure {
-    /// With `close_notify`.
-    Announced,
-    /// Without a word, having read everything.
-    Silent,
-    /// The connection broke, or was reset because of what the client had not read: the reason.
-    Broken(String),
-}
-
-impl Departure {
-    fn reason(&self) -> &str {
-        match self {
-            Self::Announced => "the client closed the connection",
-            Self::Silent => "the client vanished: end of the connection without close_notify",
-            Self::Broken(reason) => reason,
-        }
-    }
-}
 
 impl Connection {
     /// The deadline has passed.
@@ -213,9 +186,9 @@ impl Connection {
                     greeting.hear();
                     return self.forward_effects(cx);
                 }
-                Plaintext::Announced => greeting.give_up(),
-                Plaintext::Nothing | Plaintext::Torn if input.len() == before => return,
-                Plaintext::Nothing | Plaintext::Torn => {}
+                Plaintext::Ended(Departure::Announced) => greeting.give_up(),
+                _ if input.len() == before => return,
+                _ => {}
             }
         }
     }
