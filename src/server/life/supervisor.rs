@@ -108,7 +108,7 @@ impl Supervisor {
         let failed = |error: io::Error| system("unable to start the event loop", &error);
         let timeout = configuration.server().own.worker_timeout;
         let pool = WorkerPool::new(workers, spawn_process(arguments), snapshot, umask::inherited(), timeout);
-        let mut supervisor = Self {
+        Ok(Self {
             configuration,
             bounds: bounds(service),
             poll: Poll::new().map_err(failed)?,
@@ -122,9 +122,7 @@ impl Supervisor {
             learner: Learner::default(),
             phase: Phase::Starting,
             sessions: None,
-        };
-        supervisor.start_worker(supervisor.clock.now());
-        Ok(supervisor)
+        })
     }
 
     /// When something is due.
@@ -173,12 +171,6 @@ impl Supervisor {
     fn remove(&mut self, number: u64, now: Instant) {
         if let Some(place) = self.connections.leave(number) {
             self.pool.note_end(place, now);
-        }
-    }
-
-    fn start_worker(&mut self, now: Instant) {
-        if let Some(place) = self.pool.start(self.poll.registry(), None, now) {
-            self.teach(place);
         }
     }
 
@@ -304,6 +296,13 @@ impl Backend for Supervisor {
 
     fn turn(&mut self, longest: Option<Duration>, note: &mut dyn FnMut(Token)) -> Result<()> {
         let now = self.now();
+        // One is always there that answers, so that the next client does not wait for it.
+        if !matches!(self.phase, Phase::Draining(_))
+            && !self.pool.is_responsive()
+            && let Some(place) = self.pool.start(self.poll.registry(), None, now)
+        {
+            self.teach(place);
+        }
         let due = self.deadline(now).map(|at| at.saturating_duration_since(now));
         let wait = due.into_iter().chain(longest).min();
         // Workers are heard with all of this while it is gone through.
@@ -430,13 +429,7 @@ impl Backend for Supervisor {
 
     fn is_over(&mut self) -> bool {
         let now = self.now();
-        let Phase::Draining(until) = self.phase else {
-            // One is always there that answers, so that the next client does not wait for it.
-            if !self.pool.is_responsive() {
-                self.start_worker(now);
-            }
-            return false;
-        };
+        let Phase::Draining(until) = self.phase else { return false };
         if until <= now {
             let killed = self.pool.kill_all();
             log::warn(format_args!("{killed} workers had not ended in time and were killed"));
