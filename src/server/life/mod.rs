@@ -1,5 +1,5 @@
-//! The life of the processes: start, reload, signals, end. [`serve`] is where each server begins, [`supervisor`] the
-//! life of one with several workers, [`worker`] that of each of those.
+//! The life of the processes: start, reload, signals, end. [`serve`] is where each server begins, [`front`] its life,
+//! [`serving`] and [`supervisor`] are what serves its clients, alone or by workers, and [`worker`] is the life of those.
 
 pub mod configuration;
 mod front;
