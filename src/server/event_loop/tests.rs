@@ -98,12 +98,7 @@ impl Site {
 fn start(service: Service) -> (Site, SocketAddr) {
     let keep_alive = KeepAlive { enabled: true, count: None, idle: None, interval: None };
     let listeners = open_all(&resolve(&["127.0.0.1"], 0).unwrap(), keep_alive, &mut Vec::new()).unwrap();
-    let event_loop = EventLoop::new(
-        service,
-        Rc::new(Host::new(1)),
-        Box::new(Inline::new(Options::default())),
-    )
-    .unwrap();
+    let event_loop = EventLoop::new(service, Rc::new(Host::new(1)), Box::new(Inline::new(Options::default()))).unwrap();
     let mut acceptor = Acceptor::new(OTHERS);
     acceptor.listen(event_loop.registry(), listeners).unwrap();
     let address = acceptor.addresses()[0];

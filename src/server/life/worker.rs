@@ -24,7 +24,7 @@ use crate::server::event_loop::slot;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::front::Backend as _;
 use crate::server::life::limits;
-use crate::server::life::serving::{Phase, Serving, new_host};
+use crate::server::life::serving::{Phase, Serving};
 use crate::server::life::signals::{Meaning, Signals};
 use crate::server::life::system::system;
 use crate::server::life::umask;
