@@ -218,7 +218,7 @@ fn our_own_settings_arrive() {
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
         server_names: vec![pin("old.repo.example", "2.45", 36), pin("older", "2.45", 36)],
-        clients: vec![pin("db1.example", "2.45", 29), pin("db2.example", "2.45", 29)],
+        clients: vec![pin("db1.example", "2.45", 28), pin("db2.example", "2.45", 28)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
