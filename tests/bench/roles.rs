@@ -36,7 +36,7 @@ const WRITES: usize = 10_000;
 /// Segments of one directory: their numbers are those of PostgreSQL's segments of 16 MiB.
 const SEGMENTS_EACH: usize = 256;
 /// So much of WAL is written unless that is less than a directory of segments.
-const WAL_BYTES: usize = 4 << 30;
+const WAL_BYTES: usize = 1 << 30;
 /// What pgbackrest sends at a time.
 const BLOCK: usize = 1 << 20;
 
