@@ -262,7 +262,8 @@ fn write_config(here: &Path, authority: &Authority, identity: &Identity, port: u
          log-level-file=off\ntls-server-address=127.0.0.1\ntls-server-port={port}\ntls-server-ca-file={place}/ca.crt\n\
          tls-server-cert-file={place}/server.crt\ntls-server-key-file={place}/server.key\n"
     );
-    let mut own = String::new();
+    // one process, whose time is what is measured
+    let mut own = "[global]\nworkers=1\n".to_owned();
     let stanza = "\n[demo]\npg1-path=/var/lib/postgresql/15/main\n";
     for Variant { name, grant, role, .. } in &VARIANTS {
         let _ = writeln!(config, "tls-server-auth={name}={grant}");

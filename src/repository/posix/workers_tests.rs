@@ -38,7 +38,7 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(base: &'a Path, exclusion: Option<&OwnedFd>) -> Self {
         let exclusion = exclusion.map(|file| Exclusion::join(file.as_fd()).unwrap());
-        // Without helpers it does itself what the ring does not.
+        // Without helpers it does all itself.
         let nobody = |_| Err(std::io::ErrorKind::OutOfMemory.into());
         let mut disk = Offload::new(Options::default(), nobody, exclusion);
         let poll = Poll::new().unwrap();

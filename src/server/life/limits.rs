@@ -7,10 +7,10 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::server::status::socket::CLIENTS;
 
 /// What a process has open that is not a client's and not a listener, whether it serves or starts those that do:
-/// standard streams; the poll, with the handles of disk and databases; the signals' pipe; the log; the ring and what
-/// tells of it; the socket to the supervisor, the names that exclude each other and the configuration; the status
+/// standard streams; the poll, with the handles of disk and databases; the signals' pipe; the log; the socket to the
+/// supervisor, the names that exclude each other and the configuration; the status
 /// socket and those who ask there; the directories of a repository, of its archive and its backups and of a stanza.
-const OWN: u64 = 3 + 3 + 2 + 1 + 2 + 3 + (1 + CLIENTS as u64) + 4;
+const OWN: u64 = 3 + 3 + 2 + 1 + 3 + (1 + CLIENTS as u64) + 4;
 /// A helper has a socket, memory that it shares with the server, and what tells that it has ended.
 const HELPERS: u64 = 3 * helpers::HELPERS as u64;
 /// What starting a program takes for a moment, such as `getent`.
