@@ -100,16 +100,17 @@ impl Session {
     /// Takes plaintext from the client; returns how many bytes were taken, 0 when none are wanted.
     pub fn handle_input(&mut self, now: Instant, input: &[u8]) -> usize {
         let mut rest = input;
-        // The data of a block goes where room was counted for it when its file was opened.
-        let mut is_all_data = true;
+        // Data that no filter changes goes where room was counted for it when its file was opened.
+        let mut is_plain_data = true;
         while self.wants_input() {
+            let is_plain = self.takes_plain_data();
             let left = match self.line.framer.next(&mut rest) {
                 Ok(Some(piece)) => {
-                    is_all_data &= matches!(piece, Piece::Block(_));
+                    is_plain_data &= is_plain && matches!(piece, Piece::Block(_));
                     self.take_piece(now, piece)
                 }
                 Ok(None) => {
-                    is_all_data &= self.line.framer.held() <= SMALL;
+                    is_plain_data &= self.line.framer.held() <= SMALL;
                     break;
                 }
                 Err(error) => Err(End::Error(error)),
@@ -120,12 +121,12 @@ impl Session {
                     rest = &input[input.len() - rest.len() - left..];
                 }
                 Err(end) => {
-                    is_all_data = false;
+                    is_plain_data = false;
                     self.end(end);
                 }
             }
         }
-        if is_all_data {
+        if is_plain_data {
             debug_assert!(self.check_invariants(), "data of a block leaves a state that makes sense");
         } else {
             self.conclude(Ok(()));
@@ -135,6 +136,11 @@ impl Session {
             self.postpone(now);
         }
         taken
+    }
+
+    /// Whether what comes next is a block's data, and no filter changes them.
+    fn takes_plain_data(&self) -> bool {
+        matches!(&self.phase, Phase::Open(granted) if granted.takes_plain_data())
     }
 
     /// Takes a piece of what the client sends; returns how many bytes of it were not taken.

@@ -290,6 +290,11 @@ impl Granted {
         Ok(())
     }
 
+    /// Whether what comes next is a block's data, and no filter changes them.
+    pub(super) fn takes_plain_data(&self) -> bool {
+        matches!(&self.block, Some(Block::To(envelope)) if self.streams.writes_plainly(envelope.session))
+    }
+
     /// Bytes that it makes the server hold.
     pub(super) fn memory(&self) -> usize {
         self.streams.memory() + self.view.memory()

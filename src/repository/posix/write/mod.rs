@@ -134,6 +134,12 @@ impl WriteStream {
         written + self.chain.memory() + replacing
     }
 
+    /// Whether no filter changes the data, which then need no more [memory](Self::memory) than an open file.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.chain.is_passive()
+    }
+
     /// Whether data can be fed now.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
