@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::io::Result;
 
-use super::exclusion::{Exclusion, Taken};
+use super::exclusion::{Claimed, Exclusion};
 
 /// What is claimed in this process, and who keeps others from claiming it too.
 #[derive(Debug, Default)]
@@ -20,7 +21,8 @@ pub(super) struct Claims {
 pub struct Claim {
     name: Rc<str>,
     names: Rc<RefCell<HashSet<Rc<str>>>>,
-    _taken: Option<Taken>,
+    claimed: Option<Claimed>,
+    since: Instant,
 }
 
 impl Claims {
@@ -33,16 +35,31 @@ impl Claims {
         if self.names.borrow().contains(name) {
             return Ok(None);
         }
-        let taken = match &self.exclusion {
+        let claimed = match &self.exclusion {
             Some(exclusion) => match exclusion.claim(name)? {
                 None => return Ok(None),
-                taken => taken,
+                claimed => claimed,
             },
             None => None,
         };
         let name: Rc<str> = name.into();
         self.names.borrow_mut().insert(Rc::clone(&name));
-        Ok(Some(Claim { name, names: Rc::clone(&self.names), _taken: taken }))
+        Ok(Some(Claim { name, names: Rc::clone(&self.names), claimed, since: Instant::now() }))
+    }
+}
+
+impl Claim {
+    /// Since when.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Until when other processes of this server may have had the name claimed, if they had within the last ten
+    /// seconds.
+    #[must_use]
+    pub fn others(&self) -> Option<Instant> {
+        self.claimed.as_ref().and_then(Claimed::others)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::protocol::response::Payload;
 
 use self::buffers::Buffers;
 use self::policy::finished::Finished;
+use self::policy::segments::Segments;
 use self::posix::anchored::Anchored;
 use self::posix::listing_memory::{Ledger, Share};
 
@@ -35,6 +36,8 @@ pub struct Shared {
     pub anchored: Anchored,
     /// Backups that were finished lately.
     pub finished: Rc<Finished>,
+    /// What directories of segments have.
+    pub segments: Segments,
     /// What lists take.
     pub listings: Rc<Ledger>,
 }

@@ -168,17 +168,20 @@ fn a_name_is_claimed_once_in_all_processes() {
     let [mut one, mut two] = workers::<2>(false);
     let ask = |tried: &mut Tried| claim(run(tried, Operation::Claim { name: "a".to_owned() }));
     let first = ask(&mut one).unwrap();
+    assert_eq!(first.others(), None, "nobody has had it");
     assert!(ask(&mut one).is_none() && ask(&mut two).is_none());
+    let dropped = Instant::now();
     drop(first);
     let second = ask(&mut two).unwrap();
+    assert!(second.others().is_some_and(|others| others >= dropped), "what was added by then has to be looked for");
     assert!(ask(&mut one).is_none());
     drop(second);
-    assert!(ask(&mut one).is_some());
+    assert!(ask(&mut one).unwrap().others().is_some());
     for mut alone in back_ends() {
-        let first = ask(&mut alone);
-        assert!(first.is_some() && ask(&mut alone).is_none());
+        let first = ask(&mut alone).unwrap();
+        assert!(first.others().is_none() && ask(&mut alone).is_none());
         drop(first);
-        assert!(ask(&mut alone).is_some());
+        assert!(ask(&mut alone).unwrap().others().is_none());
     }
 }
 

@@ -283,8 +283,11 @@ impl WriteStream {
     /// Notes what has got its name, for those who rely on what is there.
     fn note_new(&self) {
         let target = &self.commit.target;
-        if let Some(directory) = target.parent().filter(|_| naming::name(target) == MANIFEST) {
+        let (Some(directory), name) = (target.parent(), naming::name(target)) else { return };
+        if name == MANIFEST {
             self.shared.finished.note(directory.to_string());
+        } else if let Replace::NeverSegment = &self.replace {
+            self.shared.segments.add(&directory.to_string(), name);
         }
     }
 }

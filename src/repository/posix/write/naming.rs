@@ -8,7 +8,7 @@ use crate::disk::{Claim, Completion, Entry, Errno, Level, Listing, Location, Ope
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::aged::Protected;
 use crate::repository::policy::guard::{InfoReplacement, Replace};
-use crate::repository::policy::segments::{self, Twin};
+use crate::repository::policy::segments::{self, Begun, Twin};
 use crate::repository::posix::commit::Commit;
 use crate::repository::posix::info_guard::{InfoGuard, Verdict};
 use crate::repository::posix::same::Comparison;
@@ -19,8 +19,8 @@ use crate::repository::{Next, Shared, failed, unexpected_outcome};
 pub(super) enum Naming {
     /// Claiming the right to add a file of its segment to this directory.
     Claiming(Location),
-    /// Looking whether another file of the same segment is in the directory.
-    Twins(Claim),
+    /// Looking whether another file of the same segment is in the directory, since when, and what is there.
+    Twins(Claim, String, Begun, Vec<String>),
     /// Finding out what no client may lose, before an info file gets its name.
     Searching(Box<Search>, Rc<InfoReplacement>),
     /// Looking whether it may have its name.
@@ -89,18 +89,29 @@ impl Naming {
         match self {
             Self::Claiming(at) => {
                 let claim = claimed(commit, completion)?;
+                let directory = at.to_string();
+                let now = claim.since();
+                if shared.segments.is_missing(&directory, name(&commit.target), claim.others(), now) {
+                    return Ok(Found::Free(Over::Nothing, Held { claim: Some(claim), notice: None }));
+                }
+                let when = shared.segments.begin(&directory, now);
                 let list = Operation::List { at, level: Level::Exists };
-                Ok(Found::More(Self::Twins(claim), list))
+                Ok(Found::More(Self::Twins(claim, directory, when, Vec::new()), list))
             }
-            Self::Twins(claim) => {
+            Self::Twins(claim, directory, when, mut names) => {
                 let (entries, rest) = listed(commit, completion)?;
                 match segments::twin(name(&commit.target), names_of(&entries)) {
                     Some(Twin::Same) => return Ok(Found::Same),
                     Some(Twin::Other(name)) => return Err(stays(&commit.target, Some(&name))),
                     None => {}
                 }
+                names.extend(names_of(&entries).map(str::to_owned).take(segments::NAMES_MAXIMUM + 1 - names.len()));
                 if let Some(listing) = rest {
-                    return Ok(Found::More(Self::Twins(claim), Operation::ListMore { listing }));
+                    let more = Operation::ListMore { listing };
+                    return Ok(Found::More(Self::Twins(claim, directory, when, names), more));
+                }
+                if names.len() <= segments::NAMES_MAXIMUM {
+                    shared.segments.remember(&directory, when, &names);
                 }
                 Ok(Found::Free(Over::Nothing, Held { claim: Some(claim), notice: None }))
             }
