@@ -307,6 +307,26 @@ fn an_error_in_the_middle_of_a_file_is_told_once_and_the_conversation_goes_on() 
 }
 
 #[test]
+fn what_a_filter_takes_with_its_first_byte_counts_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut talk = Talk::open("2.45", directory.path());
+    talk.session.line.limits.memory = 16 << 20;
+    let path = directory.path().join("file");
+    let path = path.to_str().unwrap();
+    let open = talk.command("s-ow", |pack| {
+        pack.str(path).null().null().null().null().null().null().null().null().bool(true);
+        pack.pack(|filters| _ = filters.string_id(StringId::new("zst-cmp")).pack(|level| _ = level.i32(19)));
+    });
+    assert_eq!(talk.ask(&open), NO_DATA);
+    let block = data(&[7; 100]);
+    // behind the data are the ends of two packs
+    let (head, rest) = block.split_at(block.len() - 102);
+    assert!(talk.ask(head).is_empty());
+    assert!(error(&talk.ask(&rest[..1])).1.contains("would take more than 16777216 bytes"));
+    assert_ne!(talk.session.state(), State::Open);
+}
+
+#[test]
 fn a_read_that_fails_on_the_way_ends_in_an_error_and_the_conversation_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut talk = Talk::open("2.45", directory.path());
