@@ -103,10 +103,9 @@ impl Session {
         // Data that no filter changes goes where room was counted for it when its file was opened.
         let mut is_plain_data = true;
         while self.wants_input() {
-            let is_plain = self.takes_plain_data();
             let left = match self.line.framer.next(&mut rest) {
                 Ok(Some(piece)) => {
-                    is_plain_data &= is_plain && matches!(piece, Piece::Block(_));
+                    is_plain_data &= matches!(piece, Piece::Block(_)) && self.takes_plain_data();
                     self.take_piece(now, piece)
                 }
                 Ok(None) => {
@@ -139,7 +138,7 @@ impl Session {
     }
 
     /// Whether what comes next is a block's data, and no filter changes them.
-    fn takes_plain_data(&self) -> bool {
+    const fn takes_plain_data(&self) -> bool {
         matches!(&self.phase, Phase::Open(granted) if granted.takes_plain_data())
     }
 

@@ -78,8 +78,8 @@ pub(super) enum Wait {
 /// Where the bytes of a block go.
 #[derive(Debug)]
 pub(super) enum Block {
-    /// To the write session of that number.
-    To(Envelope),
+    /// To the write session of that number; whether no filter changes them there.
+    To(Envelope, bool),
     /// Nowhere: the client gets this error at its end.
     Refused(Envelope, Error),
     /// Nowhere: the client was told already.
@@ -291,8 +291,8 @@ impl Granted {
     }
 
     /// Whether what comes next is a block's data, and no filter changes them.
-    pub(super) fn takes_plain_data(&self) -> bool {
-        matches!(&self.block, Some(Block::To(envelope)) if self.streams.writes_plainly(envelope.session))
+    pub(super) const fn takes_plain_data(&self) -> bool {
+        matches!(self.block, Some(Block::To(_, true)))
     }
 
     /// Bytes that it makes the server hold.
@@ -474,11 +474,11 @@ impl Granted {
             return Ok(());
         }
         if let Some(error) = self.revocation() {
-            self.block = Some(Block::To(envelope));
+            self.block = Some(Block::To(envelope, false));
             return self.fail_step(line, envelope, error);
         }
         self.block = Some(match self.streams.get(envelope.session) {
-            Ok(Stream::Write(write)) if write.is_ready() => Block::To(envelope),
+            Ok(Stream::Write(write)) if write.is_ready() => Block::To(envelope, write.is_plain()),
             Ok(_) => Block::Refused(envelope, Error::protocol("data for a session that does not take any")),
             Err(error) => {
                 let text = format!("{} for request {}:{}", error.message, envelope.command, envelope.kind);
@@ -490,7 +490,7 @@ impl Granted {
 
     /// Takes bytes of a block; returns how many were not taken.
     fn feed_block(&mut self, line: &mut Line, data: &[u8]) -> Flow<usize> {
-        let Some(Block::To(envelope)) = self.block else { return Ok(0) };
+        let Some(Block::To(envelope, _)) = self.block else { return Ok(0) };
         let mut rest = data;
         let fed = self.streams.get(envelope.session).and_then(|stream| match stream {
             Stream::Write(write) => write.feed(&mut rest),
@@ -514,8 +514,8 @@ impl Granted {
 
     fn end_block(&mut self, line: &mut Line) -> Flow {
         match self.block.take() {
-            Some(Block::To(_)) if self.upload.is_some() => Ok(()),
-            Some(Block::To(envelope)) => self.answer(line, envelope, Answer::null()),
+            Some(Block::To(..)) if self.upload.is_some() => Ok(()),
+            Some(Block::To(envelope, _)) => self.answer(line, envelope, Answer::null()),
             Some(Block::Refused(..)) if self.stage != Stage::Ready => {
                 Err(End::Error(Error::format("expected config command")))
             }
@@ -541,7 +541,7 @@ impl Granted {
             && self.ahead.as_ref().is_none_or(|ahead| ahead.check_invariants(line, &self.streams))
             && (self.upload.is_none() || line.release.framing == Framing::Classic)
             && self.block.as_ref().is_none_or(|block| match block {
-                Block::To(envelope) => self.streams.has(envelope.session),
+                Block::To(envelope, _) => self.streams.has(envelope.session),
                 Block::Refused(..) => true,
                 Block::Swallowed => self.upload.is_some(),
             })

@@ -105,7 +105,7 @@ impl Granted {
             Some(running @ Running { wait: Wait::Disk | Wait::Database, .. }) => self.running = Some(running),
             Some(Running { envelope, .. }) => self.fail_step(line, envelope, error)?,
             None => {
-                if let Some(Block::To(envelope)) = self.block {
+                if let Some(Block::To(envelope, _)) = self.block {
                     self.fail_step(line, envelope, error)?;
                 }
             }

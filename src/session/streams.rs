@@ -74,12 +74,6 @@ impl Streams {
         self.0.iter().any(|(number, stream)| *number == session && matches!(stream, Stream::Read(_)))
     }
 
-    /// Whether a file of that number is open to be written as it comes.
-    pub(super) fn writes_plainly(&self, session: u64) -> bool {
-        let is_plain = |stream: &Stream| matches!(stream, Stream::Write(write) if write.is_plain());
-        self.0.iter().any(|(number, stream)| *number == session && is_plain(stream))
-    }
-
     pub(super) fn find(&mut self, session: u64) -> Option<&mut Stream> {
         self.0.iter_mut().find(|(number, _)| *number == session).map(|(_, stream)| stream)
     }
