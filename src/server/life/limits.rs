@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn connections_never_use_up_all_descriptors() {
         for (wanted, descriptors, expected) in
-            [(1024, None, 1024), (1024, Some(1 << 20), 1024), (1024, Some(1024), 157), (3, Some(1024), 3)]
+            [(1024, None, 1024), (1024, Some(1 << 20), 1024), (1024, Some(1024), 158), (3, Some(1024), 3)]
         {
             assert_eq!(connections(wanted, descriptors, 2).unwrap(), expected, "{descriptors:?}");
         }
