@@ -196,7 +196,13 @@ impl Learner {
         let Some(release) = table.find(&lesson.release) else { return };
         let own = self.lessons.take();
         match lesson.what {
-            What::Confirmed => _ = self.confirm(&lesson.key, release, lesson.at),
+            What::Confirmed => {
+                let alternates = self.confirm(&lesson.key, release, lesson.at).is_some();
+                if let Some(entry) = self.entries.get_mut(&lesson.key).filter(|_| alternates) {
+                    // Nobody was told here, and perhaps not there, where the last one was heard from here.
+                    entry.told = false;
+                }
+            }
             // If it is what a client would be greeted with here, too.
             What::Refused => {
                 let arrived = lesson.moment.arrived;
