@@ -326,6 +326,23 @@ fn who_alternates_is_told_of_once() {
     }
 }
 
+#[test]
+fn who_alternates_is_told_of_though_two_processes_hear_the_last_of_it_from_each_other() {
+    let table = table(&["1", "2"]);
+    let key = host("shared", "192.0.2.1");
+    let mut learners = [Learner::default(), Learner::default()];
+    let hear = |learners: &mut [Learner; 2], to: usize, version: &str, at: u64| {
+        let release = release(version).version.to_owned();
+        let lesson = Lesson { key: key.clone(), release, what: What::Confirmed, at, moment: Moment::default() };
+        learners[to].hear(&lesson, &table);
+    };
+    for (at, version) in (0..).zip(["1", "2", "1"]) {
+        learners.iter_mut().for_each(|learner| assert!(learner.confirm(&key, release(version), at).is_none()));
+    }
+    [0, 1].map(|to| hear(&mut learners, to, "2", 3));
+    assert!(learners.iter_mut().all(|learner| learner.confirm(&key, release("1"), 4).is_some()));
+}
+
 /// What a monitor looks like that reads the greeting and closes, as no known one does.
 #[test]
 fn what_has_worked_outweighs_somebody_silent() {
