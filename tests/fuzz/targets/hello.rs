@@ -15,16 +15,17 @@ fn pass(mut input: &[u8], mut cuts: Option<Tape<'_>>) -> (Vec<u8>, bool) {
     let (mut hellos, mut output, mut given) = (Hellos::default(), Vec::new(), 0);
     while !input.is_empty() {
         let length = cuts.as_mut().map_or(input.len(), |cuts| 1 + usize::from(cuts.byte())).min(input.len());
-        let was_over = hellos.are_over();
         let taken = hellos.take(&input[..length]);
-        assert!(!was_over || (hellos.are_over() && taken == input[..length]));
-        output.extend(taken);
+        let is_over = taken.is_none();
+        // Once something else has come, TLS gets what comes.
+        output.extend(taken.as_deref().unwrap_or(&input[..length]));
         given += length;
         assert!(given - output.len() <= RECORD_MAXIMUM, "more is held than one record");
-        assert!(!hellos.are_over() || given == output.len(), "something is held for ever");
+        assert!(!is_over || given == output.len(), "something is held for ever");
         input = &input[length..];
     }
-    (output, hellos.are_over())
+    let is_over = hellos.take(&[]).is_none();
+    (output, is_over)
 }
 
 fn record(kind: u8, content: &[u8]) -> Vec<u8> {
