@@ -36,7 +36,7 @@ use crate::server::event_loop::admission::{Admission, Bounds};
 use crate::server::event_loop::clock::{Clock, Timers};
 use crate::server::event_loop::keyed::Keyed;
 use crate::server::event_loop::reports::Reports;
-use crate::server::event_loop::slot::{Origin, Slot};
+use crate::server::event_loop::slot::{Arrival, Slot};
 use crate::server::outgoing::{self, Databases};
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
@@ -286,14 +286,14 @@ impl EventLoop {
 
     /// Gives up the connection that the supervisor gave by this number, if it is without authorization.
     pub(super) fn evict(&mut self, number: u64) {
-        let given = self.connections.values_mut().find(|slot| slot.origin.is(number));
+        let given = self.connections.values_mut().find(|slot| slot.arrival.is(number));
         if let Some(key) = given.and_then(|slot| evict(slot, self.clock.now())) {
             self.remove(key);
         }
     }
 
     /// Makes a connection of an accepted socket, or closes it when there are too many.
-    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, origin: Origin) {
+    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, arrival: Arrival) {
         let bounds =
             Bounds { connections: self.service.connections, per_address: self.service.connections_per_address };
         let (present, now) = (self.connections.len(), self.clock.now());
@@ -307,14 +307,14 @@ impl EventLoop {
             self.remove(key);
         }
         if !is_admitted {
-            return origin.report_end(&mut self.reports);
+            return arrival.report_end(&mut self.reports);
         }
         let (place, key) = self.connections.vacancy();
         let registration = (self.poll.registry(), Token(place));
         let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, now) else {
-            return origin.report_end(&mut self.reports);
+            return arrival.report_end(&mut self.reports);
         };
-        let mut slot = Box::new(Slot::new(connection, origin));
+        let mut slot = Box::new(Slot::new(connection, arrival));
         slot.arm(&mut self.timers);
         self.connections.insert(slot);
         self.admission.enter(peer, key);
@@ -392,7 +392,7 @@ impl EventLoop {
 
     fn remove(&mut self, key: u64) {
         let Some(mut slot) = self.connections.remove(key) else { return };
-        slot.origin.report_end(&mut self.reports);
+        slot.arrival.report_end(&mut self.reports);
         slot.disarm(&mut self.timers);
         let connection = &slot.connection;
         connection.log_end(&mut self.rates.clients, self.clock.now());

@@ -10,7 +10,7 @@ use crate::server::client::connection::Connection;
 /// A connection in the table of the loop.
 pub(super) struct Slot {
     pub(super) connection: Connection,
-    pub(super) origin: Origin,
+    pub(super) arrival: Arrival,
     /// It is in the queue of those that may have something to do.
     pub(super) is_queued: bool,
     /// When its timer expires. Deadlines move on with every request, timers only when they are looked at.
@@ -19,7 +19,7 @@ pub(super) struct Slot {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum Arrival {
     /// It was accepted here, and nobody else knows of it.
     Accepted,
     /// The supervisor gave it, and is told what becomes of it.
@@ -31,7 +31,7 @@ pub(crate) enum Origin {
     },
 }
 
-impl Origin {
+impl Arrival {
     /// That of a connection which the supervisor gives by this number.
     pub(crate) const fn given(number: u64) -> Self {
         Self::Given { number, is_proven: false }
@@ -50,8 +50,8 @@ impl Origin {
 }
 
 impl Slot {
-    pub(super) const fn new(connection: Connection, origin: Origin) -> Self {
-        Self { connection, origin, is_queued: false, armed: None }
+    pub(super) const fn new(connection: Connection, arrival: Arrival) -> Self {
+        Self { connection, arrival, is_queued: false, armed: None }
     }
 
     pub(super) fn enqueue(&mut self, queue: &mut VecDeque<u64>) {
@@ -84,7 +84,7 @@ impl Slot {
 
     /// Takes note of what the supervisor wants to know.
     pub(super) fn report(&mut self, reports: &mut Reports, now: Instant) {
-        let Self { connection, origin: Origin::Given { number, is_proven }, .. } = self else { return };
+        let Self { connection, arrival: Arrival::Given { number, is_proven }, .. } = self else { return };
         if connection.is_transferring() {
             reports.transfers(*number, now);
         }

@@ -26,7 +26,7 @@ use crate::protocol::release::Release;
 use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
 use crate::server::event_loop::accept::Acceptor;
-use crate::server::event_loop::slot::Origin;
+use crate::server::event_loop::slot::Arrival;
 use crate::server::event_loop::{Ending, EventLoop};
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
@@ -162,7 +162,7 @@ impl Backend for Serving {
     }
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        self.event_loop.admit(socket, peer, Origin::Accepted);
+        self.event_loop.admit(socket, peer, Arrival::Accepted);
     }
 
     fn note_installed(&mut self, release: &'static Release) {

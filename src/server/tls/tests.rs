@@ -1,14 +1,13 @@
 //! Handshakes with certificates as administrators have them, in both TLS versions.
 
 mod files;
+mod openssl;
+mod revocation;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateRevocationListParams, Issuer, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd};
+use rcgen::KeyPair;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
@@ -25,6 +24,13 @@ use crate::config::snapshot::Origin;
 use crate::protocol::error::Code;
 
 const CA_EXTENSIONS: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n";
+
+fn authority_params(name: &str) -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
 
 fn reason(server: &Tls, pki: &Pki, client: &str) -> String {
     outcome(server, || pki.client(client)).expect_err("the server accepted what it has to refuse")
@@ -433,82 +439,6 @@ fn alternative_names_follow_the_common_name() {
     assert_eq!((error.code, error.message.as_str()), (Code::Format, "common name is missing"));
 }
 
-fn authority_params(name: &str) -> rcgen::CertificateParams {
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params
-}
-
-fn revocation_list(name: &str, key: &KeyPair, revoked: &[&CertificateDer<'_>], next_year: i32) -> String {
-    let entry = |der: &&CertificateDer<'_>| RevokedCertParams {
-        serial_number: SerialNumber::from_slice(&Certificate::parse(der).unwrap().serial),
-        revocation_time: date_time_ymd(2024, 1, 1),
-        reason_code: None,
-        invalidity_date: None,
-    };
-    let list = CertificateRevocationListParams {
-        this_update: date_time_ymd(2024, 1, 1),
-        next_update: date_time_ymd(next_year, 1, 1),
-        crl_number: SerialNumber::from_slice(&[1]),
-        issuing_distribution_point: None,
-        revoked_certs: revoked.iter().map(entry).collect(),
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    list.signed_by(&Issuer::new(authority_params(name), key)).unwrap().pem().unwrap()
-}
-
-#[test]
-fn revoked_clients_are_refused_and_others_are_not() {
-    let pki = Pki::of_user_guide();
-    let key = KeyPair::generate().unwrap();
-    pki.write("listed.crt", &authority_params("listed").self_signed(&key).unwrap().pem());
-    pki.write("listed.key", &key.serialize_pem());
-    pki.write("ca.crt", &(pki.read("ca.crt") + &pki.read("listed.crt")));
-    for name in ["bad", "good"] {
-        pki.version_1_ec(name, &format!("/CN={name}"), "listed");
-        pki.version_3(&format!("{name}3"), &format!("/CN={name}3"), "listed", "basicConstraints=CA:FALSE");
-    }
-    pki.version_3("middle", "/CN=middle", "listed", CA_EXTENSIONS);
-    pki.version_1_ec("below", "/CN=below", "middle");
-    pki.version_3("below3", "/CN=below3", "middle", "basicConstraints=CA:FALSE");
-    for name in ["below", "below3"] {
-        pki.write(&format!("{name}.crt"), &(pki.read(&format!("{name}.crt")) + &pki.read("middle.crt")));
-    }
-    let certificates = ["bad", "bad3", "middle"].map(|name| pki.certificates(name)[0].clone());
-    let revoked: Vec<&CertificateDer<'_>> = certificates.iter().collect();
-
-    pki.write("list.crl", &format!("\u{feff}{}", revocation_list("listed", &key, &revoked, 4000)));
-    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
-    assert!(!warnings.iter().any(|warning| warning.contains("revocation")), "{warnings:?}");
-    for client in ["good", "good3", "client"] {
-        outcome(&server, || pki.client(client)).unwrap();
-    }
-    for client in ["bad", "bad3"] {
-        let reason = reason(&server, &pki, client);
-        assert!(reason.starts_with(&format!("certificate 'CN={client}' (serial ")), "{reason}");
-        assert!(reason.ends_with(" is revoked by crl-file"), "{reason}");
-    }
-    for client in ["below", "below3"] {
-        let reason = reason(&server, &pki, client);
-        assert!(reason.starts_with("certificate 'CN=middle' (serial "), "{reason}");
-    }
-
-    // An overdue list still refuses; a list that the authority did not sign revokes nothing.
-    pki.write("list.crl", &revocation_list("listed", &key, &revoked, 2025));
-    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
-    assert!(warnings.iter().any(|warning| warning.contains("should have been renewed on 2025-01-01")), "{warnings:?}");
-    reason(&server, &pki, "bad");
-    pki.write("list.crl", &revocation_list("listed", &KeyPair::generate().unwrap(), &revoked, 4000));
-    let (server, warnings) = pki.tls(Some("list.crl")).unwrap();
-    assert!(warnings.iter().any(|warning| warning.contains("is signed by no authority")), "{warnings:?}");
-    outcome(&server, || pki.client("bad")).unwrap();
-
-    pki.write("list.crl", "no list");
-    let error = pki.tls(Some("list.crl")).unwrap_err();
-    assert!(error.message.starts_with("unable to load CRL file '"), "{}", error.message);
-}
-
 #[test]
 fn broken_files_are_reported_in_the_originals_order_and_words() {
     let pki = Pki::of_user_guide();
@@ -596,94 +526,4 @@ fn what_is_not_tls_is_named_by_what_it_is() {
     let error = connection.process_new_packets().unwrap_err();
     let reason = server.reasons.of(&error, &request[..8]);
     assert!(reason.starts_with("the client speaks plain HTTP on the TLS port"), "{reason}");
-}
-
-/// Lets `openssl s_client` connect once: what it printed, and what the server made of it.
-fn openssl_client(pki: &Pki, server: &Tls, arguments: &str) -> (String, Result<ServerConnection, String>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut child = Command::new("openssl")
-        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", "localhost", "-quiet"])
-        .args(arguments.split_whitespace())
-        .current_dir(pki.path(""))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the tests need the openssl command");
-    let mut ready = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-    let count = rustix::event::poll(&mut ready, Some(&limit)).unwrap();
-    assert_eq!(count, 1, "openssl did not connect");
-    let (mut socket, _) = listener.accept().unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut connection = ServerConnection::new(Arc::clone(&server.config)).unwrap();
-    let mut failure = None;
-    while connection.is_handshaking() && failure.is_none() {
-        if connection.wants_write() {
-            connection.write_tls(&mut socket).unwrap();
-            continue;
-        }
-        assert!(connection.read_tls(&mut socket).unwrap() > 0, "openssl hung up");
-        failure = connection.process_new_packets().err();
-    }
-    if failure.is_none() {
-        connection.writer().write_all(b"greetings\n").unwrap();
-        connection.send_close_notify();
-    }
-    while connection.wants_write() {
-        if connection.write_tls(&mut socket).is_err() {
-            break;
-        }
-    }
-    drop(socket);
-    let mut printed = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    child.stderr.take().unwrap().read_to_string(&mut printed).unwrap();
-    child.wait().unwrap();
-    let outcome = failure.map_or(Ok(connection), |error| Err(server.reasons.of(&error, &[])));
-    (printed, outcome)
-}
-
-#[test]
-fn openssl_agrees_with_the_user_guides_certificates() {
-    let pki = Pki::of_user_guide();
-    let server = pki.server();
-    for options in ["-tls1_2", "-tls1_3", "-tls1_3 -groups P-256", "-tls1_2 -groups P-256", "-tls1_3 -groups P-384"] {
-        let arguments = format!(
-            "{options} -cert client.crt -key client.key -CAfile ca.crt -verify_return_error -verify_hostname localhost"
-        );
-        let (printed, outcome) = openssl_client(&pki, &server, &arguments);
-        let connection = outcome.unwrap_or_else(|reason| panic!("{options}: {reason}\n{printed}"));
-        assert_eq!(identity(&connection).unwrap().unwrap().names, ["pgbackrest-client"]);
-        assert!(printed.contains("greetings"), "{options}: {printed}");
-        // None of them pays a HelloRetryRequest.
-        assert_eq!(connection.handshake_kind(), Some(rustls::HandshakeKind::Full), "{options}");
-    }
-}
-
-#[test]
-fn clients_see_the_alerts_that_the_original_sends() {
-    let pki = Pki::of_user_guide();
-    pki.authority("foreign", "/CN=foreign");
-    pki.version_1_ec("stranger", "/CN=pgbackrest-client", "foreign");
-    let server = pki.server();
-    let (printed, outcome) = openssl_client(&pki, &server, "-tls1_2 -cert stranger.crt -key stranger.key");
-    assert!(outcome.unwrap_err().contains("is not in tls-server-ca-file"));
-    assert!(printed.contains("alert unknown ca"), "{printed}");
-    let (printed, outcome) = openssl_client(&pki, &at(&server, 12), "-tls1_2 -cert client.crt -key client.key");
-    assert!(outcome.unwrap_err().contains("expired on"));
-    assert!(printed.contains("alert certificate expired"), "{printed}");
-    let (printed, outcome) = openssl_client(&pki, &server, "-tls1_1 -cipher DEFAULT@SECLEVEL=0");
-    let reason = outcome.unwrap_err();
-    assert!(reason.starts_with("the client speaks a TLS version below 1.2"), "{reason}");
-    assert!(printed.contains("alert handshake failure") || printed.contains("alert protocol version"), "{printed}");
-    let (_, outcome) = openssl_client(&pki, &server, "-tls1_3 -CAfile foreign.crt -verify_return_error");
-    let reason = outcome.unwrap_err();
-    assert!(reason.contains("does not know the CA of this server's certificate"), "{reason}");
-    for (cipher, lacking) in [("AES256-SHA", "key exchange"), ("ECDHE-RSA-AES256-SHA384", "cipher")] {
-        let (_, outcome) = openssl_client(&pki, &server, &format!("-tls1_2 -cipher {cipher}"));
-        let reason = outcome.unwrap_err();
-        assert!(reason.starts_with(&format!("no {lacking} in common: ")), "{reason}");
-    }
 }
