@@ -322,8 +322,7 @@ fn range(kind: libc::c_int, byte: u64) -> libc::flock {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     use proptest::prelude::*;
 
@@ -466,33 +465,24 @@ mod tests {
         assert!(take(&two, &["a"]).is_none() && two.claim("b").unwrap().is_none());
     }
 
-    /// What the process does that the next test starts.
-    #[test]
-    #[ignore = "it is a part of the next one"]
-    fn takes_and_claims_and_waits() {
-        let exclusion = Exclusion::join(std::io::stdin().as_fd()).unwrap();
-        let _taken = take(&exclusion, &["a"]).unwrap();
-        let _claimed = exclusion.claim("b").unwrap().unwrap();
-        std::io::stderr().write_all(b"!").unwrap();
-        std::thread::sleep(Duration::from_secs(600));
-    }
-
     #[test]
     fn what_a_dead_process_had_is_free_and_what_it_claimed_counts_as_just_claimed() {
-        let file = Exclusion::create().unwrap();
-        let exclusion = Exclusion::join(file.as_fd()).unwrap();
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture", "disk::exclusion::tests::takes_and_claims_and_waits"])
-            .stdin(Stdio::from(file))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        process.stderr.take().unwrap().read_exact(&mut [0]).unwrap();
+        let [exclusion, dying] = processes();
+        let had = (take(&dying, &["a"]).unwrap(), dying.claim("b").unwrap().unwrap());
+        // From now on another process alone has what it had.
+        let mut process =
+            Command::new("sleep").arg("600").stdin(dying.as_fd().try_clone_to_owned().unwrap()).spawn().unwrap();
+        dying.0.is_abandoned.set(true);
+        drop((had, dying));
         assert!(take(&exclusion, &["a"]).is_none() && exclusion.claim("b").unwrap().is_none());
         process.kill().unwrap();
         process.wait().unwrap();
-        assert!(take(&exclusion, &["a"]).is_some());
+        // A program that another test starts has it open until it is executed.
+        let begun = Instant::now();
+        while take(&exclusion, &["a"]).is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "what a dead process had stays taken");
+            std::thread::yield_now();
+        }
         let asked = pass(TICK * 3, [&exclusion]);
         let others = exclusion.claim("b").unwrap().unwrap().others();
         assert!(others.is_some_and(|others| others >= asked), "it may have added something before it died");
