@@ -283,7 +283,11 @@ impl Front {
                 (Meaning::Interrupt, _) => return Some(End::Interrupted(signal.signal())),
                 (Meaning::Terminate { .. }, Phase::Ending) => return Some(drained(backend)),
                 (Meaning::Terminate { certain }, _) => self.terminate(certain, backend),
-                (Meaning::Reload, Phase::Serving) => self.reload(backend),
+                (Meaning::Reload, Phase::Serving) => {
+                    self.reload(backend);
+                    // Told before the end that may have been asked for at the same time.
+                    self.end_reload(backend);
+                }
                 (Meaning::Reload, Phase::Starting { reload: again } | Phase::Reloading { again }) => *again = true,
                 (Meaning::Reload, Phase::Ending) => {}
             }
