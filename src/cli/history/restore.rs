@@ -87,8 +87,11 @@ fn lock(lock_path: &Path, stanza: &str) -> Result<Vec<File>> {
         }
         let path = entry.path();
         let busy = |error: &io::Error| {
-            let message = format_args!("unable to acquire lock on file '{}'", path.display());
-            let mut error = Error::io(Code::LockAcquire, message, error);
+            let mut error = Error::io(
+                Code::LockAcquire,
+                format_args!("unable to acquire lock on file '{}'", path.display()),
+                error,
+            );
             error.message +=
                 "\nHINT: a backup or expire of this stanza is running; wait for its end, or 'pgbackrest stop --force'.";
             error
