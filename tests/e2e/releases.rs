@@ -247,13 +247,13 @@ fn hosts_that_share_an_address_too_take_turns_and_are_told_how_to_end_that() {
     });
     let all: Vec<_> = tries.iter().flatten().copied().collect();
     eprintln!("tries of each push, by host: {tries:?}");
-    // What the simulation of the turns holds them to; beside other tests a command may take longer than a turn.
-    assert!(all.iter().filter(|tries| **tries > 2 * hosts.len()).count() <= 1, "{tries:?}");
-    assert!(all.iter().all(|tries| *tries <= 4 * hosts.len()), "{tries:?}");
+    // The simulation of the turns holds each push to its tries. Beside other tests a command may take longer than a turn,
+    // so that it meets any release: then it takes three tries on average.
+    assert!(all.iter().sum::<usize>() <= 2 * hosts.len() * all.len(), "{tries:?}");
     let log = site.bench.server.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("between them, which take turns")).collect();
     // each worker tells it once
-    assert!(told.len() == 1 || told.len() == 2, "{told:#?}");
+    assert!((1..=2).contains(&told.len()), "{told:#?} in {log}");
     assert!(told[0].contains("WARN: clients 'pgbackrest-client' at 127.0.0.1 have releases"), "{told:#?}");
     for hint in ["[client:NAME] release=", "[server-name:NAME] release=", "[listener:ADDRESS:PORT] release="] {
         assert!(log.contains(hint), "{hint} is not in {log}");

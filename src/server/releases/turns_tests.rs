@@ -53,6 +53,8 @@ struct Tally {
     worst: usize,
     /// Pushes that took more than two tries for each release.
     slow: usize,
+    /// How often it was told that hosts of several releases share the key.
+    told: usize,
 }
 
 /// How a run begins and who serves.
@@ -114,7 +116,7 @@ fn archive(scene: Scene, seed: u64) -> Tally {
         host.tries += 1;
         let start = random.between(10, start);
         let wait = if same(offer.release, host.release) {
-            learner.confirm(&key, offer.release, now / 1000);
+            tally.told += usize::from(learner.confirm(&key, offer.release, now / 1000).is_some());
             tally.pushes += 1;
             tally.tries += host.tries;
             host.tries = 0;
@@ -145,6 +147,9 @@ fn nobody_starves_at_the_archivers_pace() {
             for pause in [5_000, 30_000, 120_000] {
                 for seed in 0..3 {
                     let tally = archive(Scene { kinds, hosts, pause, backlog, start, processes }, seed);
+                    // Where they had not shown themselves before.
+                    let expected = if backlog > 0 { 1..=processes } else { 0..=0 };
+                    assert!(expected.contains(&tally.told), "told {} times by {processes}", tally.told);
                     all.pushes += tally.pushes;
                     all.tries += tally.tries;
                     all.worst = all.worst.max(tally.worst + 1);
@@ -152,7 +157,7 @@ fn nobody_starves_at_the_archivers_pace() {
                 }
             }
         }
-        let Tally { pushes, tries, worst, slow } = all;
+        let Tally { pushes, tries, worst, slow, .. } = all;
         println!("{kinds} releases, up to {start} ms: {pushes} pushes, {tries} tries, {worst} at most, {slow} slow");
         assert!(pushes > 20_000 && tries < kinds * pushes, "{tries} tries of {pushes} pushes");
         // More than two tries for each release: nearly nobody, and never many more. Processes that hear of each other a
