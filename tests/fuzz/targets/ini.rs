@@ -13,8 +13,11 @@ fn parse(texts: &[&str]) -> Option<Ini> {
     texts.iter().try_for_each(|text| ini.add(Path::new("/etc/x.conf"), text)).ok().map(|()| ini)
 }
 
-/// What it says, without places.
-fn contents(ini: &Ini) -> Vec<(String, Vec<(String, Vec<String>)>)> {
+/// A key and its values.
+type Key = (String, Vec<String>);
+
+/// What it says by section, without places.
+fn contents(ini: &Ini) -> Vec<(String, Vec<Key>)> {
     let section = |(name, entries): (&str, &[repohostd::config::ini::Entry])| {
         let keys = entries
             .iter()
