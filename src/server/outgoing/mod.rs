@@ -24,7 +24,7 @@ use mio::{Registry, Token};
 use slab::Slab;
 
 use self::own_user::OwnUser;
-use self::socket::{Progress, Socket, errno};
+use self::socket::{Socket, errno};
 use self::system::{Machine, is_same_directory, owner};
 use crate::disk::passwd;
 use crate::postgres::{Action, Address, Client, Event, Finished, First, Plan, Settings};
@@ -121,7 +121,7 @@ impl Line {
     fn connect(&mut self, address: Address, now: Instant, registry: &Registry, token: Token) -> Result<(), i32> {
         self.close();
         match Socket::connect(&address) {
-            Ok(mut socket) => {
+            Ok(socket) => {
                 socket.register(registry, token).map_err(|error| errno(&error))?;
                 self.socket = Some(socket);
                 self.writable = true;
@@ -138,17 +138,10 @@ impl Line {
     /// Finds out whether it is connected; true once.
     fn becomes_connected(&mut self) -> Result<bool, i32> {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.connected && self.writable) else { return Ok(false) };
-        match socket.progress() {
-            Progress::Connected => {
-                self.connected = true;
-                Ok(true)
-            }
-            Progress::Pending => {
-                self.writable = false;
-                Ok(false)
-            }
-            Progress::Failed(errno) => Err(errno),
-        }
+        self.connected = socket.is_connected()?;
+        // The poll tells when to look again.
+        self.writable = self.connected;
+        Ok(self.connected)
     }
 }
 
@@ -177,23 +170,17 @@ impl Databases {
             DatabaseAction::Query { statement, timeout } => entry.client.query(now, statement, timeout),
             DatabaseAction::Close | DatabaseAction::Open { .. } => entry.leave(now),
         }
-        self.wake(index);
+        wake(&mut self.ready, index);
     }
 
     /// Closes what the connection of a client has left.
     pub(super) fn forget(&mut self, now: Instant, key: u64) {
         self.waiting.retain(|wanted| wanted.ticket.0 != key);
-        let left: Vec<usize> = self
-            .entries
-            .iter_mut()
-            .filter(|(_, entry)| entry.ticket.0 == key && entry.stage != Stage::Unwanted)
-            .map(|(index, entry)| {
+        for (index, entry) in &mut self.entries {
+            if entry.ticket.0 == key && entry.stage != Stage::Unwanted {
                 entry.leave(now);
-                index
-            })
-            .collect();
-        for index in left {
-            self.wake(index);
+                wake(&mut self.ready, index);
+            }
         }
     }
 
@@ -204,7 +191,7 @@ impl Databases {
         let broken = event.is_error();
         line.readable |= broken || event.is_readable() || event.is_read_closed();
         line.writable |= broken || event.is_writable() || event.is_write_closed();
-        self.wake(token / 2);
+        wake(&mut self.ready, token / 2);
     }
 
     /// What became of what was asked for.
@@ -233,8 +220,8 @@ impl Databases {
             return;
         }
         for (index, entry) in &self.entries {
-            if entry.deadline().is_some_and(|deadline| deadline <= now) && !self.ready.contains(&index) {
-                self.ready.push(index);
+            if entry.deadline().is_some_and(|deadline| deadline <= now) {
+                wake(&mut self.ready, index);
             }
         }
         for index in std::mem::take(&mut self.ready) {
@@ -243,7 +230,7 @@ impl Databases {
             if entry.is_over() {
                 self.entries.remove(index);
             } else if more {
-                self.wake(index);
+                wake(&mut self.ready, index);
             }
         }
     }
@@ -286,13 +273,14 @@ impl Databases {
             cancel: Line::default(),
             request: vec![],
         });
-        self.wake(index);
+        wake(&mut self.ready, index);
     }
+}
 
-    fn wake(&mut self, index: usize) {
-        if !self.ready.contains(&index) {
-            self.ready.push(index);
-        }
+/// Has a connection do what it can, soon.
+fn wake(ready: &mut Vec<usize>, index: usize) {
+    if !ready.contains(&index) {
+        ready.push(index);
     }
 }
 
