@@ -20,3 +20,10 @@ pub mod service;
 pub mod status;
 pub mod tls;
 pub mod workers;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The time of day.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Registry, Token};
@@ -30,6 +30,7 @@ use crate::server::event_loop::slot::Arrival;
 use crate::server::event_loop::{Ending, EventLoop};
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
+use crate::server::since_epoch;
 use crate::server::status::socket::Status;
 use crate::session::Host;
 
@@ -114,7 +115,7 @@ impl Serving {
         }
         let authority = &self.configuration.authority;
         let tls = self.event_loop.service().tls.clone();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_epoch();
         let stranger = |client: &ClientView<'_>| {
             // a certificate that was valid when the session began may expire while it lasts
             let begun = UnixTime::since_unix_epoch(now.saturating_sub(client.age));

@@ -15,9 +15,10 @@ pub mod table;
 mod turns;
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use super::since_epoch;
 
 /// Names that are longer are not remembered, so that what is remembered stays small.
 const NAME_MAXIMUM: usize = 255;
@@ -44,11 +45,10 @@ impl Key {
 
 /// Milliseconds since the epoch; what takes turns is timed by them.
 pub(super) fn milliseconds() -> u64 {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Seconds since the epoch; what is learned is dated by them.
 pub(super) fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    since_epoch().as_secs()
 }

@@ -10,7 +10,7 @@ use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::certificate::{Certificate, Side};
-use super::{describe, files};
+use super::files;
 use crate::config::snapshot::Origin;
 use crate::protocol::error::Result;
 
@@ -19,30 +19,12 @@ use crate::protocol::error::Result;
 pub(super) struct Authorities {
     /// What may sign client certificates, as webpki wants it.
     pub(super) anchors: Vec<TrustAnchor<'static>>,
-    /// What may sign client certificates, taken apart.
-    pub(super) issuers: Vec<Authority>,
+    /// The same certificates in the same order, taken apart.
+    pub(super) issuers: Vec<Certificate>,
     /// Self-signed certificates that are trusted as what they are: a client may present exactly these.
     pub(super) pinned: Vec<CertificateDer<'static>>,
     /// The subjects of the whole file, sent to clients as the names of acceptable authorities.
     pub(super) hints: Vec<DistinguishedName>,
-}
-
-/// A certificate that may sign others.
-#[derive(Debug)]
-pub(super) struct Authority {
-    pub(super) certificate: Certificate,
-    /// How webpki names it.
-    pub(super) anchor: TrustAnchor<'static>,
-}
-
-impl Authority {
-    /// How many intermediates may stand between this authority and a client.
-    pub(super) fn permits_intermediates(&self, count: usize) -> bool {
-        match self.certificate.extensions.authority {
-            Some((_, Some(most))) => u32::try_from(count).is_ok_and(|count| count <= most),
-            _ => true,
-        }
-    }
 }
 
 impl Authorities {
@@ -72,9 +54,12 @@ impl Authorities {
             let anchor = webpki::anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned());
             match (reason_against(&certificate), anchor) {
                 (None, Ok(anchor)) => {
-                    warn_of_validity(&certificate, path, now, warnings);
-                    found.anchors.push(anchor.clone());
-                    found.issuers.push(Authority { certificate, anchor });
+                    warnings.extend(certificate.lapse(now).map(|lapse| {
+                        let path = path.display();
+                        format!("CA certificate '{subject}' of CA file '{path}' {lapse}: clients signed by it are refused")
+                    }));
+                    found.anchors.push(anchor);
+                    found.issuers.push(certificate);
                 }
                 // A self-signed certificate that is no authority is a client's own, pinned.
                 (Some(_), _) if self_signed => {}
@@ -109,11 +94,11 @@ impl Authorities {
         anchor: &TrustAnchor<'_>,
         intermediates: usize,
         now: i64,
-    ) -> std::result::Result<&Authority, Option<&Authority>> {
+    ) -> std::result::Result<&Certificate, Option<&Certificate>> {
         // A renewed authority keeps its name and key: any of its certificates will do.
         let mut refused = None;
-        for authority in self.issuers.iter().filter(|authority| authority.anchor == *anchor) {
-            if authority.certificate.is_valid_at(now) && authority.permits_intermediates(intermediates) {
+        for (_, authority) in self.anchors.iter().zip(&self.issuers).filter(|(known, _)| *known == anchor) {
+            if authority.is_valid_at(now) && authority.permits_intermediates(intermediates) {
                 return Ok(authority);
             }
             refused = Some(authority);
@@ -144,17 +129,4 @@ fn reason_against(certificate: &Certificate) -> Option<&'static str> {
         None => extensions.usage.is_some(),
     };
     (!may_sign).then_some("it is no CA certificate")
-}
-
-fn warn_of_validity(authority: &Certificate, path: &Path, now: i64, warnings: &mut Vec<String>) {
-    if authority.is_valid_at(now) {
-        return;
-    }
-    let (subject, path) = (authority.subject_text(), path.display());
-    let when = if now > authority.not_after {
-        format!("expired on {}", describe::time_text(authority.not_after))
-    } else {
-        format!("is not valid before {}", describe::time_text(authority.not_before))
-    };
-    warnings.push(format!("CA certificate '{subject}' of CA file '{path}' {when}: clients signed by it are refused"));
 }

@@ -14,6 +14,8 @@ use x509_parser::oid_registry::{OID_X509_EXT_CERT_TYPE, OID_X509_EXT_EXTENDED_KE
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
+use super::describe::time_text;
+
 /// A certificate, taken apart once. Times are seconds since the epoch; names are the contents of
 /// their SEQUENCE, as webpki keeps them, so that both can be compared byte by byte.
 #[derive(Debug, Clone)]
@@ -133,6 +135,22 @@ impl Certificate {
     /// Whether the time `now` is within the validity.
     pub(super) fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// Why it is not valid at the time `now`, if it is not.
+    pub(super) fn lapse(&self, now: i64) -> Option<String> {
+        if now > self.not_after {
+            return Some(format!("expired on {}", time_text(self.not_after)));
+        }
+        (now < self.not_before).then(|| format!("is not valid before {}", time_text(self.not_before)))
+    }
+
+    /// Whether so many intermediates may stand between this authority and a client.
+    pub(super) fn permits_intermediates(&self, count: usize) -> bool {
+        match self.extensions.authority {
+            Some((_, Some(most))) => u32::try_from(count).is_ok_and(|count| count <= most),
+            _ => true,
+        }
     }
 
     /// The subject for people.
@@ -279,7 +297,7 @@ impl<'a> Signed<'a> {
 }
 
 /// What follows the element with this tag that `der` begins with, and its contents.
-fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
+pub(super) fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
     let (after, element) = Any::from_der(der).ok()?;
     (element.class() == Class::Universal && element.tag() == tag).then_some((after, element.data))
 }

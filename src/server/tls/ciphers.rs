@@ -52,24 +52,18 @@ pub(super) fn select(
     list_13: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<SupportedCipherSuite>> {
-    let of_version = |tls13: bool| -> Vec<SupportedCipherSuite> {
-        available.iter().copied().filter(|suite| suite.tls13().is_some() == tls13).collect()
-    };
     let has_aes = has_aes();
-    let cost = |suite: &SupportedCipherSuite| cost(suite.suite(), has_aes);
-    let mut chosen = of_version(true);
-    chosen.sort_by_key(cost);
-    if let Some(list) = list_13 {
-        chosen = apply("tls-cipher-13", list, &chosen, warnings);
-        refuse_empty("TLSv1.3", "tls-cipher-13", list, &chosen)?;
+    let mut chosen = Vec::new();
+    for (version, option, list) in [("TLSv1.3", "tls-cipher-13", list_13), ("TLSv1.2", "tls-cipher-12", list_12)] {
+        let is_of_version = |suite: &&SupportedCipherSuite| suite.tls13().is_some() == (version == "TLSv1.3");
+        let mut suites: Vec<_> = available.iter().filter(is_of_version).copied().collect();
+        suites.sort_by_key(|suite| cost(suite.suite(), has_aes));
+        if let Some(list) = list {
+            suites = apply(option, list, &suites, warnings);
+            refuse_empty(version, option, list, &suites)?;
+        }
+        chosen.extend(suites);
     }
-    let mut older = of_version(false);
-    older.sort_by_key(cost);
-    if let Some(list) = list_12 {
-        older = apply("tls-cipher-12", list, &older, warnings);
-        refuse_empty("TLSv1.2", "tls-cipher-12", list, &older)?;
-    }
-    chosen.extend(older);
     Ok(chosen)
 }
 

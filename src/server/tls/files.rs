@@ -52,7 +52,8 @@ pub(super) fn certificate_chain(origin: &Origin, path: &Path) -> Result<Vec<Cert
 pub(super) fn check_key_file(origin: &Origin, path: &Path, user: Option<u32>) -> Result<()> {
     let Ok(data) = origin.data(path) else { return Ok(()) };
     let uid = user.unwrap_or_else(|| rustix::process::getuid().as_raw());
-    check_key_owner(path, data.uid, data.mode, uid, &user_name(uid))
+    let user = passwd::user(uid).map_or_else(|| uid.to_string(), |user| user.name);
+    check_key_owner(path, data.uid, data.mode, uid, &user)
 }
 
 fn check_key_owner(path: &Path, owner: u32, mode: u32, uid: u32, user: &str) -> Result<()> {
@@ -75,11 +76,6 @@ fn check_key_owner(path: &Path, owner: u32, mode: u32, uid: u32, user: &str) -> 
         ));
     }
     Ok(())
-}
-
-/// The name of a user; else the number.
-fn user_name(uid: u32) -> String {
-    passwd::user(uid).map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// The first private key of a PEM file.

@@ -29,7 +29,6 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
@@ -39,6 +38,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::config::snapshot::Origin;
 use crate::protocol::error::{Code, Error, Result};
+use crate::server::since_epoch;
 
 pub use describe::Reasons;
 pub use identity::{Identity, identity};
@@ -96,7 +96,7 @@ impl Tls {
 /// Code 95 for files and ciphers that cannot be used, code 42 for a key file that others may read,
 /// in the original's order: ciphers, certificate, owner and mode of the key, key, authorities.
 pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
-    let now = seconds_now();
+    let now = verifier::seconds(UnixTime::since_unix_epoch(since_epoch()));
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(files, &mut warnings)?);
 
@@ -161,24 +161,13 @@ fn warn_of_validity(leaf: &certificate::Certificate, path: &Path, now: i64, warn
     const SOON: i64 = 14 * 86400;
     let path = path.display();
     let subject = leaf.subject_text();
-    if now > leaf.not_after {
-        let since = describe::time_text(leaf.not_after);
+    if let Some(lapse) = leaf.lapse(now) {
+        let doubt = if now > leaf.not_after { "" } else { "; is this host's clock right?" };
         warnings.push(format!(
-            "certificate '{subject}' of cert file '{path}' expired on {since}: clients that verify it will refuse it"
-        ));
-    } else if now < leaf.not_before {
-        let until = describe::time_text(leaf.not_before);
-        warnings.push(format!(
-            "certificate '{subject}' of cert file '{path}' is not valid before {until}: clients that verify it will \
-             refuse it; is this host's clock right?"
+            "certificate '{subject}' of cert file '{path}' {lapse}: clients that verify it will refuse it{doubt}"
         ));
     } else if leaf.not_after - now < SOON {
         let on = describe::time_text(leaf.not_after);
         warnings.push(format!("certificate '{subject}' of cert file '{path}' expires on {on}: renew it"));
     }
-}
-
-/// The system clock in seconds since the epoch.
-fn seconds_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

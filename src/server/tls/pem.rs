@@ -8,6 +8,8 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::prelude::FromDer;
 
+use super::certificate::element;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Labels that mean a certificate, and the one that is known for it.
 const LABELS: [&[u8]; 2] = [b"TRUSTED CERTIFICATE-----", b"X509 CERTIFICATE-----"];
@@ -53,11 +55,8 @@ pub(super) fn split(der: CertificateDer<'static>) -> (CertificateDer<'static>, b
 
 /// What a `CertAux` of OpenSSL says of TLS clients: not if they are rejected, nor if others alone are trusted.
 fn trusts_clients(settings: &[u8]) -> Option<bool> {
-    let (after, settings) = Any::from_der(settings).ok()?;
-    if !after.is_empty() || settings.tag() != Tag::Sequence {
-        return None;
-    }
-    let (mut trusted, mut rest) = (true, settings.data);
+    let (_, mut rest) = element(settings, Tag::Sequence).filter(|(after, _)| after.is_empty())?;
+    let mut trusted = true;
     while !rest.is_empty() {
         let (after, element) = Any::from_der(rest).ok()?;
         rest = after;

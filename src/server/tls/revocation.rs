@@ -16,7 +16,7 @@ use super::authorities::Authorities;
 use super::certificate::{Signed, name_text, sequence_content, trim_serial};
 use super::{describe, files};
 use crate::config::snapshot::Origin;
-use crate::protocol::error::{Code, Error, Result};
+use crate::protocol::error::Result;
 
 /// All lists of the file.
 #[derive(Debug, Default)]
@@ -70,11 +70,7 @@ impl RevocationLists {
             lists.push(list);
         }
         if lists.is_empty() {
-            let message = format!(
-                "unable to load CRL file '{}': it contains no PEM list (-----BEGIN X509 CRL-----)",
-                path.display()
-            );
-            return Err(Error::new(Code::Crypto, message));
+            return Err(files::unusable("CRL", path, "it contains no PEM list (-----BEGIN X509 CRL-----)"));
         }
         Ok(Self { lists })
     }
@@ -117,9 +113,9 @@ impl RevocationList {
     }
 
     fn find_signer(&mut self, authorities: &Authorities, algorithms: &[&dyn SignatureVerificationAlgorithm]) {
-        let mut same_name = authorities.issuers.iter().filter(|authority| authority.certificate.subject == self.issuer);
-        let signer = same_name.find(|authority| self.is_signed_by(&authority.certificate.key, algorithms));
-        self.signer = signer.map(|authority| authority.certificate.key.clone());
+        let mut same_name = authorities.issuers.iter().filter(|authority| authority.subject == self.issuer);
+        let signer = same_name.find(|authority| self.is_signed_by(&authority.key, algorithms));
+        self.signer = signer.map(|authority| authority.key.clone());
     }
 
     fn is_signed_by(

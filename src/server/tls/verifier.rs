@@ -27,7 +27,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 
-use super::authorities::{Authorities, Authority};
+use super::authorities::Authorities;
 use super::certificate::{Certificate, Extensions, Side, SignatureFault, name_text};
 use super::describe::{Reasons, time_text};
 use super::revocation::RevocationLists;
@@ -72,9 +72,8 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Fault> {
-        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let chain = Chain::new(end_entity, intermediates);
-        if self.verified.is_good_at(&chain, now_seconds) {
+        if self.verified.is_good_at(&chain, seconds(now)) {
             return Ok(());
         }
         let leaf = Certificate::parse(end_entity)
@@ -98,46 +97,42 @@ impl ClientVerifier {
         presented: &[Certificate],
         now: UnixTime,
     ) -> Result<Period, Fault> {
-        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if self.authorities.pinned.contains(&leaf.der) {
             check_extensions(leaf)?;
             check_use(leaf)?;
-            return check_validity(leaf, "certificate", now_seconds, now).map(|()| Period::of(leaf));
+            return check_validity(leaf, "certificate", now).map(|()| Period::of(leaf));
         }
-        match self.verify_with_webpki(end_entity, leaf, intermediates, now, now_seconds) {
-            Err(Refused::Version) => {
-                let walk = Walk { verifier: self, presented, now: now_seconds, time: now };
-                let mut budget = MOST_SIGNATURES;
-                let authority = walk.find_issuer(leaf, leaf, &mut Vec::new(), &mut budget)?;
-                check_validity(leaf, "certificate", now_seconds, now).map(|()| authority)
+        match EndEntityCert::try_from(end_entity) {
+            Ok(certificate) => {
+                let authority = self.verify_with_webpki(&certificate, leaf, intermediates, now)?;
+                check_use(leaf).map(|()| authority)
             }
-            Err(Refused::Fault(fault)) => Err(fault),
-            Ok(authority) => check_use(leaf).map(|()| authority),
+            Err(webpki::Error::UnsupportedCertVersion) => {
+                let walk = Walk { verifier: self, leaf, presented, now };
+                let mut budget = MOST_SIGNATURES;
+                let authority = walk.find_issuer(leaf, &mut Vec::new(), &mut budget)?;
+                check_validity(leaf, "certificate", now).map(|()| authority)
+            }
+            Err(error) => Err(Fault::of_webpki(error, leaf)),
         }
     }
 
     fn verify_with_webpki(
         &self,
-        end_entity: &CertificateDer<'_>,
+        certificate: &EndEntityCert<'_>,
         leaf: &Certificate,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        now_seconds: i64,
-    ) -> Result<Period, Refused> {
-        let cert = match EndEntityCert::try_from(end_entity) {
-            Ok(cert) => cert,
-            Err(webpki::Error::UnsupportedCertVersion) => return Err(Refused::Version),
-            Err(error) => return Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
-        };
+    ) -> Result<Period, Fault> {
         // webpki calls this for every chain that it finds good, and looks for another one when it is refused.
-        let last: RefCell<Option<Result<Period, Box<Fault>>>> = RefCell::new(None);
+        let last = RefCell::new(None);
         let check = |path: &VerifiedPath<'_>| {
             let result = self.check_path(path, leaf, now);
             let good = result.is_ok();
             last.replace(Some(result));
             if good { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
-        let verified = cert.verify_for_usage(
+        let verified = certificate.verify_for_usage(
             self.algorithms.all,
             &self.authorities.anchors,
             intermediates,
@@ -148,36 +143,31 @@ impl ClientVerifier {
         );
         match (verified, last.take()) {
             (Ok(_), Some(Ok(authority))) => Ok(authority),
-            (Ok(_), _) => Err(Refused::Fault(Fault::unknown_issuer(leaf))),
-            (Err(_), Some(Err(fault))) => Err(Refused::Fault(*fault)),
-            (Err(error), _) => Err(Refused::Fault(Fault::of_webpki(error, leaf, now_seconds))),
+            (Ok(_), _) => Err(Fault::unknown_issuer(leaf)),
+            (Err(_), Some(Err(fault))) => Err(fault),
+            (Err(error), _) => Err(Fault::of_webpki(error, leaf)),
         }
     }
 
     /// What webpki leaves out: the authority's own validity and limits, and our revocation lists. Returns when
     /// the authority is valid.
-    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<Period, Box<Fault>> {
-        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    fn check_path(&self, path: &VerifiedPath<'_>, leaf: &Certificate, now: UnixTime) -> Result<Period, Fault> {
         let between: Vec<_> = path.intermediate_certificates().collect();
         for certificate in &between {
             let parsed = Certificate::parse(&certificate.der());
             if parsed.is_none_or(|certificate| !certificate.extensions.may_sign()) {
-                return Err(Box::new(Fault::may_not_sign(&name_text(certificate.subject()), leaf)));
+                return Err(Fault::may_not_sign(&name_text(certificate.subject()), leaf));
             }
         }
         let count = between.iter().filter(|cert| cert.subject() != cert.issuer()).count();
-        let authority = self.authorities.check_anchor(path.anchor(), count, seconds).map_err(|authority| {
-            Box::new(match authority {
-                Some(authority) => authority_fault(authority, leaf, seconds, now),
-                None => Fault::unknown_issuer(leaf),
-            })
+        let anchor = path.anchor();
+        let authority = self.authorities.check_anchor(anchor, count, seconds(now)).map_err(|authority| {
+            authority.map_or_else(|| Fault::unknown_issuer(leaf), |authority| authority_fault(authority, leaf, now))
         })?;
 
-        let anchor = path.anchor();
-        let anchor_link = (anchor.subject.as_ref(), webpki::spki_for_anchor(anchor));
         let mut issuers: Vec<(&[u8], SubjectPublicKeyInfoDer<'static>)> =
             between.iter().map(|cert| (cert.subject(), cert.subject_public_key_info())).collect();
-        issuers.push(anchor_link);
+        issuers.push((anchor.subject.as_ref(), webpki::spki_for_anchor(anchor)));
         let serials = std::iter::once(path.end_entity().serial()).chain(between.iter().map(|cert| cert.serial()));
         for (index, (serial, (issuer, key))) in serials.zip(&issuers).enumerate() {
             if self.revoked.contains(serial, issuer, key, self.algorithms.all) {
@@ -185,10 +175,10 @@ impl ClientVerifier {
                     Some(intermediate) => name_text(intermediate.subject()),
                     None => leaf.subject_text(),
                 };
-                return Err(Box::new(Fault::revoked(&revoked, serial)));
+                return Err(Fault::revoked(&revoked, serial));
             }
         }
-        Ok(Period::of(&authority.certificate))
+        Ok(Period::of(authority))
     }
 
     fn note_wrong_key(&self, cert: &CertificateDer<'_>) {
@@ -279,37 +269,24 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// How webpki's look at a chain ended.
-enum Refused {
-    /// The leaf has a version that webpki does not read.
-    Version,
-    Fault(Fault),
-}
-
 /// One walk from a leaf to an authority.
 struct Walk<'a> {
     verifier: &'a ClientVerifier,
+    leaf: &'a Certificate,
     presented: &'a [Certificate],
-    now: i64,
-    time: UnixTime,
+    now: UnixTime,
 }
 
 impl Walk<'_> {
     /// Finds who issued `certificate`, up to an authority, and returns when that is valid; `used` are the
-    /// intermediates between it and `leaf`.
-    fn find_issuer(
-        &self,
-        certificate: &Certificate,
-        leaf: &Certificate,
-        used: &mut Vec<usize>,
-        budget: &mut u32,
-    ) -> Result<Period, Fault> {
+    /// intermediates between it and the leaf.
+    fn find_issuer(&self, certificate: &Certificate, used: &mut Vec<usize>, budget: &mut u32) -> Result<Period, Fault> {
         let mut fault = Fault::unknown_issuer(certificate);
         let named = |candidate: &Certificate| candidate.subject == certificate.issuer;
         let authorities = &self.verifier.authorities.issuers;
-        for authority in authorities.iter().filter(|authority| named(&authority.certificate)) {
-            match self.check_authority(authority, certificate, leaf, used, budget) {
-                Ok(()) => return Ok(Period::of(&authority.certificate)),
+        for authority in authorities.iter().filter(|authority| named(authority)) {
+            match self.check_authority(authority, certificate, used, budget) {
+                Ok(()) => return Ok(Period::of(authority)),
                 Err(found) => fault = found,
             }
         }
@@ -319,7 +296,7 @@ impl Walk<'_> {
             }
             let found = self.check_intermediate(issuer, certificate, used, budget).and_then(|()| {
                 used.push(index);
-                let result = self.find_issuer(issuer, leaf, used, budget);
+                let result = self.find_issuer(issuer, used, budget);
                 used.pop();
                 result
             });
@@ -333,22 +310,25 @@ impl Walk<'_> {
 
     fn check_authority(
         &self,
-        authority: &Authority,
+        authority: &Certificate,
         certificate: &Certificate,
-        leaf: &Certificate,
         used: &[usize],
         budget: &mut u32,
     ) -> Result<(), Fault> {
-        self.check_link(&authority.certificate, certificate, budget)?;
-        let counted = used.iter().filter_map(|index| self.presented.get(*index));
-        let count = counted.filter(|intermediate| !intermediate.is_self_issued()).count();
-        if !authority.certificate.is_valid_at(self.now) || !authority.permits_intermediates(count) {
-            return Err(authority_fault(authority, leaf, self.now, self.time));
+        self.check_link(authority, certificate, budget)?;
+        if !authority.is_valid_at(seconds(self.now)) || !authority.permits_intermediates(self.count(used)) {
+            return Err(authority_fault(authority, self.leaf, self.now));
         }
-        if authority.certificate.extensions.name_constraints {
-            return Err(name_constraint_fault(&authority.certificate, leaf));
+        if authority.extensions.name_constraints {
+            return Err(name_constraint_fault(authority, self.leaf));
         }
         Ok(())
+    }
+
+    /// How many of these intermediates count for the limit of whoever is above them.
+    fn count(&self, used: &[usize]) -> usize {
+        let used = used.iter().filter_map(|index| self.presented.get(*index));
+        used.filter(|intermediate| !intermediate.is_self_issued()).count()
     }
 
     fn check_intermediate(
@@ -359,16 +339,14 @@ impl Walk<'_> {
         budget: &mut u32,
     ) -> Result<(), Fault> {
         let extensions = &issuer.extensions;
-        let Some((true, most)) = extensions.authority.filter(|_| issuer.version == 3 && !extensions.malformed) else {
+        if issuer.version != 3 || extensions.malformed || !matches!(extensions.authority, Some((true, _))) {
             return Err(Fault::other(format!(
                 "certificate '{}' was signed by '{}', which is no CA certificate",
                 certificate.subject_text(),
                 issuer.subject_text()
             )));
-        };
-        let counted = used.iter().filter_map(|index| self.presented.get(*index));
-        let below = counted.filter(|intermediate| !intermediate.is_self_issued()).count();
-        let permitted = most.is_none_or(|most| u32::try_from(below).is_ok_and(|below| below <= most))
+        }
+        let permitted = issuer.permits_intermediates(self.count(used))
             && extensions.purposes.is_none_or(|purposes| purposes.has(Side::Client))
             && !extensions.further_critical;
         if !extensions.may_sign() {
@@ -385,7 +363,7 @@ impl Walk<'_> {
             return Err(name_constraint_fault(issuer, certificate));
         }
         self.check_link(issuer, certificate, budget)?;
-        check_validity(issuer, "CA certificate", self.now, self.time)
+        check_validity(issuer, "CA certificate", self.now)
     }
 
     /// That `issuer` signed `certificate` and has not revoked it.
@@ -427,28 +405,22 @@ fn check_use(leaf: &Certificate) -> Result<(), Fault> {
     leaf.extensions.lacks(Side::Client).map_or(Ok(()), |lack| Err(Fault::purpose(&leaf.subject_text(), lack)))
 }
 
-fn check_validity(certificate: &Certificate, what: &str, now: i64, time: UnixTime) -> Result<(), Fault> {
-    let subject = certificate.subject_text();
-    if now > certificate.not_after {
-        let error = CertificateError::ExpiredContext { time, not_after: unix_time(certificate.not_after) };
-        return Err(Fault::new(error, format!("{what} '{subject}' expired on {}", since(certificate.not_after, now))));
+fn check_validity(certificate: &Certificate, what: &str, now: UnixTime) -> Result<(), Fault> {
+    let what = || format!("{what} '{}'", certificate.subject_text());
+    if seconds(now) > certificate.not_after {
+        return Err(Fault::expired(&what(), now, certificate.not_after));
     }
-    if now < certificate.not_before {
-        let error = CertificateError::NotValidYetContext { time, not_before: unix_time(certificate.not_before) };
-        let text = format!(
-            "{what} '{subject}' is not valid before {}: is this host's clock right?",
-            time_text(certificate.not_before)
-        );
-        return Err(Fault::new(error, text));
+    if seconds(now) < certificate.not_before {
+        return Err(Fault::not_valid_yet(&what(), now, certificate.not_before));
     }
     Ok(())
 }
 
-fn authority_fault(authority: &Authority, leaf: &Certificate, now: i64, time: UnixTime) -> Fault {
-    check_validity(&authority.certificate, "CA certificate", now, time).err().unwrap_or_else(|| {
+fn authority_fault(authority: &Certificate, leaf: &Certificate, now: UnixTime) -> Fault {
+    check_validity(authority, "CA certificate", now).err().unwrap_or_else(|| {
         Fault::other(format!(
             "CA certificate '{}' does not permit as many intermediates as certificate '{}' has",
-            authority.certificate.subject_text(),
+            authority.subject_text(),
             leaf.subject_text()
         ))
     })
@@ -461,6 +433,10 @@ fn name_constraint_fault(authority: &Certificate, leaf: &Certificate) -> Fault {
         leaf.subject_text(),
         leaf.version
     ))
+}
+
+pub(super) fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn unix_time(seconds: i64) -> UnixTime {
@@ -486,6 +462,16 @@ impl Fault {
     /// A refusal for which TLS has no alert of its own.
     fn other(text: String) -> Self {
         Self::new(CertificateError::Other(OtherError(Arc::new(std::io::Error::other(text.clone())))), text)
+    }
+
+    fn expired(what: &str, time: UnixTime, not_after: i64) -> Self {
+        let text = format!("{what} expired on {}", since(not_after, seconds(time)));
+        Self::new(CertificateError::ExpiredContext { time, not_after: unix_time(not_after) }, text)
+    }
+
+    fn not_valid_yet(what: &str, time: UnixTime, not_before: i64) -> Self {
+        let text = format!("{what} is not valid before {}: is this host's clock right?", time_text(not_before));
+        Self::new(CertificateError::NotValidYetContext { time, not_before: unix_time(not_before) }, text)
     }
 
     fn unknown_issuer(certificate: &Certificate) -> Self {
@@ -550,27 +536,19 @@ impl Fault {
     }
 
     /// What webpki found, as rustls would name it, with the certificate that it is about.
-    fn of_webpki(error: webpki::Error, leaf: &Certificate, now: i64) -> Self {
+    fn of_webpki(error: webpki::Error, leaf: &Certificate) -> Self {
         use webpki::Error as E;
         let subject = leaf.subject_text();
+        // Any certificate of the chain can be meant; the leaf is known by its time.
+        let whose = |is_leaf| format!("{}certificate '{subject}'", if is_leaf { "" } else { "an intermediate CA of " });
         match error {
             E::CertExpired { time, not_after } => {
-                // Any certificate of the chain can be meant; the leaf is known by its time.
-                let expired = i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX);
-                let whose = if expired == leaf.not_after { "" } else { "an intermediate CA of " };
-                Self::new(
-                    CertificateError::ExpiredContext { time, not_after },
-                    format!("{whose}certificate '{subject}' expired on {}", since(expired, now)),
-                )
+                let expired = seconds(not_after);
+                Self::expired(&whose(expired == leaf.not_after), time, expired)
             }
             E::CertNotValidYet { time, not_before } => {
-                let valid = i64::try_from(not_before.as_secs()).unwrap_or(i64::MAX);
-                let whose = if valid == leaf.not_before { "" } else { "an intermediate CA of " };
-                let text = format!(
-                    "{whose}certificate '{subject}' is not valid before {}: is this host's clock right?",
-                    time_text(valid)
-                );
-                Self::new(CertificateError::NotValidYetContext { time, not_before }, text)
+                let valid = seconds(not_before);
+                Self::not_valid_yet(&whose(valid == leaf.not_before), time, valid)
             }
             E::UnknownIssuer => Self::unknown_issuer(leaf),
             E::InvalidSignatureForPublicKey => Self::bad_signature(leaf),
