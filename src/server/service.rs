@@ -14,7 +14,7 @@ pub struct Service {
     /// Certificates and ciphers.
     pub tls: Tls,
     /// Who may do what.
-    pub authority: Rc<dyn Authorities>,
+    pub authority: Rc<dyn Authority>,
     /// Which release is written down for whom, and which ones there are.
     pub policy: Rc<Policy>,
     /// From `accept` to the end of the handshake.
@@ -27,8 +27,11 @@ pub struct Service {
     pub connections_per_address: usize,
 }
 
-/// Makes the authority for a conversation.
-pub trait Authorities {
-    /// The authority for clients that were greeted with `release`.
-    fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority>;
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In total.
+    pub connections: usize,
+    /// From one address.
+    pub per_address: usize,
 }

@@ -139,7 +139,8 @@ impl Session {
 
     fn authorize(&mut self, envelope: Envelope, parameters: &[String]) -> Flow {
         let Phase::Greeted(Greeted { names, drain, until, .. }) = &mut self.phase else { return Ok(()) };
-        let authorized = self.authority.authorize(names.as_deref().unwrap_or_default(), parameters);
+        let names = names.as_deref().unwrap_or_default();
+        let authorized = self.authority.authorize(self.line.release, names, parameters);
         let authorized = authorized.map_err(|refusal| End::Refused(envelope.session, refusal))?;
         let mut granted = Box::new(Granted::new(&self.line.host, authorized, drain.take(), *until));
         let settings = &granted.settings;

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::config::{Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
+use crate::protocol::release::Release;
 use crate::repository::policy::versions::Versions;
 
 pub use conversation::Session;
@@ -54,13 +55,18 @@ pub trait Authority {
         true
     }
 
-    /// Checks the names of a client against the grants, reads the parameters of its `config` request
-    /// and merges them with the server's configuration.
+    /// Checks the names of a client against the grants, reads the parameters of its `config` request as `release`
+    /// means them, which it was greeted with, and merges them with the server's configuration.
     ///
     /// # Errors
     ///
     /// What the client is told: code 105 when it may not, 31, 32 or 37 for parameters.
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal>;
+    fn authorize(
+        &self,
+        release: &'static Release,
+        names: &[String],
+        parameters: &[String],
+    ) -> Result<Authorized, Refusal>;
 }
 
 /// Why a client may not open a session.

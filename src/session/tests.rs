@@ -31,7 +31,12 @@ impl Authority for Grant {
         if names == ["client"] { Ok(()) } else { Err(Error::access("access denied").into()) }
     }
 
-    fn authorize(&self, names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        names: &[String],
+        _parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         self.admit(names)?;
         let settings = SessionSettings {
             command: Command::Backup,

@@ -47,7 +47,12 @@ impl Authority for Anybody {
         Ok(())
     }
 
-    fn authorize(&self, _names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        _names: &[String],
+        parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         let settings = parse_session(&self.files, &Environment::default(), &self.server, self.release, parameters)?;
         Ok(Authorized {
             settings,

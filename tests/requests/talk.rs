@@ -38,7 +38,12 @@ impl Authority for Granted {
         Ok(())
     }
 
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        _names: &[String],
+        _parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         let Self { settings, whole_repository, role } = self;
         Ok(Authorized {
             settings: settings.clone(),

@@ -34,7 +34,12 @@ impl Authority for Grant {
         Ok(())
     }
 
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        _names: &[String],
+        _parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         let settings = SessionSettings {
             command: Command::ArchivePush,
             stanza: Some("demo".to_owned()),

@@ -10,7 +10,6 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::release::Release;
 use crate::repository::policy::versions::Versions;
 use crate::server::releases::policy::Policy;
-use crate::server::service::Authorities;
 use crate::session::{Authority, Authorized, Refusal};
 
 /// What one load of the configuration allows.
@@ -79,19 +78,7 @@ impl Configured {
     }
 }
 
-impl Authorities for Configured {
-    fn speaking(self: Rc<Self>, release: &'static Release) -> Rc<dyn Authority> {
-        Rc::new(Speaking { configured: self, release })
-    }
-}
-
-/// The authority for clients of one release, whose options and locks have its meaning.
-struct Speaking {
-    configured: Rc<Configured>,
-    release: &'static Release,
-}
-
-impl Authority for Speaking {
+impl Authority for Configured {
     fn admit(&self, names: &[String]) -> Result<(), Refusal> {
         self.configured.grant(names).map(|_| ())
     }
@@ -101,12 +88,6 @@ impl Authority for Speaking {
         self.configured.with_held(|held| held.is_current(environment, &server.own, Instant::now()))
     }
 
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
-        self.configured.authorize(self.release, names, parameters)
-    }
-}
-
-impl Configured {
     fn authorize(
         &self,
         release: &'static Release,

@@ -37,9 +37,9 @@ use crate::disk::{Completion, Ticket};
 use crate::observe::log::Level;
 use crate::observe::quota::Quotas;
 use crate::protocol::error::Error;
-use crate::server::service::{Authorities, Service};
+use crate::server::service::Service;
 use crate::server::tls::Reasons;
-use crate::session::{DatabaseOutcome, Peer, Session, State};
+use crate::session::{Authority, DatabaseOutcome, Peer, Session, State};
 
 /// Bytes that a connection may move before the others have their turn.
 pub(crate) const TURN_BYTES: usize = 256 * 1024;
@@ -183,9 +183,9 @@ impl Connection {
     }
 
     /// New grants, for a client that has not been authorized yet. Returns whether it waits for some.
-    pub(crate) fn replace_authority(&mut self, authority: &Rc<dyn Authorities>) -> bool {
-        let Some(Served { session, greeting, .. }) = &mut self.served else { return false };
-        let has_waited = session.replace_authority(Rc::clone(authority).speaking(greeting.release()));
+    pub(crate) fn replace_authority(&mut self, authority: &Rc<dyn Authority>) -> bool {
+        let Some(Served { session, .. }) = &mut self.served else { return false };
+        let has_waited = session.replace_authority(Rc::clone(authority));
         self.conclude();
         has_waited
     }
@@ -543,7 +543,6 @@ impl Connection {
         let wanted = self.tls.server_name();
         let greeting = Greeting::choose((names.as_deref(), wanted), (self.peer(), local), service, cx.learner);
         let release = greeting.release();
-        let authority = Rc::clone(&service.authority).speaking(release);
         self.record.set_release(release.version);
         let peer = Peer { names: names.clone() };
         let mut session = Session::new(cx.host, peer, release, authority, service.limits, cx.now);

@@ -17,8 +17,8 @@ use super::{Ending, EventLoop, OTHERS};
 use crate::disk::inline::{Inline, Options};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
-use crate::server::releases::policy::Policy;
-use crate::server::service::{Authorities, Service};
+use crate::server::releases::policy::tests::pinned_to;
+use crate::server::service::{Bounds, Service};
 use crate::server::tls::testing::{Pki, client_config};
 use crate::session::{Authority, Authorized, Host, Limits};
 
@@ -39,14 +39,13 @@ impl Authority for Nobody {
         Err(Error::access("access denied").into())
     }
 
-    fn authorize(&self, _names: &[String], _parameters: &[String]) -> Result<Authorized, crate::session::Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        _names: &[String],
+        _parameters: &[String],
+    ) -> Result<Authorized, crate::session::Refusal> {
         Err(Error::access("access denied").into())
-    }
-}
-
-impl Authorities for Nobody {
-    fn speaking(self: Rc<Self>, _release: &'static Release) -> Rc<dyn Authority> {
-        self
     }
 }
 

@@ -19,10 +19,10 @@ use crate::server::client::authority::Configured;
 use crate::server::client::held::{self, Held};
 use crate::server::event_loop::listen::{self, Endpoint, KeepAlive};
 use crate::server::releases::policy::Policy;
-use crate::server::service::{Authorities, Service};
+use crate::server::service::{Bounds, Service};
 use crate::server::status;
 use crate::server::tls::{self, Tls, TlsFiles};
-use crate::session::Limits;
+use crate::session::{Authority, Limits};
 
 /// The log file's name: the command has no stanza, and is called `server`.
 const LOG_FILE: &str = "all-server.log";
@@ -111,8 +111,8 @@ impl Configuration {
         });
         let service = Service {
             tls,
-            authority: Rc::clone(&self.authority) as Rc<dyn Authorities>,
-            policy: Rc::clone(self.authority.policy()),
+            authority: Rc::clone(&self.authority) as Rc<dyn Authority>,
+            policy: Rc::clone(&self.authority.policy),
             handshake: own.handshake_timeout,
             limits: Limits {
                 first_request: own.handshake_timeout,

@@ -19,8 +19,13 @@ impl Authority for Slow {
         self.current.get()
     }
 
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
-        self.grant.authorize(names, parameters)
+    fn authorize(
+        &self,
+        release: &'static Release,
+        names: &[String],
+        parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
+        self.grant.authorize(release, names, parameters)
     }
 }
 

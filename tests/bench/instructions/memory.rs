@@ -64,7 +64,12 @@ impl Authority for Granting {
         grant.map(|_| ()).ok_or_else(|| Error::access("access denied").into())
     }
 
-    fn authorize(&self, names: &[String], parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        names: &[String],
+        parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         let grant = self.server.grants.lookup(names).ok_or_else(|| Error::access("access denied"))?;
         let settings = parse_session(&self.files, &Environment::default(), &self.server, self.release, parameters)?;
         if !grant.allows(settings.stanza.as_deref())? {

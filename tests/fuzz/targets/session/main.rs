@@ -63,7 +63,12 @@ impl Authority for Grant {
         self.current.get()
     }
 
-    fn authorize(&self, names: &[String], _parameters: &[String]) -> Result<Authorized, Refusal> {
+    fn authorize(
+        &self,
+        _release: &'static Release,
+        names: &[String],
+        _parameters: &[String],
+    ) -> Result<Authorized, Refusal> {
         self.admit(names)?;
         let settings = SessionSettings {
             command: Command::Backup,
