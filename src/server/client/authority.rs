@@ -169,6 +169,7 @@ fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
 
 /// The client is told no more than the original tells it.
 fn denied(reason: String) -> Refusal {
+    use crate::server::releases::policy::tests::pinned_to;
     Refusal { error: Error::access("access denied"), reason: Some(reason) }
 }
 
@@ -191,7 +192,7 @@ mod tests {
         fs::write(&config, text).unwrap();
         let search = Search { config: Some(config), ..Search::default() };
         let (files, loaded) = load_from(&[], &Environment::default(), &search, &Origin::Disk).unwrap();
-        let policy = Policy::pinned_to(Release::newest());
+        let policy = pinned_to(Release::newest());
         let arguments = [format!("--config={}", directory.join("pgbackrest.conf").display())];
         let held = Held::new(files, &arguments, vec![]);
         Configured::new(loaded.server, held, Environment::default(), Rc::new(policy), None, 0)

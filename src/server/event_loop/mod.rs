@@ -260,8 +260,8 @@ impl EventLoop {
 
     /// The state of a server that is this process and listens on these addresses.
     pub(super) fn state<'a>(&'a self, addresses: &'a [SocketAddr]) -> ServerState<'a> {
-        let state = ServerState::new(addresses, &self.service.policy, &self.learner, self.connections.len());
-        state.with_sessions(self.sessions(), self.file_systems())
+        let (policy, connections, sessions) = (&self.service.policy, self.connections.len(), self.sessions());
+        ServerState::new(addresses, policy, &self.learner, connections, vec![], sessions, self.file_systems())
     }
 
     /// How long the poll may wait.

@@ -55,7 +55,7 @@ pub(crate) fn service(pki: &Pki) -> Service {
     Service {
         tls: pki.tls(None).unwrap().0,
         authority: Rc::new(Nobody),
-        policy: Rc::new(Policy::pinned_to(Release::newest())),
+        policy: Rc::new(pinned_to(Release::newest())),
         handshake: minute,
         limits: Limits { first_request: minute, idle: minute, listing: 1 << 20, memory: 256 << 20 },
         connections: 2000,

@@ -28,7 +28,7 @@ use crate::protocol::release::Release;
 use crate::server::event_loop::OTHERS;
 use crate::server::event_loop::accept::{ACCEPTS, Acceptor};
 use crate::server::event_loop::listen;
-use crate::server::releases::installed::Installed;
+use crate::server::releases::installed;
 use crate::server::releases::learner::Learner;
 use crate::server::releases::memory::Memory;
 use crate::server::service::Service;
@@ -142,7 +142,8 @@ pub(super) struct Front {
     /// None in tests, which send none.
     signals: Option<Signals>,
     acceptor: Acceptor,
-    installed: Installed,
+    /// The pgbackrest that is installed here.
+    installed: Asked,
     memory: Memory,
     status: Status,
     notify: Notify,
@@ -174,7 +175,7 @@ impl Front {
             inherited,
             signals,
             acceptor,
-            installed: Installed::default(),
+            installed: Asked::default(),
             memory: Memory::new(None),
             status: Status::default(),
             notify: Notify::from_environment(),
@@ -221,7 +222,9 @@ impl Front {
             return Ok(Some(end));
         }
         let now = backend.now();
-        if let Some(release) = self.installed.advance(now, backend.configuration().authority.policy().table()) {
+        if let Some(printed) = self.installed.advance(now)
+            && let Some(release) = installed::release(&printed, backend.configuration().authority.policy.table())
+        {
             backend.note_installed(release);
         }
         self.accept(backend);
@@ -271,8 +274,9 @@ impl Front {
         log::detail(format_args!("{status}"));
         self.notify.ready(&status);
         let authority = &backend.configuration().authority;
-        if Installed::is_wanted(&authority.server().own, authority.policy()) {
-            self.installed.ask(backend.now(), backend.registry(), INSTALLED);
+        if installed::is_wanted(&authority.server.own, &authority.policy) {
+            let (program, arguments) = installed::QUESTION;
+            self.installed.ask(program, arguments, backend.now(), backend.registry(), INSTALLED);
         }
     }
 

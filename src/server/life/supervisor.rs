@@ -24,8 +24,8 @@ use crate::server::life::front::Backend;
 use crate::server::life::serving::FAREWELL;
 use crate::server::life::system::system;
 use crate::server::releases::learner::Learner;
-use crate::server::releases::lesson::Known;
-use crate::server::service::Service;
+use crate::server::releases::memory::Remembered;
+use crate::server::service::{Bounds, Service};
 use crate::server::status::document::{FileSystemState, ServerState, WorkerState};
 use crate::server::status::socket::Status;
 use crate::server::workers::connections::Connections;
@@ -176,9 +176,9 @@ impl Supervisor {
 
     /// Tells a new worker what was learned before.
     fn teach(&mut self, place: usize) {
-        let known: Vec<_> = self.learner.worked().map(|(key, worked)| Known::new(key, worked)).collect();
-        for part in known.chunks(KNOWN_AT_ONCE) {
-            self.pool.send(place, &ToWorker::Known(part.to_vec()));
+        let mut known = self.learner.worked().map(Remembered::new).peekable();
+        while known.peek().is_some() {
+            self.pool.send(place, &ToWorker::Known(known.by_ref().take(KNOWN_AT_ONCE).collect()));
         }
         if let Some(release) = self.learner.installed() {
             self.pool.send(place, &ToWorker::Installed(release.version.to_owned()));
@@ -379,8 +379,9 @@ impl Backend for Supervisor {
         let connections = self.connections.count();
         let state = || {
             let (sessions, file_systems) = told.clone()?;
-            let state = ServerState::new(&addresses, policy, &self.learner, connections);
-            Some(state.with_workers(workers.clone()).with_sessions(sessions, file_systems).compose())
+            let (learner, workers) = (&self.learner, workers.clone());
+            let state = ServerState::new(&addresses, policy, learner, connections, workers, sessions, file_systems);
+            Some(state.compose())
         };
         if status.advance(now, self.poll.registry(), state) && self.sessions.is_none() {
             let places = self.pool.ask(&ToWorker::Sessions);

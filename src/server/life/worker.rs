@@ -183,7 +183,7 @@ impl Worker {
             ToWorker::Evict(number) => event_loop.evict(number),
             ToWorker::Known(known) => {
                 let policy = Rc::clone(&event_loop.service().policy);
-                event_loop.learner().restore(known.into_iter().map(|known| known.into_entry(policy.table())));
+                event_loop.learner().restore(known.into_iter().filter_map(|known| known.known(policy.table())));
             }
             ToWorker::Installed(version) => {
                 let release = event_loop.service().policy.table().find(&version);

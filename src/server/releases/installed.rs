@@ -3,64 +3,40 @@
 //!
 //! The program is asked once, after the start, and nothing waits for its answer.
 
-use std::time::Instant;
-
-use mio::{Registry, Token};
 use rustix::process::geteuid;
 
 use super::policy::Policy;
 use super::table::Table;
 use crate::config::OwnSettings;
 use crate::observe::log;
-use crate::process::asked::Asked;
 use crate::protocol::release::Release;
 
-/// Where it is on the server's `PATH`.
-const PROGRAM: &str = "pgbackrest";
+/// What is asked, from the server's `PATH`, and how. There is nothing to say where none is installed.
+pub(in crate::server) const QUESTION: (&str, &[&str]) = ("pgbackrest", &["version"]);
 /// Characters of an answer that are worth a line in the log.
 const SHOWN: usize = 60;
 
-/// Finds out which release it is.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Installed {
-    asked: Asked,
+/// Whether it is to be asked: the administrator has not forbidden it, somebody may be greeted with what it says, and
+/// it would not be root's process, whom a `PATH` that others can write to would hand them.
+pub(in crate::server) fn is_wanted(own: &OwnSettings, policy: &Policy) -> bool {
+    own.installed_release && policy.general().is_none() && !geteuid().is_root()
 }
 
-impl Installed {
-    /// Whether it is to be asked: the administrator has not forbidden it, somebody may be greeted with what it says, and
-    /// it would not be root's process, whom a `PATH` that others can write to would hand them.
-    pub(in crate::server) fn is_wanted(own: &OwnSettings, policy: &Policy) -> bool {
-        own.installed_release && policy.general().is_none() && !geteuid().is_root()
+/// The release that it has `printed`, if that is one of those that can be announced.
+pub(in crate::server) fn release(printed: &[u8], table: &Table) -> Option<&'static Release> {
+    let release = parse(printed).and_then(|version| table.find(version));
+    if let Some(release) = release {
+        log::info(format_args!(
+            "the installed pgbackrest is {}, which is tried first on clients that are not known",
+            release.version
+        ));
+    } else {
+        let said: String = String::from_utf8_lossy(printed).trim_end().chars().take(SHOWN).collect();
+        log::info(format_args!(
+            "the installed pgbackrest says {said:?}, which names no release that is known, so nothing is made of it"
+        ));
     }
-
-    /// Asks it.
-    pub(in crate::server) fn ask(&mut self, now: Instant, registry: &Registry, token: Token) {
-        // There is nothing to say where none is installed.
-        self.asked.ask(PROGRAM, &["version"], now, registry, token);
-    }
-
-    /// When to call [`Installed::advance`] though nothing can be read.
-    pub(in crate::server) fn deadline(&self) -> Option<Instant> {
-        self.asked.deadline()
-    }
-
-    /// Reads what there is; the release, once it is told and if it is one of those that can be announced.
-    pub(in crate::server) fn advance(&mut self, now: Instant, table: &Table) -> Option<&'static Release> {
-        let printed = self.asked.advance(now)?;
-        let release = parse(&printed).and_then(|version| table.find(version));
-        if let Some(release) = release {
-            log::info(format_args!(
-                "the installed pgbackrest is {}, which is tried first on clients that are not known",
-                release.version
-            ));
-        } else {
-            let said: String = String::from_utf8_lossy(&printed).trim_end().chars().take(SHOWN).collect();
-            log::info(format_args!(
-                "the installed pgbackrest says {said:?}, which names no release that is known, so nothing is made of it"
-            ));
-        }
-        release
-    }
+    release
 }
 
 /// The release in `pgBackRest 2.55.1`, the one line that there has to be.
@@ -98,7 +74,7 @@ mod tests {
     #[test]
     fn nobody_is_asked_where_the_answer_is_forbidden_or_would_not_count() {
         let may = !geteuid().is_root();
-        let wanted = |own: OwnSettings| Installed::is_wanted(&own, &Policy::new(&own).unwrap());
+        let wanted = |own: OwnSettings| is_wanted(&own, &Policy::new(&own).unwrap());
         assert_eq!(wanted(OwnSettings::default()), may);
         assert_eq!(wanted(OwnSettings { releases: vec!["2.45".to_owned()], ..OwnSettings::default() }), may);
         assert!(!wanted(OwnSettings { installed_release: false, ..OwnSettings::default() }));

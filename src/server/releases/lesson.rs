@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::Key;
-use super::table::{Table, Worked};
 use super::turns::Moment;
 
 /// Something that was learned of a client.
@@ -30,36 +29,13 @@ pub enum What {
     Refused,
 }
 
-/// What is known of a client's releases, as it is told to a new process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    key: Key,
-    /// Releases and when they worked last, the last one first.
-    worked: Vec<(String, u64)>,
-}
-
-impl Known {
-    /// What is told of one client.
-    #[must_use]
-    pub fn new(key: &Key, worked: &[Worked]) -> Self {
-        let worked = worked.iter().map(|worked| (worked.release.version.to_owned(), worked.at)).collect();
-        Self { key: key.clone(), worked }
-    }
-
-    /// What [`restore`](super::learner::Learner::restore) takes.
-    #[must_use]
-    pub fn into_entry(self, table: &Table) -> (Key, Vec<Worked>) {
-        let worked = self.worked.into_iter();
-        let worked = worked.filter_map(|(version, at)| Some(Worked { release: table.find(&version)?, at }));
-        (self.key, worked.collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::release::{RELEASES, Release};
     use crate::server::releases::learner::Learner;
+    use crate::server::releases::memory::Remembered;
+    use crate::server::releases::table::Table;
 
     fn table() -> Table {
         let all: Vec<_> = RELEASES.iter().collect();
@@ -88,9 +64,9 @@ mod tests {
         one.confirm(&key, second.release, 3);
         assert!(one.take_lessons().is_empty(), "nothing is new");
 
-        let known: Vec<_> = one.worked().map(|(key, worked)| Known::new(key, worked)).collect();
+        let known: Vec<_> = one.worked().map(Remembered::new).collect();
         let mut third = Learner::default();
-        third.restore(known.into_iter().map(|known| known.into_entry(&table)));
+        third.restore(known.into_iter().filter_map(|known| known.known(&table)));
         assert_eq!(third.offer(&key, &table, 0).unwrap().release.version, second.release.version);
     }
 

@@ -4,6 +4,7 @@
 //! nothing else. It is replaced as a whole by a rename, so that a crash leaves the old or the new
 //! one.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::learner::{ADDRESSES_MAXIMUM, CLIENTS_MAXIMUM, Change, Learner};
-use super::table::{Table, Worked};
+use super::table::{Table, Worked, same};
 use super::{Key, NAME_MAXIMUM, seconds};
 use crate::disk::replace_file;
 use crate::observe::log;
@@ -38,37 +39,52 @@ const MINOR_DELAY: Duration = Duration::from_secs(60);
 
 /// The file.
 #[derive(Serialize)]
-struct File<'a> {
+struct File {
     version: u64,
-    clients: Vec<Remembered<'a>>,
+    clients: Vec<Remembered>,
 }
 
-/// What is remembered of a client, in the file and in what the server tells of its state.
-#[derive(Debug, Serialize)]
-pub struct Remembered<'a> {
-    client: Option<&'a str>,
-    address: IpAddr,
-    releases: &'a [Worked],
-}
-
-impl<'a> From<(&'a Key, &'a [Worked])> for Remembered<'a> {
-    fn from((key, releases): (&'a Key, &'a [Worked])) -> Self {
-        Self { client: key.client.as_deref(), address: key.address, releases }
-    }
-}
-
-/// The same when it is read: it may name releases that this program does not know.
-#[derive(Deserialize)]
-struct Kept {
+/// What is remembered of a client, in the file, in what the server tells of its state, and as it is told to a new
+/// process. It may name releases that whoever reads it does not know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Remembered {
     client: Option<Box<str>>,
     address: IpAddr,
-    releases: Vec<KeptRelease>,
+    /// The last one first.
+    releases: Vec<Dated>,
 }
 
-#[derive(Deserialize)]
-struct KeptRelease {
-    release: String,
+#[derive(Debug, Serialize, Deserialize)]
+struct Dated {
+    release: Cow<'static, str>,
     at: u64,
+}
+
+impl Remembered {
+    /// What worked for this client.
+    #[must_use]
+    pub fn new((key, worked): (&Key, &[Worked])) -> Self {
+        let dated = |worked: &Worked| Dated { release: worked.release.version.into(), at: worked.at };
+        Self { client: key.client.clone(), address: key.address, releases: worked.iter().map(dated).collect() }
+    }
+
+    /// What of it this program knows; `None` when that is nothing, or makes no sense.
+    #[must_use]
+    pub fn known(self, table: &Table) -> Option<(Key, Vec<Worked>)> {
+        if self.client.as_ref().is_some_and(|name| name.len() > NAME_MAXIMUM) {
+            return None;
+        }
+        let mut worked: Vec<Worked> = Vec::new();
+        for Dated { release, at } in self.releases {
+            let known = table.find(&release);
+            if let Some(release) = known.filter(|known| worked.iter().all(|other| !same(other.release, known))) {
+                worked.push(Worked { release, at: at.min(u64::from(u32::MAX)) });
+            }
+        }
+        worked.sort_by_key(|worked| std::cmp::Reverse(worked.at));
+        let key = Key { address: self.address.to_canonical(), client: self.client };
+        (!worked.is_empty()).then_some((key, worked))
+    }
 }
 
 /// Where what was learned is kept, and when it is written next.
@@ -194,29 +210,12 @@ fn parse(text: &str, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, String> {
         None => return Err("it names no version".to_owned()),
     }
     let clients = value.get("clients").and_then(Value::as_array).ok_or("it has no list of clients")?;
-    let known =
-        clients.iter().take(CLIENTS_MAXIMUM + ADDRESSES_MAXIMUM).filter_map(|client| parse_client(client, table));
-    Ok(known.collect())
-}
-
-fn parse_client(value: &Value, table: &Table) -> Option<(Key, Vec<Worked>)> {
-    let Kept { client, address, releases } = Kept::deserialize(value).ok()?;
-    if client.as_ref().is_some_and(|name| name.len() > NAME_MAXIMUM) {
-        return None;
-    }
-    let mut worked: Vec<Worked> = Vec::new();
-    for KeptRelease { release, at } in releases {
-        let known = table.find(&release);
-        if let Some(release) = known.filter(|known| worked.iter().all(|other| other.release.version != known.version)) {
-            worked.push(Worked { release, at: at.min(u64::from(u32::MAX)) });
-        }
-    }
-    worked.sort_by_key(|worked| std::cmp::Reverse(worked.at));
-    (!worked.is_empty()).then_some((Key { address: address.to_canonical(), client }, worked))
+    let clients = clients.iter().take(CLIENTS_MAXIMUM + ADDRESSES_MAXIMUM);
+    Ok(clients.filter_map(|client| Remembered::deserialize(client).ok()?.known(table)).collect())
 }
 
 fn compose(learner: &Learner) -> String {
-    let clients = learner.worked().map(Remembered::from).collect();
+    let clients = learner.worked().map(Remembered::new).collect();
     // Serializing to memory does not fail.
     serde_json::to_string(&File { version: VERSION, clients }).unwrap_or_default() + "\n"
 }

@@ -46,12 +46,11 @@ impl Policy {
             by_age.insert(after.map_or(by_age.len(), |place| place + 1), release);
             declared.push((release, like));
         }
-        let known = |version: &str, option: &str, place| find(by_age.iter().copied(), version, option, place);
+        let known =
+            |version: &str, option: &str, place: Option<&str>| find(by_age.iter().copied(), version, option, place);
         let general = own.release.as_deref().map(|version| known(version, "release", None)).transpose()?;
-        let mut likely: Vec<&'static Release> = Vec::with_capacity(by_age.len());
-        for version in &own.releases {
-            likely.push(known(version, "releases", None)?);
-        }
+        let named = own.releases.iter().map(|version| known(version, "releases", None));
+        let mut likely: Vec<&'static Release> = named.collect::<Result<_>>()?;
         let named = likely.len();
         likely.extend(COMMON.iter().filter_map(|version| Release::find(version)));
         likely.extend(by_age.iter().rev());
@@ -62,29 +61,17 @@ impl Policy {
                 table.named += usize::from(place < named);
             }
         }
-        let mut clients = HashMap::new();
-        for Pin { subject, release, place } in &own.clients {
-            clients.insert(subject.clone(), known(release, "release", Some(place))?);
-        }
-        let mut server_names = HashMap::new();
-        for Pin { subject, release, place } in &own.server_names {
-            server_names.insert(subject.clone(), known(release, "release", Some(place))?);
-        }
+        let pinned = |pins: &[Pin]| -> Result<HashMap<_, _>> {
+            let pin = |pin: &Pin| Ok((pin.subject.clone(), known(&pin.release, "release", Some(&pin.place))?));
+            pins.iter().map(pin).collect()
+        };
+        let (clients, server_names) = (pinned(&own.clients)?, pinned(&own.server_names)?);
         let mut listeners = Vec::new();
         for pin in &own.listeners {
             let release = known(&pin.release, "release", Some(&pin.place))?;
             listeners.push((pin.address.map(|address| address.to_canonical()), pin.port, release));
         }
         Ok(Self { table, general, clients, server_names, listeners, declared })
-    }
-
-    /// A policy that greets everybody with one release.
-    #[must_use]
-    pub fn pinned_to(release: &'static Release) -> Self {
-        let table = Table { by_age: vec![release], likely: vec![release], named: 0 };
-        let (clients, server_names) = (HashMap::new(), HashMap::new());
-        let (listeners, declared) = (Vec::new(), Vec::new());
-        Self { table, general: Some(release), clients, server_names, listeners, declared }
     }
 
     /// The releases that can be announced.
@@ -180,9 +167,14 @@ pub(super) fn intern(version: &str, like: &'static Release) -> &'static Release 
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::server) mod tests {
     use super::*;
     use crate::config::ListenerPin;
+
+    /// A policy that greets everybody with one release.
+    pub(in crate::server) fn pinned_to(release: &Release) -> Policy {
+        Policy::new(&OwnSettings { release: Some(release.version.to_owned()), ..OwnSettings::default() }).unwrap()
+    }
 
     fn pin(subject: &str, release: &str) -> Pin {
         Pin { subject: subject.to_owned(), release: release.to_owned(), place: "/r.conf:7".to_owned() }

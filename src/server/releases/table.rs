@@ -1,7 +1,5 @@
 //! The releases that can be announced, and what is known of one.
 
-use serde::{Serialize, Serializer};
-
 use crate::protocol::release::Release;
 
 /// The releases that can be announced.
@@ -27,10 +25,9 @@ impl Table {
 }
 
 /// A release that worked, and when it did last, in seconds since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worked {
     /// The release.
-    #[serde(serialize_with = "serialize_version")]
     pub release: &'static Release,
     /// When.
     pub at: u64,
@@ -39,9 +36,4 @@ pub struct Worked {
 /// Whether a client could not tell them apart.
 pub(super) fn same(one: &Release, other: &Release) -> bool {
     one.version == other.version
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
-fn serialize_version<S: Serializer>(release: &&'static Release, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(release.version)
 }

@@ -39,7 +39,7 @@ pub(crate) struct ServerState<'a> {
     file_systems_omitted: usize,
     sessions: Vec<SessionState>,
     sessions_omitted: usize,
-    clients: Vec<Remembered<'a>>,
+    clients: Vec<Remembered>,
     clients_omitted: usize,
 }
 
@@ -91,9 +91,20 @@ enum Executor {
 }
 
 impl<'a> ServerState<'a> {
-    /// A server that listens on `addresses` and has one process.
-    pub(crate) fn new(addresses: &'a [SocketAddr], policy: &Policy, learner: &'a Learner, connections: usize) -> Self {
-        let (clients, clients_omitted) = bounded(learner.worked().map(Remembered::from), CLIENTS_LENGTH);
+    /// A server that listens on `addresses` and has these workers, and of all its processes these sessions and file
+    /// systems.
+    pub(crate) fn new(
+        addresses: &'a [SocketAddr],
+        policy: &Policy,
+        learner: &Learner,
+        connections: usize,
+        workers: Vec<WorkerState>,
+        sessions: impl IntoIterator<Item = SessionState>,
+        file_systems: Vec<FileSystemState>,
+    ) -> Self {
+        let (clients, clients_omitted) = bounded(learner.worked().map(Remembered::new), CLIENTS_LENGTH);
+        let (sessions, sessions_omitted) = bounded(sessions, SESSIONS_LENGTH);
+        let (file_systems, file_systems_omitted) = bounded(file_systems, FILE_SYSTEMS_LENGTH);
         Self {
             version: VERSION,
             server: env!("CARGO_PKG_VERSION"),
@@ -178,6 +189,7 @@ pub(crate) fn length(value: &impl Serialize) -> usize {
         }
 
         fn flush(&mut self) -> io::Result<()> {
+    use crate::server::releases::policy::tests::pinned_to;
             Ok(())
         }
     }
@@ -234,9 +246,9 @@ mod tests {
             kept_for: Some("'db1'".to_owned()),
         };
         let addresses = ["127.0.0.1:8432".parse().unwrap()];
-        let state = ServerState::new(&addresses, &Policy::pinned_to(Release::newest()), &learner, sessions)
-            .with_workers(vec![worker])
-            .with_sessions((0..sessions).map(|_| session()), vec![FileSystemState::new(&file_system)]);
+        let (policy, file_systems) = (pinned_to(Release::newest()), vec![FileSystemState::new(&file_system)]);
+        let all = (0..sessions).map(|_| session());
+        let state = ServerState::new(&addresses, &policy, &learner, sessions, vec![worker], all, file_systems);
         serde_json::from_slice(&state.compose()).unwrap()
     }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::server::client::view::SessionState;
-use crate::server::releases::lesson::{Known, Lesson};
+use crate::server::event_loop::reports::Report;
+use crate::server::releases::lesson::Lesson;
+use crate::server::releases::memory::Remembered;
 use crate::server::status::document::FileSystemState;
 
 /// Bytes of the longest message.
@@ -23,7 +25,7 @@ pub enum ToWorker {
         umask: u32,
     },
     /// What was learned before the worker began.
-    Known(Vec<Known>),
+    Known(Vec<Remembered>),
     /// The release of the pgbackrest that is installed here.
     Installed(String),
     /// Serve the connection that is the descriptor.
