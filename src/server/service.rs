@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::releases::policy::Policy;
 use super::tls::Tls;
-use crate::protocol::release::Release;
 use crate::session::{Authority, Limits};
 
 /// What new connections are served with; a reload replaces it as a whole.
@@ -21,10 +20,8 @@ pub struct Service {
     pub handshake: Duration,
     /// What a session is allowed after that.
     pub limits: Limits,
-    /// Connections in total.
-    pub connections: usize,
-    /// Connections from one address.
-    pub connections_per_address: usize,
+    /// How many connections there may be.
+    pub bounds: Bounds,
 }
 
 /// How many connections there may be.

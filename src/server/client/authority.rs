@@ -14,9 +14,10 @@ use crate::session::{Authority, Authorized, Refusal};
 
 /// What one load of the configuration allows.
 pub(crate) struct Configured {
-    server: ServerSettings,
+    pub(crate) server: ServerSettings,
     environment: Environment,
-    policy: Rc<Policy>,
+    /// Which release is for whom.
+    pub(crate) policy: Rc<Policy>,
     versions: Option<Versions>,
     /// The bits that modes of new files lose where a client wants that.
     umask: u32,
@@ -35,18 +36,6 @@ impl Configured {
         umask: u32,
     ) -> Self {
         Self { server, environment, policy, versions, umask, held: RefCell::new(held) }
-    }
-
-    /// The server's settings.
-    #[must_use]
-    pub(crate) const fn server(&self) -> &ServerSettings {
-        &self.server
-    }
-
-    /// Which release is for whom.
-    #[must_use]
-    pub(crate) const fn policy(&self) -> &Rc<Policy> {
-        &self.policy
     }
 
     /// The files that sessions use, for who reads them or takes them from somebody else.
@@ -80,12 +69,11 @@ impl Configured {
 
 impl Authority for Configured {
     fn admit(&self, names: &[String]) -> Result<(), Refusal> {
-        self.configured.grant(names).map(|_| ())
+        self.grant(names).map(|_| ())
     }
 
     fn is_current(&self) -> bool {
-        let Configured { environment, server, .. } = &*self.configured;
-        self.configured.with_held(|held| held.is_current(environment, &server.own, Instant::now()))
+        self.with_held(|held| held.is_current(&self.environment, &self.server.own, Instant::now()))
     }
 
     fn authorize(
@@ -169,7 +157,6 @@ fn check_role(role: Role, settings: &SessionSettings) -> Result<()> {
 
 /// The client is told no more than the original tells it.
 fn denied(reason: String) -> Refusal {
-    use crate::server::releases::policy::tests::pinned_to;
     Refusal { error: Error::access("access denied"), reason: Some(reason) }
 }
 
@@ -182,6 +169,7 @@ mod tests {
     use crate::config::snapshot::Origin;
     use crate::config::{NamedRights, Search, load_from};
     use crate::protocol::error::Code;
+    use crate::server::releases::policy::tests::pinned_to;
 
     fn configured(directory: &Path, stanzas: &str) -> Configured {
         let config = directory.join("pgbackrest.conf");

@@ -18,6 +18,7 @@
 
 mod ending;
 
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -129,18 +130,11 @@ impl Connection {
         now: Instant,
     ) -> Option<Self> {
         let mut record = Record::new(peer);
-        let tls = match TlsChannel::new(&service.tls.config) {
-            Ok(tls) => tls,
-            Err(error) => {
-                record.refuse(Level::Warn, &error.to_string(), "");
-                return None;
-            }
-        };
+        let mut refuse = |error: &dyn Display| record.refuse(Level::Warn, &error.to_string(), "");
+        let tls = TlsChannel::new(&service.tls.config).map_err(|error| refuse(&error)).ok()?;
         // Edge-triggered, so both are asked for once and cost nothing when nobody wants them.
-        if let Err(error) = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
-            record.refuse(Level::Warn, &error.to_string(), "");
-            return None;
-        }
+        let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
+        registered.map_err(|error| refuse(&error)).ok()?;
         Some(Self {
             key,
             socket: Some(socket),
@@ -545,6 +539,7 @@ impl Connection {
         let release = greeting.release();
         self.record.set_release(release.version);
         let peer = Peer { names: names.clone() };
+        let authority = Rc::clone(&service.authority);
         let mut session = Session::new(cx.host, peer, release, authority, service.limits, cx.now);
         let handshake = std::mem::replace(&mut self.stage, Stage::Open);
         if let Stage::Handshake { draining: Some(error), .. } = handshake {

@@ -85,14 +85,9 @@ impl Acceptor {
         }
     }
 
-    /// Whether there may be something to accept now.
-    pub(crate) const fn is_ready(&self) -> bool {
-        !self.acceptable.is_empty() && self.paused.is_none()
-    }
-
-    /// When accepting goes on after a pause.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.paused.filter(|_| !self.acceptable.is_empty())
+    /// When there may be something to accept: now, or after a pause.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        (!self.acceptable.is_empty()).then(|| self.paused.unwrap_or(now))
     }
 
     /// The next connection, if one waits.

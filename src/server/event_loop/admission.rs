@@ -9,16 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::observe::log;
 use crate::observe::rate::{Rate, more};
+use crate::server::service::Bounds;
 
 /// Lines about refused connections: so many in this time.
 const LOG_RATE: (u32, Duration) = (30, Duration::from_secs(10));
-
-/// How many connections there may be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub(crate) connections: usize,
-    pub(crate) per_address: usize,
-}
 
 /// The ledger of connections, which have numbers of the caller's.
 #[derive(Debug)]

@@ -164,7 +164,7 @@ pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Ve
     let mut closed = Vec::new();
     for (endpoint, failure) in std::mem::take(&mut missing) {
         let blocks = |old: &Listener| old.endpoint.address.port() == endpoint.address.port();
-        if failure.errno() != Some(Errno::ADDRINUSE) || !previous.iter().any(blocks) && closed.is_empty() {
+        if failure.errno != Some(Errno::ADDRINUSE) || !previous.iter().any(blocks) && closed.is_empty() {
             missing.push((endpoint, failure));
             continue;
         }
@@ -200,18 +200,15 @@ pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Ve
 /// Why a socket could not be opened.
 struct Failure {
     error: Error,
-    source: io::Error,
+    /// What the system said, if it was the system.
+    errno: Option<Errno>,
 }
 
 impl Failure {
-    fn errno(&self) -> Option<Errno> {
-        Errno::from_io_error(&self.source)
-    }
-
     /// With what to do about it.
     fn explained(self, endpoint: Endpoint) -> Error {
         let port = endpoint.address.port();
-        let hint = match self.errno() {
+        let hint = match self.errno {
             Some(Errno::ADDRINUSE) => match occupant::of_port(port) {
                 Some(who) => format!("{who} listens on port {port}: is another server running?"),
                 None => format!("is another server running? 'ss -ltnp sport = :{port}' as root shows who listens."),
@@ -236,31 +233,26 @@ impl Failure {
 
     /// Whether this host does not have that address or that family.
     fn is_absence(&self) -> bool {
-        matches!(self.errno(), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+        matches!(self.errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
     }
 }
 
 fn open(endpoint: Endpoint, keep_alive: KeepAlive) -> Result<Listener, Failure> {
-    let failed = |code, text: &str, source: io::Error| {
-        let error = Error::io(code, format_args!("{text} for {endpoint}"), &source);
-        Failure { error, source }
+    let failed = |code, text: &'static str| {
+        move |error: io::Error| Failure {
+            errno: Errno::from_io_error(&error),
+            error: Error::io(code, format_args!("{text} {endpoint}"), &error),
+        }
     };
     let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
-        .map_err(|error| failed(Code::FileOpen, "unable to create socket", error))?;
-    socket.set_reuse_address(true).map_err(|error| failed(Code::Protocol, "unable to set SO_REUSEADDR", error))?;
+        .map_err(failed(Code::FileOpen, "unable to create socket for"))?;
+    socket.set_reuse_address(true).map_err(failed(Code::Protocol, "unable to set SO_REUSEADDR for"))?;
     if endpoint.address.is_ipv6() {
-        socket
-            .set_only_v6(endpoint.only_v6)
-            .map_err(|error| failed(Code::Protocol, "unable to set IPV6_V6ONLY", error))?;
+        socket.set_only_v6(endpoint.only_v6).map_err(failed(Code::Protocol, "unable to set IPV6_V6ONLY for"))?;
     }
-    keep_alive
-        .apply(&SockRef::from(&socket))
-        .map_err(|error| Failure { error, source: io::Error::from(io::ErrorKind::Other) })?;
-    socket.bind(&endpoint.address.into()).map_err(|source| {
-        let error = Error::io(Code::FileOpen, format_args!("unable to bind socket to {endpoint}"), &source);
-        Failure { error, source }
-    })?;
-    socket.listen(BACKLOG).map_err(|error| failed(Code::FileOpen, "unable to listen on socket", error))?;
+    keep_alive.apply(&SockRef::from(&socket)).map_err(|error| Failure { error, errno: None })?;
+    socket.bind(&endpoint.address.into()).map_err(failed(Code::FileOpen, "unable to bind socket to"))?;
+    socket.listen(BACKLOG).map_err(failed(Code::FileOpen, "unable to listen on socket for"))?;
     let socket = TcpListener::from_std(socket.into());
     // Port 0 leaves the choice to the system.
     let address = socket.local_addr().unwrap_or(endpoint.address);
@@ -277,11 +269,10 @@ fn resolve_one(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let failed = |reason: &str| Error::new(Code::HostConnect, format!("unable to get address for '{name}': {reason}"));
-    match (name, port).to_socket_addrs() {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) => Err(failed(&resolver_text(&error.to_string()))),
-    }
+    (name, port).to_socket_addrs().map(Iterator::collect).map_err(|error| {
+        let reason = resolver_text(&error.to_string());
+        Error::new(Code::HostConnect, format!("unable to get address for '{name}': {reason}"))
+    })
 }
 
 /// The resolver's complaint as glibc words and numbers it.

@@ -32,7 +32,7 @@ use crate::protocol::error::Error;
 use crate::server::client::connection::{Connection, TURN_BYTES};
 use crate::server::client::context::{Context, Next, Rates};
 use crate::server::client::view::{ClientView, SessionState};
-use crate::server::event_loop::admission::{Admission, Bounds};
+use crate::server::event_loop::admission::Admission;
 use crate::server::event_loop::clock::{Clock, Timers};
 use crate::server::event_loop::keyed::Keyed;
 use crate::server::event_loop::reports::Reports;
@@ -134,19 +134,20 @@ impl EventLoop {
     /// Serves new connections with `service` from now on; its grants also count for clients that are
     /// connected but not authorized yet.
     pub fn replace(&mut self, service: Service) {
-        for slot in self.connections.values_mut() {
-            if slot.connection.replace_authority(&service.authority) {
-                slot.enqueue(&mut self.queue);
-            }
-        }
+        self.wake(|connection| connection.replace_authority(&service.authority));
         self.learner.adopt(service.policy.table());
         self.service = service;
     }
 
     /// What counts for clients that are not authorized yet was told: those who wait for that go on.
     pub(super) fn resume_authorization(&mut self) {
+        self.wake(Connection::resume_authorization);
+    }
+
+    /// Has those connections do what they can for which `change` says that they may do something.
+    fn wake(&mut self, mut change: impl FnMut(&mut Connection) -> bool) {
         for slot in self.connections.values_mut() {
-            if slot.connection.resume_authorization() {
+            if change(&mut slot.connection) {
                 slot.enqueue(&mut self.queue);
             }
         }
@@ -266,8 +267,7 @@ impl EventLoop {
 
     /// How long the poll may wait.
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.queue.is_empty() || self.databases.is_busy();
-        if busy {
+        if !self.queue.is_empty() || self.databases.is_busy() {
             return Some(Duration::ZERO);
         }
         let next = self
@@ -294,9 +294,7 @@ impl EventLoop {
 
     /// Makes a connection of an accepted socket, or closes it when there are too many.
     pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, arrival: Arrival) {
-        let bounds =
-            Bounds { connections: self.service.connections, per_address: self.service.connections_per_address };
-        let (present, now) = (self.connections.len(), self.clock.now());
+        let (present, bounds, now) = (self.connections.len(), self.service.bounds, self.clock.now());
         let mut silent = None;
         let connections = &mut self.connections;
         let is_admitted = self.admission.admits(peer, present, bounds, now, |key| {

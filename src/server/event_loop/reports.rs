@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Files come one after the other: for so long after one a session still counts as a transfer.
 const LASTS: Duration = Duration::from_secs(1);
 
@@ -11,22 +13,20 @@ const NAME: usize = 64;
 /// What has happened since the last look. Connections are told apart by their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    /// Those that were authorized, and the name in the certificate of each.
     proven: Vec<(u64, String)>,
-    /// Those that are over.
     closed: Vec<u64>,
     /// Sessions that transfer files, and when they were last seen doing so.
     transfers: Vec<(u64, Instant)>,
 }
 
-/// What is to be told.
-#[derive(Debug, PartialEq, Eq)]
+/// What has become of connections.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Connections that were authorized, and the name in the certificate of each.
+    /// Those that were authorized, and the name in the certificate of each.
     pub(crate) proven: Vec<(u64, String)>,
     /// Those that are over.
     pub(crate) closed: Vec<u64>,
-    /// Sessions that transfer files.
+    /// Sessions that transfer files now.
     pub(crate) transfers: usize,
 }
 

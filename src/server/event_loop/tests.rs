@@ -58,8 +58,7 @@ pub(crate) fn service(pki: &Pki) -> Service {
         policy: Rc::new(pinned_to(Release::newest())),
         handshake: minute,
         limits: Limits { first_request: minute, idle: minute, listing: 1 << 20, memory: 256 << 20 },
-        connections: 2000,
-        connections_per_address: usize::MAX,
+        bounds: Bounds { connections: 2000, per_address: usize::MAX },
     }
 }
 
@@ -265,7 +264,8 @@ fn five_hundred_clients_are_served_at_a_time() {
 #[test]
 fn silent_connections_make_room_for_clients_when_the_table_is_full() {
     let pki = Pki::of_user_guide();
-    let (mut event_loop, address) = start(Service { connections: 4, ..service(&pki) });
+    let bounds = Bounds { connections: 4, per_address: usize::MAX };
+    let (mut event_loop, address) = start(Service { bounds, ..service(&pki) });
     let silent: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
     until(&mut event_loop, &mut [], |_, event_loop| event_loop.connections() == 4);
     let config = anonymous();
@@ -282,7 +282,8 @@ fn silent_connections_make_room_for_clients_when_the_table_is_full() {
 #[test]
 fn clients_that_say_nothing_after_the_handshake_make_room_too() {
     let pki = Pki::of_user_guide();
-    let (mut event_loop, address) = start(Service { connections: 4, ..service(&pki) });
+    let bounds = Bounds { connections: 4, per_address: usize::MAX };
+    let (mut event_loop, address) = start(Service { bounds, ..service(&pki) });
     let config = anonymous();
     let mut silent: Vec<_> = (0..4).map(|_| Client::connect(address, &config)).collect();
     until(&mut event_loop, &mut silent, |clients, _| clients.iter().all(Client::greeted));
@@ -294,7 +295,8 @@ fn clients_that_say_nothing_after_the_handshake_make_room_too() {
 #[test]
 fn one_address_cannot_take_more_than_its_share() {
     let pki = Pki::of_user_guide();
-    let (mut event_loop, address) = start(Service { connections_per_address: 2, ..service(&pki) });
+    let bounds = Bounds { connections: 2000, per_address: 2 };
+    let (mut event_loop, address) = start(Service { bounds, ..service(&pki) });
     let config = anonymous();
     let mut clients: Vec<_> = (0..3).map(|_| Client::connect(address, &config)).collect();
     until(&mut event_loop, &mut clients, |clients, _| clients[2].closed.is_some());

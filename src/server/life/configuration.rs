@@ -90,7 +90,7 @@ impl Configuration {
     }
 
     pub(crate) fn server(&self) -> &ServerSettings {
-        self.authority.server()
+        &self.authority.server
     }
 
     /// Loads certificates from `origin` and puts together what connections are served with. Further warnings are
@@ -120,8 +120,7 @@ impl Configuration {
                 listing: own.listing_memory_max,
                 memory: own.memory_max,
             },
-            connections,
-            connections_per_address: own.connection_max_per_address.unwrap_or(usize::MAX),
+            bounds: Bounds { connections, per_address: own.connection_max_per_address.unwrap_or(usize::MAX) },
         };
         self.warnings.extend(reduced);
         Ok(service)
@@ -140,7 +139,7 @@ impl Configuration {
                  the end",
                 directory.display()
             ));
-        } else if self.authority.policy().general().is_none() {
+        } else if self.authority.policy.general().is_none() {
             log::info(format_args!(
                 "learned releases are forgotten at the end: there is no writable '{STATE_DIRECTORY}' and no state-path"
             ));

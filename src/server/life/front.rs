@@ -5,7 +5,6 @@
 //! [`Backend`].
 //! Source: specification, sections 2.1, 2.6 and 2.10; the design's improvements on them.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
@@ -19,10 +18,11 @@ use super::configuration::Configuration;
 use super::notify::Notify;
 use super::signals::{Meaning, Signals};
 use super::start::Opened;
-use super::system::system;
+use super::system;
 use crate::config::Environment;
 use crate::config::snapshot::{Origin, Snapshot};
 use crate::observe::log;
+use crate::process::asked::Asked;
 use crate::protocol::error::Result;
 use crate::protocol::release::Release;
 use crate::server::event_loop::OTHERS;
@@ -32,7 +32,7 @@ use crate::server::releases::installed;
 use crate::server::releases::learner::Learner;
 use crate::server::releases::memory::Memory;
 use crate::server::service::Service;
-use crate::server::status::socket::{self as status, Status, StatusSocket};
+use crate::server::status::socket::{self as status, Status};
 
 const SIGNAL: Token = Token(usize::MAX);
 const INSTALLED: Token = Token(usize::MAX - 1);
@@ -160,7 +160,7 @@ impl Front {
         arguments: &[String],
         environment: &Environment,
     ) -> Result<Self> {
-        let failed = |error| system("unable to start the event loop", &error);
+        let failed = system("unable to start the event loop");
         let registry = backend.registry();
         if let Some(signals) = &signals {
             let mut source = SourceFd(&signals.as_fd().as_raw_fd());
@@ -242,8 +242,7 @@ impl Front {
     /// When something here is due.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let due = [
-            self.acceptor.is_ready().then_some(now),
-            self.acceptor.deadline(),
+            self.acceptor.deadline(now),
             self.memory.due(),
             self.installed.deadline(),
             self.status.deadline(),
@@ -368,8 +367,7 @@ impl Front {
             Ok(listeners) => (listeners, Ok(())),
             Err(error) => (std::mem::take(&mut previous), Err(error)),
         };
-        let listening = self.acceptor.listen(registry, listeners);
-        listening.map_err(|error| system("unable to listen on socket", &error))?;
+        self.acceptor.listen(registry, listeners).map_err(system("unable to listen on socket"))?;
         result
     }
 
@@ -378,7 +376,7 @@ impl Front {
     fn remember(&mut self, backend: &mut impl Backend) {
         let directory = backend.configuration().state_directory();
         if self.memory.directory() != directory.as_deref() {
-            let (now, policy) = (backend.now(), Rc::clone(backend.configuration().authority.policy()));
+            let (now, policy) = (backend.now(), Rc::clone(&backend.configuration().authority.policy));
             let learner = backend.learner();
             self.memory.finish(learner, now);
             self.memory = Memory::new(directory);
@@ -389,29 +387,16 @@ impl Front {
             }
         }
         let path = backend.configuration().status_path(self.memory.directory());
-        let is_in_place = match (self.status.socket(), &path) {
-            (Some(socket), Some(path)) => socket.is_at(path),
-            (None, None) => true,
-            _ => false,
-        };
-        if is_in_place {
-            return;
-        }
-        let path = path.unwrap_or_default();
-        let warn = |error: &io::Error| {
+        if let Err(error) = self.status.answer_at(path.as_deref(), backend.registry()) {
+            let path = path.unwrap_or_default();
             log::warn(format_args!("unable to answer 'repohostd status' at '{}': {error}", path.display()));
-        };
-        let is_wanted = !path.as_os_str().is_empty();
-        let socket = is_wanted.then(|| StatusSocket::open(&path).inspect_err(warn).ok()).flatten();
-        if let Err(error) = self.status.replace(socket, backend.registry()) {
-            warn(&error);
         }
     }
 
     /// What the service manager is told.
     fn status_line(&self, backend: &impl Backend) -> String {
         let addresses: Vec<_> = self.acceptor.addresses().iter().map(ToString::to_string).collect();
-        let release = match backend.configuration().authority.policy().general() {
+        let release = match backend.configuration().authority.policy.general() {
             Some(release) => format!("as pgBackRest {}", release.version),
             None => "as the pgBackRest of each client".to_owned(),
         };

@@ -11,6 +11,14 @@ pub mod signals;
 mod start;
 pub mod stop_files;
 mod supervisor;
-mod system;
 mod umask;
 pub mod worker;
+
+use std::io;
+
+use crate::protocol::error::{Code, Error};
+
+/// The system does not do what `text` says, for the reason that it gives.
+fn system(text: &'static str) -> impl Fn(io::Error) -> Error + Copy {
+    move |error| Error::io(Code::Kernel, text, &error)
+}

@@ -17,7 +17,7 @@ use crate::protocol::error::{Code, Error, Result};
 #[must_use]
 pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::connect();
-    umask::clear();
+    umask::clear(None);
     let begun = Instant::now();
     let origin = Origin::recording();
     let configuration = match Configuration::load(arguments, environment, &origin) {
@@ -55,7 +55,7 @@ fn live(
     origin: Origin,
 ) -> Result<End> {
     let (service, opened) = match start(&mut configuration, &origin)? {
-        Start::Listening(service, opened) => (*service, opened),
+        Start::Listening(begun) => begun,
         Start::Ended(signal) => return Ok(End::Interrupted(signal)),
     };
     configuration.log_warnings();

@@ -13,7 +13,7 @@ use rustls_pki_types::UnixTime;
 use super::configuration::Configuration;
 use super::front::Backend;
 use super::stop_files::is_stopped;
-use super::system::system;
+use super::system;
 use crate::config::snapshot::Snapshot;
 use crate::disk::HeldLock;
 use crate::disk::exclusion::Exclusion;
@@ -72,8 +72,7 @@ impl Serving {
         exclusion: Option<Exclusion>,
     ) -> Result<Self> {
         let disk = Box::new(Offload::new(Options::default(), helpers::start_process, exclusion));
-        let event_loop =
-            EventLoop::new(service, host, disk).map_err(|error| system("unable to start the event loop", &error))?;
+        let event_loop = EventLoop::new(service, host, disk).map_err(system("unable to start the event loop"))?;
         Ok(Self::with(event_loop, configuration))
     }
 
@@ -159,7 +158,7 @@ impl Backend for Serving {
 
     fn turn(&mut self, longest: Option<Duration>, note: &mut dyn FnMut(Token)) -> Result<()> {
         let longest = longest.into_iter().chain(self.patience()).min();
-        self.event_loop.turn(longest, note).map_err(|error| system("unable to wait", &error))
+        self.event_loop.turn(longest, note).map_err(system("unable to wait"))
     }
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {

@@ -69,10 +69,8 @@ impl Signals {
     /// Waits for signals, for `longest` at most.
     pub fn wait(&mut self, longest: Duration) -> Vec<Meaning> {
         let mut ready = [PollFd::new(self.delivery.get_read(), PollFlags::IN)];
-        let seconds = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
-        let timeout = Timespec { tv_sec: seconds, tv_nsec: longest.subsec_nanos().into() };
         // An interruption is a signal, too.
-        let _ = poll(&mut ready, Some(&timeout));
+        let _ = poll(&mut ready, Timespec::try_from(longest).ok().as_ref());
         self.pending()
     }
 

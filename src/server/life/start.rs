@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::configuration::Configuration;
 use super::limits;
 use super::signals::{Meaning, Signals};
-use super::system::system;
+use super::system;
 use crate::config::snapshot::Origin;
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
@@ -28,15 +28,15 @@ pub(super) struct Opened {
 }
 
 /// What came first.
-pub(crate) enum Start {
-    /// To serve this.
-    Listening(Box<Service>, Opened),
+pub(super) enum Start<T> {
+    /// All of this is there.
+    Listening(T),
     /// This signal.
     Ended(&'static str),
 }
 
 /// Loads certificates from `origin` and listens: who can connect finds a server that is complete.
-pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Result<Start> {
+pub(super) fn start(configuration: &mut Configuration, origin: &Origin) -> Result<Start<(Service, Opened)>> {
     if let Some(priority) = configuration.server().priority
         && let Err(errno) = rustix::process::setpriority_process(None, priority)
     {
@@ -44,15 +44,15 @@ pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Resul
         log::warn(format_args!("{}", error.message));
     }
     let descriptors = limits::raise_descriptors();
-    let mut signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
+    let mut signals = Signals::install().map_err(system("unable to install signal handlers"))?;
     let service = configuration.service(descriptors, origin)?;
     let mut listeners = listen::inherited(configuration.keep_alive())?;
     let inherited = !listeners.is_empty();
     if !inherited {
         let endpoints = configuration.endpoints()?;
         listeners = match bind_patiently(&endpoints, configuration.keep_alive(), &mut signals)? {
-            Bound::Listening(listeners) => listeners,
-            Bound::Ended(signal) => return Ok(Start::Ended(signal)),
+            Start::Listening(listeners) => listeners,
+            Start::Ended(signal) => return Ok(Start::Ended(signal)),
         };
     } else if listeners.iter().all(|listener| listener.endpoint.address.port() != configuration.server().port) {
         log::warn(format_args!(
@@ -62,22 +62,20 @@ pub(crate) fn start(configuration: &mut Configuration, origin: &Origin) -> Resul
         ));
     }
     let opened = Opened { signals: Some(signals), listeners, inherited, descriptors };
-    Ok(Start::Listening(Box::new(service), opened))
-}
-
-enum Bound {
-    Listening(Vec<Listener>),
-    /// A signal came first.
-    Ended(&'static str),
+    Ok(Start::Listening((service, opened)))
 }
 
 /// Opens every endpoint, waiting for a bounded time while a port is in use.
-fn bind_patiently(endpoints: &[Endpoint], keep_alive: KeepAlive, signals: &mut Signals) -> Result<Bound> {
+fn bind_patiently(
+    endpoints: &[Endpoint],
+    keep_alive: KeepAlive,
+    signals: &mut Signals,
+) -> Result<Start<Vec<Listener>>> {
     let begun = Instant::now();
     let mut warned = false;
     loop {
         let error = match listen::open_all(endpoints, keep_alive, &mut Vec::new()) {
-            Ok(listeners) => return Ok(Bound::Listening(listeners)),
+            Ok(listeners) => return Ok(Start::Listening(listeners)),
             Err(error) => error,
         };
         if begun.elapsed() >= BIND_PATIENCE {
@@ -88,7 +86,7 @@ fn bind_patiently(endpoints: &[Endpoint], keep_alive: KeepAlive, signals: &mut S
         }
         for meaning in signals.wait(BIND_PAUSE) {
             if meaning != Meaning::Reload {
-                return Ok(Bound::Ended(meaning.signal()));
+                return Ok(Start::Ended(meaning.signal()));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Registry, Token};
 
-use super::umask;
+use super::{system, umask};
 use crate::config::snapshot::Snapshot;
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
@@ -17,12 +17,12 @@ use crate::protocol::release::Release;
 use crate::server::client::view::SessionState;
 use crate::server::event_loop::OTHERS;
 use crate::server::event_loop::accept::Acceptor;
-use crate::server::event_loop::admission::{Bounds, site};
+use crate::server::event_loop::admission::site;
 use crate::server::event_loop::clock::Clock;
+use crate::server::event_loop::reports::Report;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::front::Backend;
 use crate::server::life::serving::FAREWELL;
-use crate::server::life::system::system;
 use crate::server::releases::learner::Learner;
 use crate::server::releases::memory::Remembered;
 use crate::server::service::{Bounds, Service};
@@ -105,12 +105,12 @@ impl Supervisor {
         workers: usize,
         snapshot: &Snapshot,
     ) -> Result<Self> {
-        let failed = |error: io::Error| system("unable to start the event loop", &error);
+        let failed = system("unable to start the event loop");
         let timeout = configuration.server().own.worker_timeout;
         let pool = WorkerPool::new(workers, spawn_process(arguments), snapshot, umask::inherited(), timeout);
         Ok(Self {
             configuration,
-            bounds: bounds(service),
+            bounds: service.bounds,
             poll: Poll::new().map_err(failed)?,
             events: Events::with_capacity(EVENTS),
             // A worker does not lose its life because this process was stopped.
@@ -189,7 +189,7 @@ impl Supervisor {
     fn hear(&mut self, place: usize, now: Instant) -> Result<()> {
         while let Some(event) = self.pool.poll_event(place, now) {
             match event {
-                PoolEvent::Said(place, message) => self.take(place, message, now),
+                PoolEvent::Said(message) => self.take(place, message, now),
                 PoolEvent::Gone(departure) => match self.forget(departure, now) {
                     // Nobody has been served yet, and there is nothing to go on with.
                     Some(error) if !self.is_ready() => return Err(error),
@@ -204,7 +204,7 @@ impl Supervisor {
     fn take(&mut self, place: usize, message: ToSupervisor, now: Instant) {
         match message {
             ToSupervisor::Ready if !self.is_ready() => self.phase = Phase::Serving { reload: None },
-            ToSupervisor::Report { proven, closed, .. } => {
+            ToSupervisor::Report(Report { proven, closed, .. }) => {
                 for (number, name) in proven {
                     if let Some(guest) = self.connections.prove(number, name) {
                         self.suspects.meet(&guest);
@@ -215,7 +215,7 @@ impl Supervisor {
                 }
             }
             ToSupervisor::Lesson(lesson) => {
-                let policy = Rc::clone(self.configuration.authority.policy());
+                let policy = Rc::clone(&self.configuration.authority.policy);
                 self.learner.hear(&lesson, policy.table());
                 self.pool.send_where(&ToWorker::Lesson(lesson), |other| other != place);
             }
@@ -310,7 +310,7 @@ impl Backend for Supervisor {
         match self.poll.poll(&mut events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            Err(error) => return Err(system("unable to wait", &error)),
+            Err(error) => return Err(system("unable to wait")(error)),
         }
         self.clock.advance(wait);
         let now = self.now();
@@ -370,7 +370,7 @@ impl Backend for Supervisor {
             return;
         }
         let now = self.now();
-        let policy = self.configuration.authority.policy();
+        let policy = &self.configuration.authority.policy;
         let (addresses, mut workers) = (acceptor.addresses(), self.pool.view(now));
         for worker in &mut workers {
             worker.kept_for = worker.slot.and_then(|slot| self.suspects.of(slot));
@@ -394,14 +394,13 @@ impl Backend for Supervisor {
     }
 
     fn prepare(&mut self, snapshot: &Snapshot) -> Result<Prepared> {
-        let prepared = self.pool.prepare(snapshot);
-        prepared.map_err(|error| system("unable to tell workers of the configuration", &error))
+        self.pool.prepare(snapshot).map_err(system("unable to tell workers of the configuration"))
     }
 
     fn replace(&mut self, configuration: Configuration, service: Service, prepared: Prepared) {
         let places = self.pool.reload(prepared);
         self.phase = Phase::Serving { reload: Some(Asked::new(places, self.now())) };
-        self.bounds = bounds(&service);
+        self.bounds = service.bounds;
         self.learner.adopt(service.policy.table());
         self.configuration = configuration;
         self.pool.timeout = self.configuration.server().own.worker_timeout;
@@ -442,8 +441,4 @@ impl Backend for Supervisor {
     fn description(&self) -> String {
         format!(", with up to {} workers", self.pool.maximum)
     }
-}
-
-const fn bounds(service: &Service) -> Bounds {
-    Bounds { connections: service.connections, per_address: service.connections_per_address }
 }

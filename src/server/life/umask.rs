@@ -10,15 +10,10 @@ use rustix::process::umask;
 
 static INHERITED: OnceLock<u32> = OnceLock::new();
 
-/// Clears the process's mask, and remembers it.
-pub(crate) fn clear() {
+/// Clears the process's mask, and remembers it, or else the one that the process `had` which started this one.
+pub(super) fn clear(had: Option<u32>) {
     let before = umask(Mode::empty());
-    INHERITED.get_or_init(|| before.bits());
-}
-
-/// Remembers the mask that the process had which started this one, and cleared it.
-pub(super) fn inherit(mask: u32) {
-    INHERITED.get_or_init(|| mask);
+    INHERITED.get_or_init(|| had.unwrap_or(before.bits()));
 }
 
 /// The mask that the server was started with, as far as it was cleared.

@@ -26,8 +26,7 @@ use crate::server::life::front::Backend as _;
 use crate::server::life::limits;
 use crate::server::life::serving::{Phase, Serving};
 use crate::server::life::signals::{Meaning, Signals};
-use crate::server::life::system::system;
-use crate::server::life::umask;
+use crate::server::life::{system, umask};
 use crate::server::service::Service;
 use crate::server::status::document;
 use crate::server::workers::link::{Link, Received};
@@ -71,8 +70,7 @@ fn begin() -> Option<Begun> {
     let mut descriptors = Vec::new();
     let message = process::link::receive(socket.as_fd(), &mut buffer, &mut descriptors).ok()??;
     let ToWorker::Begin { number, umask } = postcard::from_bytes(message).ok()? else { return None };
-    umask::inherit(umask);
-    umask::clear();
+    umask::clear(Some(umask));
     // So that what this process starts cannot read from it.
     let null = std::fs::File::open("/dev/null").ok()?;
     rustix::stdio::dup2_stdin(null).ok()?;
@@ -221,7 +219,7 @@ impl Worker {
     fn reload(&mut self, snapshot: Option<OwnedFd>) -> Result<()> {
         // The kernel closes it where no more files can be opened.
         let snapshot = snapshot.ok_or_else(|| Errno::MFILE.into()).and_then(recall);
-        let snapshot = snapshot.map_err(|error| system("unable to take over the configuration", &error))?;
+        let snapshot = snapshot.map_err(system("unable to take over the configuration"))?;
         let (configuration, service) = load(&self.arguments, &self.environment, snapshot)?;
         self.serving.replace(configuration, service, ());
         Ok(())
@@ -245,8 +243,8 @@ impl Worker {
         let Some(Report { mut proven, mut closed, transfers }) = report else { return };
         self.transfers = transfers;
         loop {
-            let report = ToSupervisor::Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
-            self.link.send(&report, vec![]);
+            let report = Report { proven: last(&mut proven), closed: last(&mut closed), transfers };
+            self.link.send(&ToSupervisor::Report(report), vec![]);
             if proven.is_empty() && closed.is_empty() {
                 return;
             }
@@ -278,21 +276,20 @@ fn prepare(
     (configuration, service): (Configuration, Service),
     names: &OwnedFd,
 ) -> Result<(Serving, Signals)> {
-    let signals = Signals::install().map_err(|error| system("unable to install signal handlers", &error))?;
-    let exclusion = Exclusion::join(names.as_fd());
-    let exclusion = exclusion.map_err(|error| system("unable to exclude other workers", &error))?;
+    let signals = Signals::install().map_err(system("unable to install signal handlers"))?;
+    let exclusion = Exclusion::join(names.as_fd()).map_err(system("unable to exclude other workers"))?;
     let host = Rc::new(Host::new(std::process::id()));
-    share_bounds(&host, names).map_err(|error| system("unable to share memory with other workers", &error))?;
+    share_bounds(&host, names).map_err(system("unable to share memory with other workers"))?;
     host.repository.finished.collect_news();
     log::apply(&configuration.log);
     let mut serving = Serving::new(configuration, service, host, Some(exclusion))?;
     let registry = serving.event_loop.registry();
     let watch = |source: &dyn AsFd, token, interest| {
-        let watched = registry.register(&mut SourceFd(&source.as_fd().as_raw_fd()), token, interest);
-        watched.map_err(|error| system("unable to start the event loop", &error))
+        registry.register(&mut SourceFd(&source.as_fd().as_raw_fd()), token, interest)
     };
-    watch(&signals, SIGNAL, Interest::READABLE)?;
-    watch(link, CONTROL, Interest::READABLE | Interest::WRITABLE)?;
+    watch(&signals, SIGNAL, Interest::READABLE)
+        .and_then(|()| watch(link, CONTROL, Interest::READABLE | Interest::WRITABLE))
+        .map_err(system("unable to start the event loop"))?;
     serving.event_loop.learner().collect_lessons();
     Ok((serving, signals))
 }

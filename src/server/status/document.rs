@@ -112,30 +112,14 @@ impl<'a> ServerState<'a> {
             addresses,
             release: policy.general().map(|release| release.version),
             connections,
-            workers: Vec::new(),
-            file_systems: Vec::new(),
-            file_systems_omitted: 0,
-            sessions: Vec::new(),
-            sessions_omitted: 0,
+            workers,
+            file_systems,
+            file_systems_omitted,
+            sessions,
+            sessions_omitted,
             clients,
             clients_omitted,
         }
-    }
-
-    /// The same with these workers.
-    pub(crate) fn with_workers(self, workers: Vec<WorkerState>) -> Self {
-        Self { workers, ..self }
-    }
-
-    /// The same with these sessions and file systems of all its processes.
-    pub(crate) fn with_sessions(
-        self,
-        sessions: impl IntoIterator<Item = SessionState>,
-        file_systems: Vec<FileSystemState>,
-    ) -> Self {
-        let (sessions, sessions_omitted) = bounded(sessions, SESSIONS_LENGTH);
-        let (file_systems, file_systems_omitted) = bounded(file_systems, FILE_SYSTEMS_LENGTH);
-        Self { file_systems, file_systems_omitted, sessions, sessions_omitted, ..self }
     }
 
     /// As it is sent.
@@ -189,7 +173,6 @@ pub(crate) fn length(value: &impl Serialize) -> usize {
         }
 
         fn flush(&mut self) -> io::Result<()> {
-    use crate::server::releases::policy::tests::pinned_to;
             Ok(())
         }
     }
@@ -206,6 +189,7 @@ mod tests {
     use super::*;
     use crate::protocol::release::Release;
     use crate::server::releases::Key;
+    use crate::server::releases::policy::tests::pinned_to;
 
     fn session() -> SessionState {
         SessionState {

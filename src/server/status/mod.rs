@@ -4,4 +4,4 @@ pub(super) mod document;
 pub mod socket;
 
 pub use document::VERSION;
-pub use socket::{REQUEST, SOCKET, StatusSocket};
+pub use socket::{REQUEST, SOCKET};

@@ -100,21 +100,20 @@ struct Client {
 }
 
 impl Status {
-    /// Answers on another socket from now on.
-    pub(crate) fn replace(&mut self, socket: Option<StatusSocket>, registry: &Registry) -> io::Result<()> {
+    /// Answers at `path` from now on, or nowhere.
+    pub(crate) fn answer_at(&mut self, path: Option<&Path>, registry: &Registry) -> io::Result<()> {
+        if self.socket.as_ref().is_some_and(|socket| path.is_some_and(|path| socket.is_at(path))) {
+            return Ok(());
+        }
         if let Some(mut old) = self.socket.take() {
             // It is closed in any case.
             let _ = registry.deregister(&mut old.listener);
         }
-        let Some(mut socket) = socket else { return Ok(()) };
+        let Some(path) = path else { return Ok(()) };
+        let mut socket = StatusSocket::open(path)?;
         registry.register(&mut socket.listener, LISTENER, Interest::READABLE)?;
         self.socket = Some(socket);
         Ok(())
-    }
-
-    /// The socket in use.
-    pub(crate) const fn socket(&self) -> Option<&StatusSocket> {
-        self.socket.as_ref()
     }
 
     /// The poll reported one of our tokens.
@@ -235,7 +234,7 @@ mod tests {
     fn status(path: &Path) -> (mio::Poll, Status) {
         let poll = mio::Poll::new().unwrap();
         let mut status = Status::default();
-        status.replace(Some(StatusSocket::open(path).unwrap()), poll.registry()).unwrap();
+        status.answer_at(Some(path), poll.registry()).unwrap();
         (poll, status)
     }
 

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::suspects::Guest;
-use crate::server::event_loop::admission::{Admission, Bounds, site};
+use crate::server::event_loop::admission::{Admission, site};
 use crate::server::event_loop::keyed::Keyed;
+use crate::server::service::Bounds;
 
 /// The place of connections that no worker has yet.
 const NOWHERE: usize = usize::MAX;

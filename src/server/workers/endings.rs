@@ -75,12 +75,6 @@ impl Endings {
         let pause = if self.0.iter().any(is_new) { LOOK.0 } else { LOOK.1 };
         (!self.0.is_empty()).then(|| now + pause)
     }
-
-    /// Whether all have ended.
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl Ending {
@@ -105,10 +99,8 @@ impl Ending {
 
 /// Sends a signal to a process that nobody has waited for, so that nobody else is meant.
 pub(super) fn signal(process: &Child, signal: Signal) {
-    if let Some(pid) = i32::try_from(process.id()).ok().and_then(Pid::from_raw) {
-        // It may have ended.
-        let _ = kill_process(pid, signal);
-    }
+    // It may have ended.
+    let _ = kill_process(Pid::from_child(process), signal);
 }
 
 #[cfg(test)]
@@ -120,7 +112,7 @@ mod tests {
     /// Reaps until all have ended; false if that takes too long.
     fn end(endings: &mut Endings, at: Instant) -> bool {
         let begun = Instant::now();
-        while !endings.is_empty() {
+        while !endings.0.is_empty() {
             if begun.elapsed() > Duration::from_secs(30) {
                 return false;
             }

@@ -65,14 +65,7 @@ pub enum ToSupervisor {
     /// It cannot serve, for this reason, and ends.
     Failed(String),
     /// What has become of connections.
-    Report {
-        /// Those that were authorized, and the name in the certificate of each.
-        proven: Vec<(u64, String)>,
-        /// Those that are over.
-        closed: Vec<u64>,
-        /// Sessions that transfer files now.
-        transfers: usize,
-    },
+    Report(Report),
     /// A client taught this.
     Lesson(Lesson),
     /// The backup in this directory got its manifest.

@@ -53,8 +53,8 @@ pub(crate) struct Prepared {
 /// What happened to the pool.
 #[derive(Debug)]
 pub(crate) enum PoolEvent {
-    /// The worker in this place said something that concerns others.
-    Said(usize, ToSupervisor),
+    /// The worker said something that concerns others.
+    Said(ToSupervisor),
     /// A worker is gone.
     Gone(Departure),
 }
@@ -280,10 +280,10 @@ impl WorkerPool {
                     let error = Error::new(Code::Service, format!("worker {} cannot serve: {reason}", worker.number));
                     return Some(PoolEvent::Gone(self.remove(place, Some(error), now)));
                 }
-                ToSupervisor::Report { transfers, .. } => worker.transfers = *transfers,
+                ToSupervisor::Report(report) => worker.transfers = report.transfers,
                 _ => {}
             }
-            return Some(PoolEvent::Said(place, message));
+            return Some(PoolEvent::Said(message));
         }
     }
 

@@ -73,17 +73,11 @@ impl Suspects {
 
     /// Suspects whoever was there at all of the last losses, and nobody else.
     fn judge(&mut self) {
-        let mut always = Vec::new();
-        if self.losses.len() == LOSSES {
-            let guests = self.losses.iter().map(|(_, guests)| guests.iter().map(Who::of).collect::<Vec<_>>());
-            for (number, guests) in guests.enumerate() {
-                if number == 0 {
-                    always = guests;
-                    always.dedup();
-                } else {
-                    always.retain(|who| guests.contains(who));
-                }
-            }
+        let mut losses = self.losses.iter().map(|(_, guests)| guests.iter().map(Who::of).collect::<Vec<_>>());
+        let mut always = losses.next().filter(|_| self.losses.len() == LOSSES).unwrap_or_default();
+        always.dedup();
+        for guests in losses {
+            always.retain(|who| guests.contains(who));
         }
         let (cleared, kept) = std::mem::take(&mut self.all).into_iter().partition(|old| !always.contains(&old.who));
         self.all = kept;
