@@ -12,14 +12,14 @@
 //! ```
 
 pub mod client;
-pub mod event_loop;
-pub mod life;
+pub(crate) mod event_loop;
+pub(crate) mod life;
 mod outgoing;
-pub mod releases;
-pub mod service;
-pub mod status;
-pub mod tls;
-pub mod workers;
+pub(crate) mod releases;
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod tls;
+pub(crate) mod workers;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -9,26 +9,26 @@ use crate::session::{Authority, Limits};
 
 /// What new connections are served with; a reload replaces it as a whole.
 #[derive(Clone)]
-pub struct Service {
+pub(crate) struct Service {
     /// Certificates and ciphers.
-    pub tls: Tls,
+    pub(crate) tls: Tls,
     /// Who may do what.
-    pub authority: Rc<dyn Authority>,
+    pub(crate) authority: Rc<dyn Authority>,
     /// Which release is written down for whom, and which ones there are.
-    pub policy: Rc<Policy>,
+    pub(crate) policy: Rc<Policy>,
     /// From `accept` to the end of the handshake.
-    pub handshake: Duration,
+    pub(crate) handshake: Duration,
     /// What a session is allowed after that.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// How many connections there may be.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
 }
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// In total.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// From one address.
-    pub per_address: usize,
+    pub(crate) per_address: usize,
 }

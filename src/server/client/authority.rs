@@ -26,7 +26,6 @@ pub(crate) struct Configured {
 
 impl Configured {
     /// The authority of a configuration that was just read.
-    #[must_use]
     pub(crate) fn new(
         server: ServerSettings,
         held: Held,
@@ -59,7 +58,6 @@ impl Configured {
     }
 
     /// Whether a client may have a session of this stanza in which it may do as much as `role`.
-    #[must_use]
     pub(crate) fn grants(&self, names: &[String], stanza: Option<&str>, role: Role) -> bool {
         let rights = self.server.own.rights(names);
         let granted = self.server.grants.lookup(names).is_some_and(|grant| grant.allows(stanza).unwrap_or(false));

@@ -9,6 +9,6 @@ mod greeting;
 pub(super) mod held;
 pub(super) mod record;
 mod tls_channel;
-pub mod view;
+pub(crate) mod view;
 
 pub use client_hello::Hellos;

@@ -11,50 +11,50 @@ use crate::disk::HeldLock;
 
 /// What a caller sees of a client.
 #[derive(Debug)]
-pub struct ClientView<'a> {
+pub(crate) struct ClientView<'a> {
     /// The names that it proved to have.
-    pub names: Option<&'a [String]>,
+    pub(crate) names: Option<&'a [String]>,
     /// The certificates that it presented, its own first.
-    pub certificates: &'a [CertificateDer<'static>],
+    pub(crate) certificates: &'a [CertificateDer<'static>],
     /// How long it has been connected.
-    pub age: Duration,
+    pub(crate) age: Duration,
     /// The stanza of its session.
-    pub stanza: Option<&'a str>,
+    pub(crate) stanza: Option<&'a str>,
     /// What it may do there.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Whether it was authorized; before that it has no stanza.
-    pub authorized: bool,
+    pub(crate) authorized: bool,
     /// The locks that its session holds.
-    pub locks: &'a [HeldLock],
+    pub(crate) locks: &'a [HeldLock],
 }
 
 /// What administrators are shown of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionState {
+pub(crate) struct SessionState {
     /// The process that serves it.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The other end of it.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// The client's name.
-    pub client: Option<String>,
+    pub(crate) client: Option<String>,
     /// The stanza that it named, if it was authorized and named one.
-    pub stanza: Option<String>,
+    pub(crate) stanza: Option<String>,
     /// The command, such as `archive-push`, once it is authorized.
-    pub command: Option<String>,
+    pub(crate) command: Option<String>,
     /// 0 for the main process of a client, otherwise the number of its worker.
-    pub process: Option<u32>,
+    pub(crate) process: Option<u32>,
     /// What it was greeted with.
-    pub release: String,
+    pub(crate) release: String,
     /// How long it has been connected, in seconds.
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Requests that were answered.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Those of them that were answered with an error.
-    pub errors: u64,
+    pub(crate) errors: u64,
     /// Those of them that the client was not allowed to make.
-    pub denied: u64,
+    pub(crate) denied: u64,
     /// Bytes of files sent to the client.
-    pub read: u64,
+    pub(crate) read: u64,
     /// Bytes of files taken from the client.
-    pub written: u64,
+    pub(crate) written: u64,
 }

@@ -22,15 +22,15 @@ const BACKLOG: i32 = 4096;
 /// What an accepted connection is set to. Linux hands these options of a listening socket down to
 /// the connections that it accepts, so that setting them there saves system calls for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeepAlive {
+pub(crate) struct KeepAlive {
     /// Whether the kernel probes silent peers.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// Probes before a peer is given up.
-    pub count: Option<u32>,
+    pub(crate) count: Option<u32>,
     /// Silence before the first probe.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// Time between probes.
-    pub interval: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
 }
 
 impl KeepAlive {
@@ -60,9 +60,9 @@ impl KeepAlive {
 
 /// One address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// An IPv6 socket that takes IPv6 only. An address `::` that stands alone takes both, as the
     /// original's does.
     only_v6: bool,
@@ -79,11 +79,11 @@ impl fmt::Display for Endpoint {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// The socket.
-    pub socket: TcpListener,
+    pub(crate) socket: TcpListener,
     /// What it was asked to listen on.
-    pub endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
 }
 
 /// Every address that `names` have; `*` stands for every address of this host in both families.
@@ -91,7 +91,7 @@ pub struct Listener {
 /// # Errors
 ///
 /// Code 49 for a name that has no address.
-pub fn resolve<T: AsRef<str>>(names: &[T], port: u16) -> Result<Vec<Endpoint>> {
+pub(crate) fn resolve<T: AsRef<str>>(names: &[T], port: u16) -> Result<Vec<Endpoint>> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for (part, name) in names.iter().map(AsRef::as_ref).enumerate() {
         for address in resolve_one(name, port)? {
@@ -115,7 +115,7 @@ pub fn resolve<T: AsRef<str>>(names: &[T], port: u16) -> Result<Vec<Endpoint>> {
 /// # Errors
 ///
 /// Code 41 for a descriptor that is no listening TCP socket.
-pub fn inherited(keep_alive: KeepAlive) -> Result<Vec<Listener>> {
+pub(crate) fn inherited(keep_alive: KeepAlive) -> Result<Vec<Listener>> {
     let failed = |part: usize, error: &io::Error| {
         Error::io(Code::FileOpen, format_args!("unable to use socket {part} of the service manager"), error)
     };
@@ -144,7 +144,11 @@ fn adopt(fd: OwnedFd, part: usize, keep_alive: KeepAlive) -> io::Result<Listener
 ///
 /// As section 2.2 words them, after everything that was opened here is closed again and `previous`
 /// is as it was, except that a socket of it may have been opened anew.
-pub fn open_all(endpoints: &[Endpoint], keep_alive: KeepAlive, previous: &mut Vec<Listener>) -> Result<Vec<Listener>> {
+pub(crate) fn open_all(
+    endpoints: &[Endpoint],
+    keep_alive: KeepAlive,
+    previous: &mut Vec<Listener>,
+) -> Result<Vec<Listener>> {
     let mut opened: Vec<Listener> = Vec::new();
     let mut missing: Vec<(Endpoint, Failure)> = Vec::new();
     let mut taken: Vec<Listener> = Vec::new();

@@ -10,7 +10,7 @@ pub(super) mod accept;
 pub(super) mod admission;
 pub(super) mod clock;
 pub(super) mod keyed;
-pub mod listen;
+pub(crate) mod listen;
 mod occupant;
 pub(super) mod reports;
 pub(super) mod slot;
@@ -68,7 +68,7 @@ const DISK: usize = usize::MAX / 8 * 3;
 pub(super) const OTHERS: usize = usize::MAX / 2;
 
 /// Waits for everything and serves it.
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     poll: Poll,
     events: Events,
     clock: Clock,
@@ -95,7 +95,7 @@ impl EventLoop {
     /// # Errors
     ///
     /// What the system says against a poll.
-    pub fn new(service: Service, host: Rc<Host>, mut disk: Box<dyn Disk>) -> io::Result<Self> {
+    pub(crate) fn new(service: Service, host: Rc<Host>, mut disk: Box<dyn Disk>) -> io::Result<Self> {
         let poll = Poll::new()?;
         disk.watch(poll.registry().try_clone()?, DISK);
         let databases = Databases::new(poll.registry().try_clone()?);
@@ -121,8 +121,7 @@ impl EventLoop {
     }
 
     /// Of its poll, for sources whose tokens are not below [`OTHERS`].
-    #[must_use]
-    pub fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
@@ -133,7 +132,7 @@ impl EventLoop {
 
     /// Serves new connections with `service` from now on; its grants also count for clients that are
     /// connected but not authorized yet.
-    pub fn replace(&mut self, service: Service) {
+    pub(crate) fn replace(&mut self, service: Service) {
         self.wake(|connection| connection.replace_authority(&service.authority));
         self.learner.adopt(service.policy.table());
         self.service = service;
@@ -154,31 +153,27 @@ impl EventLoop {
     }
 
     /// What new connections are served with.
-    #[must_use]
-    pub const fn service(&self) -> &Service {
+    pub(crate) const fn service(&self) -> &Service {
         &self.service
     }
 
     /// What clients taught about their releases.
-    pub const fn learner(&mut self) -> &mut Learner {
+    pub(crate) const fn learner(&mut self) -> &mut Learner {
         &mut self.learner
     }
 
     /// Connections, those included whose client is gone while disk work goes on.
-    #[must_use]
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.len()
     }
 
     /// What its sessions share.
-    #[must_use]
-    pub const fn host(&self) -> &Rc<Host> {
+    pub(crate) const fn host(&self) -> &Rc<Host> {
         &self.host
     }
 
     /// The time that deadlines are measured by.
-    #[must_use]
-    pub const fn now(&self) -> Instant {
+    pub(crate) const fn now(&self) -> Instant {
         self.clock.now()
     }
 
@@ -188,7 +183,7 @@ impl EventLoop {
     /// # Errors
     ///
     /// Only when waiting itself fails, which leaves nothing to go on with.
-    pub fn turn(&mut self, longest: Option<Duration>, mut note: impl FnMut(Token)) -> io::Result<()> {
+    pub(crate) fn turn(&mut self, longest: Option<Duration>, mut note: impl FnMut(Token)) -> io::Result<()> {
         let wait = self.wait(longest);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
@@ -217,7 +212,7 @@ impl EventLoop {
     }
 
     /// Ends the connections for which `reason` gives an error. Returns how many there are.
-    pub fn end(&mut self, ending: Ending, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
+    pub(crate) fn end(&mut self, ending: Ending, mut reason: impl FnMut(&ClientView<'_>) -> Option<Error>) -> usize {
         let now = self.clock.now();
         let mut count = 0;
         for slot in self.connections.values_mut() {
@@ -237,8 +232,7 @@ impl EventLoop {
 
     /// The stanzas of sessions that hold locks or did so until a moment ago; `None` for sessions of no
     /// stanza.
-    #[must_use]
-    pub fn locked_stanzas(&self) -> Vec<Option<String>> {
+    pub(crate) fn locked_stanzas(&self) -> Vec<Option<String>> {
         let now = self.clock.now();
         let ended = self.ended.iter().filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
         let open = self.connections.iter().map(|(_, slot)| &slot.connection).filter(|one| one.has_locked());
@@ -442,7 +436,7 @@ impl EventLoop {
 
 /// How connections end when the server wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The request in flight finishes, then the client is told.
     Drain,
     /// The client is told at once; nothing is waited for but the disk.

@@ -180,8 +180,7 @@ impl Configuration {
 }
 
 /// Where a server with these settings answers questions about its state, the likeliest first.
-#[must_use]
-pub fn status_paths(own: &OwnSettings) -> Vec<PathBuf> {
+pub(crate) fn status_paths(own: &OwnSettings) -> Vec<PathBuf> {
     if let Some(path) = &own.status_socket {
         return vec![path.clone()];
     }
@@ -189,15 +188,13 @@ pub fn status_paths(own: &OwnSettings) -> Vec<PathBuf> {
 }
 
 /// Where a server with these settings keeps what it learned.
-#[must_use]
-pub fn state_path(own: &OwnSettings) -> PathBuf {
+pub(crate) fn state_path(own: &OwnSettings) -> PathBuf {
     own.state_path.clone().unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY))
 }
 
 /// Where a server with these settings keeps earlier versions of info files. `None` when it keeps none:
 /// nothing is configured, and there is no state directory that it can make one in.
-#[must_use]
-pub fn history_path(own: &OwnSettings) -> Option<PathBuf> {
+pub(crate) fn history_path(own: &OwnSettings) -> Option<PathBuf> {
     let state = state_path(own);
     // One that is there but cannot be written to is an error when it is needed.
     let beside_state = || Some(state.join(HISTORY)).filter(|path| path.is_dir() || is_writable_directory(&state));
@@ -205,8 +202,7 @@ pub fn history_path(own: &OwnSettings) -> Option<PathBuf> {
 }
 
 /// What to say when clients are kept from harm but what they replace is not kept.
-#[must_use]
-pub fn history_warning(own: &OwnSettings) -> Option<String> {
+pub(crate) fn history_warning(own: &OwnSettings) -> Option<String> {
     let is_guarded = own.role < Role::Admin || !own.rights.is_empty() || !own.protection.min_age.is_zero();
     (is_guarded && own.protection.info_history > 0 && history_path(own).is_none()).then(|| {
         format!(
@@ -218,8 +214,7 @@ pub fn history_warning(own: &OwnSettings) -> Option<String> {
 }
 
 /// What to say of something that only sessions need, and that does not keep the server from its start.
-#[must_use]
-pub fn fault_warning(fault: &Fault) -> String {
+pub(crate) fn fault_warning(fault: &Fault) -> String {
     format!(
         "{}\nHINT: sessions that need it are refused. What is mended counts at once, without a reload.",
         fault.error
@@ -231,7 +226,7 @@ pub fn fault_warning(fault: &Fault) -> String {
 /// # Errors
 ///
 /// 32 when that is in a repository.
-pub fn check_history(own: &OwnSettings, repositories: &[KnownRepository]) -> Result<()> {
+pub(crate) fn check_history(own: &OwnSettings, repositories: &[KnownRepository]) -> Result<()> {
     let Some(history) = history_path(own) else { return Ok(()) };
     let allowed = own.allow_client_repository.iter().map(Path::new);
     let paths = repositories.iter().map(|repository| repository.path.as_path()).chain(allowed);
@@ -272,7 +267,7 @@ fn is_writable_directory(path: &Path) -> bool {
 /// # Errors
 ///
 /// Those of [`tls::server_config`].
-pub fn tls_of(server: &ServerSettings, user: Option<u32>, origin: &Origin) -> Result<(Tls, Vec<String>)> {
+pub(crate) fn tls_of(server: &ServerSettings, user: Option<u32>, origin: &Origin) -> Result<(Tls, Vec<String>)> {
     tls::server_config(&TlsFiles {
         cert: &server.cert_file,
         key: &server.key_file,

@@ -24,8 +24,7 @@ const LEAST_CONNECTIONS: u64 = 2 + 2 + 1 + 1;
 
 /// Raises the number of descriptors as far as it goes without privileges. Returns the number, `None`
 /// for no limit.
-#[must_use]
-pub fn raise_descriptors() -> Option<u64> {
+pub(crate) fn raise_descriptors() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return current;
@@ -41,7 +40,7 @@ pub fn raise_descriptors() -> Option<u64> {
 /// # Errors
 ///
 /// Code 100 if that are too few to serve one client of each kind.
-pub fn connections(wanted: usize, descriptors: Option<u64>, listeners: usize) -> Result<usize> {
+pub(crate) fn connections(wanted: usize, descriptors: Option<u64>, listeners: usize) -> Result<usize> {
     let Some(descriptors) = descriptors else { return Ok(wanted) };
     let reserved = OWN + HELPERS + STARTING + listeners as u64;
     let possible = descriptors.saturating_sub(reserved) / PER_CONNECTION;

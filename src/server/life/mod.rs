@@ -1,18 +1,18 @@
 //! The life of the processes: start, reload, signals, end. [`serve`] is where each server begins, [`front`] its life,
 //! [`serving`] and [`supervisor`] are what serves its clients, alone or by workers, and [`worker`] is the life of those.
 
-pub mod configuration;
+pub(crate) mod configuration;
 mod front;
-pub mod limits;
-pub mod notify;
-pub mod serve;
+pub(crate) mod limits;
+pub(crate) mod notify;
+pub(crate) mod serve;
 mod serving;
-pub mod signals;
+pub(crate) mod signals;
 mod start;
-pub mod stop_files;
+pub(crate) mod stop_files;
 mod supervisor;
 mod umask;
-pub mod worker;
+pub(crate) mod worker;
 
 use std::io;
 

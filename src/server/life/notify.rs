@@ -12,45 +12,43 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The way to the service manager.
 #[derive(Debug)]
-pub struct Notify {
+pub(crate) struct Notify {
     target: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
 impl Notify {
     /// The service manager that the environment names, if any.
-    #[must_use]
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let target = env::var("NOTIFY_SOCKET").ok().and_then(|name| open(&name));
         let watchdog = target.is_some().then(|| watchdog_period(&|name| env::var(name).ok())).flatten();
         Self { target, watchdog }
     }
 
     /// How often the service manager wants to hear [`Notify::alive`].
-    #[must_use]
-    pub const fn watchdog(&self) -> Option<Duration> {
+    pub(crate) const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
     /// Connections are accepted.
-    pub fn ready(&self, status: &str) {
+    pub(crate) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
     /// A reload has begun; [`Notify::ready`] ends it.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let microseconds = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
 
     /// The server is about to end.
-    pub fn stopping(&self, status: &str) {
+    pub(crate) fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={}", one_line(status)));
     }
 
     /// The event loop turns.
-    pub fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.send("WATCHDOG=1");
     }
 

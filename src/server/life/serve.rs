@@ -14,8 +14,7 @@ use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 
 /// Serves until a signal ends it. Returns the exit status; failures have been logged.
-#[must_use]
-pub fn serve(arguments: &[String], environment: &Environment) -> u8 {
+pub(crate) fn serve(arguments: &[String], environment: &Environment) -> u8 {
     log::connect();
     umask::clear(None);
     let begun = Instant::now();

@@ -28,7 +28,7 @@ use signal_hook::low_level::siginfo::Cause;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// Load the configuration anew.
     Reload,
     /// Shut down, letting requests in flight finish.
@@ -41,7 +41,7 @@ pub enum Meaning {
 }
 
 /// The signals that the server handles, from creation to drop.
-pub struct Signals {
+pub(crate) struct Signals {
     delivery: SignalDelivery<UnixStream, WithOrigin>,
 }
 
@@ -58,7 +58,7 @@ impl Signals {
     /// # Errors
     ///
     /// What the system says against a socket pair or a handler.
-    pub fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         // A handler must never wait because the loop is slow to read.
         write.set_nonblocking(true)?;
@@ -67,7 +67,7 @@ impl Signals {
     }
 
     /// Waits for signals, for `longest` at most.
-    pub fn wait(&mut self, longest: Duration) -> Vec<Meaning> {
+    pub(crate) fn wait(&mut self, longest: Duration) -> Vec<Meaning> {
         let mut ready = [PollFd::new(self.delivery.get_read(), PollFlags::IN)];
         // An interruption is a signal, too.
         let _ = poll(&mut ready, Timespec::try_from(longest).ok().as_ref());
@@ -75,7 +75,7 @@ impl Signals {
     }
 
     /// What came since the last call: reloads first, so that "reload, then end" is done in order.
-    pub fn pending(&mut self) -> Vec<Meaning> {
+    pub(crate) fn pending(&mut self) -> Vec<Meaning> {
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
         let mut meanings: Vec<_> = self.delivery.pending().filter_map(|origin| meaning(&origin, parent)).collect();
         meanings.sort_by_key(|meaning| !matches!(meaning, Meaning::Reload));
@@ -106,8 +106,7 @@ const fn sent_by_master(sender: Option<i32>, kernel: bool, parent: i32) -> bool 
 
 impl Meaning {
     /// The signal behind it, for messages.
-    #[must_use]
-    pub const fn signal(self) -> &'static str {
+    pub(crate) const fn signal(self) -> &'static str {
         match self {
             Self::Reload => "SIGHUP",
             Self::Terminate { .. } => "SIGTERM",

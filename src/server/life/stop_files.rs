@@ -5,8 +5,7 @@
 use std::path::Path;
 
 /// Whether `stanza`, or every stanza, has a stop file.
-#[must_use]
-pub fn is_stopped(lock_path: &Path, stanza: Option<&str>) -> bool {
+pub(crate) fn is_stopped(lock_path: &Path, stanza: Option<&str>) -> bool {
     let exists = |name: String| lock_path.join(name).symlink_metadata().is_ok();
     let own = stanza.filter(|stanza| !stanza.contains('/'));
     exists("all.stop".to_owned()) || own.is_some_and(|stanza| exists(format!("{stanza}.stop")))

@@ -17,7 +17,6 @@ pub(super) fn clear(had: Option<u32>) {
 }
 
 /// The mask that the server was started with, as far as it was cleared.
-#[must_use]
 pub(crate) fn inherited() -> u32 {
     INHERITED.get().copied().unwrap_or(0)
 }

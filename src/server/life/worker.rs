@@ -43,8 +43,7 @@ const CONNECTIONS: usize = 200;
 
 /// What the process is that a supervisor starts with the socket as its standard input. Returns its exit
 /// status.
-#[must_use]
-pub fn run(arguments: &[String], environment: &Environment) -> u8 {
+pub(crate) fn run(arguments: &[String], environment: &Environment) -> u8 {
     process::call_itself(NAME);
     log::connect();
     let Some(begun) = begin() else {

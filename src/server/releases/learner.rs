@@ -25,9 +25,9 @@ use super::turns::{Moment, Turns};
 use crate::protocol::release::Release;
 
 /// Clients with a certificate that are remembered.
-pub const CLIENTS_MAXIMUM: usize = 4096;
+pub(crate) const CLIENTS_MAXIMUM: usize = 4096;
 /// Addresses that pinged and are remembered. Strangers cannot push clients out.
-pub const ADDRESSES_MAXIMUM: usize = 1024;
+pub(crate) const ADDRESSES_MAXIMUM: usize = 1024;
 /// Releases remembered of each.
 const WORKED_MAXIMUM: usize = 8;
 /// What worked up to this time before the last success still counts as in use, in seconds.
@@ -47,16 +47,16 @@ const PATIENCE_MAXIMUM: (u32, u32) = (4, 16);
 
 /// The release for one connection, and the state of knowledge that it was chosen in.
 #[derive(Debug, Clone, Copy)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// What the client is greeted with.
-    pub release: &'static Release,
+    pub(crate) release: &'static Release,
     turn: u64,
     moment: Moment,
 }
 
 /// How much it matters that what was learned is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub(crate) enum Change {
     /// Nothing is new.
     #[default]
     None,
@@ -156,7 +156,7 @@ impl Entry {
 /// [`Learner::refuse`] and [`Learner::confirm`]. Times are seconds since the epoch; one that runs
 /// backwards does no harm.
 #[derive(Debug, Default)]
-pub struct Learner {
+pub(crate) struct Learner {
     entries: BTreeMap<Key, Entry>,
     /// Releases that worked for anybody, the last one first.
     seen: Vec<&'static Release>,
@@ -171,28 +171,27 @@ pub struct Learner {
 impl Learner {
     /// The release of the pgbackrest on this host, which is tried on clients that are not known before those that
     /// nobody named or has.
-    pub const fn note_installed(&mut self, release: &'static Release) {
+    pub(crate) const fn note_installed(&mut self, release: &'static Release) {
         self.installed = Some(release);
     }
 
     /// What [`Learner::note_installed`] was told.
-    #[must_use]
-    pub const fn installed(&self) -> Option<&'static Release> {
+    pub(crate) const fn installed(&self) -> Option<&'static Release> {
         self.installed
     }
 
     /// Collects for [`Learner::take_lessons`] from now on.
-    pub fn collect_lessons(&mut self) {
+    pub(crate) fn collect_lessons(&mut self) {
         self.lessons.get_or_insert_default();
     }
 
     /// What clients taught since the last call.
-    pub fn take_lessons(&mut self) -> Vec<Lesson> {
+    pub(crate) fn take_lessons(&mut self) -> Vec<Lesson> {
         self.lessons.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes over what clients taught another server process.
-    pub fn hear(&mut self, lesson: &Lesson, table: &Table) {
+    pub(crate) fn hear(&mut self, lesson: &Lesson, table: &Table) {
         let Some(release) = table.find(&lesson.release) else { return };
         let own = self.lessons.take();
         match lesson.what {
@@ -226,8 +225,7 @@ impl Learner {
 
     /// What to greet a client with that has come at `arrived`, in milliseconds since the epoch. `None` only when no
     /// release is known at all.
-    #[must_use]
-    pub fn offer(&mut self, key: &Key, table: &Table, arrived: u64) -> Option<Offer> {
+    pub(crate) fn offer(&mut self, key: &Key, table: &Table, arrived: u64) -> Option<Offer> {
         let mut since = 0;
         if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared(key)) {
             let current: Vec<_> = entry.current().collect();
@@ -240,7 +238,7 @@ impl Learner {
 
     /// The client hung up at the greeting. Returns what it is greeted with next, if that is because
     /// of this refusal.
-    pub fn refuse(&mut self, key: &Key, offer: Offer, table: &Table, now: u64) -> Option<&'static Release> {
+    pub(crate) fn refuse(&mut self, key: &Key, offer: Offer, table: &Table, now: u64) -> Option<&'static Release> {
         if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_shared(key)) {
             // What others who share the key did meanwhile does not make this refusal untrue.
             entry.turns.spend(offer.release, offer.moment);
@@ -291,7 +289,7 @@ impl Learner {
     }
 
     /// The client sent a request. Returns the releases in use, once, when clients of several have shown themselves.
-    pub fn confirm(&mut self, key: &Key, release: &'static Release, now: u64) -> Option<Vec<&'static Release>> {
+    pub(crate) fn confirm(&mut self, key: &Key, release: &'static Release, now: u64) -> Option<Vec<&'static Release>> {
         let turn = self.next_turn();
         let entry = self.entry(key);
         let was_current = entry.current().any(|current| same(current, release));
@@ -341,18 +339,18 @@ impl Learner {
     }
 
     /// How much changed since the last call.
-    pub fn take_change(&mut self) -> Change {
+    pub(crate) fn take_change(&mut self) -> Change {
         std::mem::take(&mut self.change)
     }
 
     /// What worked for whom, ordered by address and name; for each, the last release first.
-    pub fn worked(&self) -> impl Iterator<Item = (&Key, &[Worked])> {
+    pub(crate) fn worked(&self) -> impl Iterator<Item = (&Key, &[Worked])> {
         let entries = self.entries.iter().filter(|(_, entry)| !entry.worked.is_empty());
         entries.map(|(key, entry)| (key, entry.worked.as_slice()))
     }
 
     /// Adds what was remembered from before.
-    pub fn restore(&mut self, remembered: impl IntoIterator<Item = (Key, Vec<Worked>)>) {
+    pub(crate) fn restore(&mut self, remembered: impl IntoIterator<Item = (Key, Vec<Worked>)>) {
         let mut dates: Vec<Worked> = Vec::new();
         for (key, mut worked) in remembered {
             worked.truncate(WORKED_MAXIMUM);
@@ -369,7 +367,7 @@ impl Learner {
     }
 
     /// Forgets releases that are no longer known; a declared one may have become another.
-    pub fn adopt(&mut self, table: &Table) {
+    pub(crate) fn adopt(&mut self, table: &Table) {
         let find = |release: &Release| table.age(release).map(|age| table.by_age[age]);
         self.seen = self.seen.iter().filter_map(|release| find(release)).collect();
         self.installed = self.installed.and_then(find);

@@ -7,22 +7,22 @@ use super::turns::Moment;
 
 /// Something that was learned of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lesson {
+pub(crate) struct Lesson {
     /// Of whom.
-    pub key: Key,
+    pub(crate) key: Key,
     /// The release that it was greeted with.
-    pub release: String,
+    pub(crate) release: String,
     /// What came of it.
-    pub what: What,
+    pub(crate) what: What,
     /// When, in seconds since the epoch.
-    pub at: u64,
+    pub(crate) at: u64,
     /// Where releases take turns: which turn it was.
-    pub moment: Moment,
+    pub(crate) moment: Moment,
 }
 
 /// What a client made of a greeting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
+pub(crate) enum What {
     /// It sent a request.
     Confirmed,
     /// It hung up.

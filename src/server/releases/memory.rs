@@ -47,7 +47,7 @@ struct File {
 /// What is remembered of a client, in the file, in what the server tells of its state, and as it is told to a new
 /// process. It may name releases that whoever reads it does not know.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Remembered {
+pub(crate) struct Remembered {
     client: Option<Box<str>>,
     address: IpAddr,
     /// The last one first.
@@ -62,15 +62,13 @@ struct Dated {
 
 impl Remembered {
     /// What worked for this client.
-    #[must_use]
-    pub fn new((key, worked): (&Key, &[Worked])) -> Self {
+    pub(crate) fn new((key, worked): (&Key, &[Worked])) -> Self {
         let dated = |worked: &Worked| Dated { release: worked.release.version.into(), at: worked.at };
         Self { client: key.client.clone(), address: key.address, releases: worked.iter().map(dated).collect() }
     }
 
     /// What of it this program knows; `None` when that is nothing, or makes no sense.
-    #[must_use]
-    pub fn known(self, table: &Table) -> Option<(Key, Vec<Worked>)> {
+    pub(crate) fn known(self, table: &Table) -> Option<(Key, Vec<Worked>)> {
         if self.client.as_ref().is_some_and(|name| name.len() > NAME_MAXIMUM) {
             return None;
         }
@@ -89,7 +87,7 @@ impl Remembered {
 
 /// Where what was learned is kept, and when it is written next.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     directory: Option<PathBuf>,
     due: Option<Instant>,
     failures: Rate,
@@ -97,19 +95,17 @@ pub struct Memory {
 
 impl Memory {
     /// A memory in `directory`; in none it forgets everything at the end.
-    #[must_use]
-    pub const fn new(directory: Option<PathBuf>) -> Self {
+    pub(crate) const fn new(directory: Option<PathBuf>) -> Self {
         Self { directory, due: None, failures: Rate::new(1, Duration::from_secs(600)) }
     }
 
     /// Where it is.
-    #[must_use]
-    pub fn directory(&self) -> Option<&Path> {
+    pub(crate) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
     /// Has the learner know what was kept. A file that cannot be used is warned of.
-    pub fn load(&self, learner: &mut Learner, table: &Table) {
+    pub(crate) fn load(&self, learner: &mut Learner, table: &Table) {
         let Some(path) = self.directory.as_deref().map(|directory| directory.join(FILE)) else { return };
         match read(&path, table) {
             Ok(mut remembered) => {
@@ -127,7 +123,7 @@ impl Memory {
     }
 
     /// Takes note of what changed, and writes it when it is time. Call it after anything happened.
-    pub fn keep(&mut self, learner: &mut Learner, now: Instant) {
+    pub(crate) fn keep(&mut self, learner: &mut Learner, now: Instant) {
         let Some(directory) = &self.directory else { return };
         let delay = match learner.take_change() {
             Change::None => None,
@@ -153,18 +149,17 @@ impl Memory {
     }
 
     /// Has everything written soon, because it was learned with another memory.
-    pub fn write_soon(&mut self, now: Instant) {
+    pub(crate) fn write_soon(&mut self, now: Instant) {
         self.due = Some(now + NEWS_DELAY);
     }
 
     /// When [`Memory::keep`] wants to be called at the latest.
-    #[must_use]
-    pub const fn due(&self) -> Option<Instant> {
+    pub(crate) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Writes what has not been written yet, because the server ends.
-    pub fn finish(&mut self, learner: &mut Learner, now: Instant) {
+    pub(crate) fn finish(&mut self, learner: &mut Learner, now: Instant) {
         if learner.take_change() != Change::None || self.due.is_some() {
             self.due = Some(now);
             self.keep(learner, now);
@@ -177,7 +172,7 @@ impl Memory {
 /// # Errors
 ///
 /// Why there is nothing, in words.
-pub fn look(directory: &Path, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, String> {
+pub(crate) fn look(directory: &Path, table: &Table) -> Result<Vec<(Key, Vec<Worked>)>, String> {
     read(&directory.join(FILE), table)
 }
 

@@ -7,11 +7,11 @@
 //! the release that the host itself has. Only [`memory`] touches a file; nothing here knows a socket.
 
 pub(super) mod installed;
-pub mod learner;
-pub mod lesson;
-pub mod memory;
-pub mod policy;
-pub mod table;
+pub(crate) mod learner;
+pub(crate) mod lesson;
+pub(crate) mod memory;
+pub(crate) mod policy;
+pub(crate) mod table;
 mod turns;
 
 use std::net::IpAddr;
@@ -26,18 +26,17 @@ const NAME_MAXIMUM: usize = 255;
 /// Whom something was learned of: a client's address, and the first name of its certificate.
 /// Hosts that share a certificate differ by address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     /// Where the client connects from; the first field, so that neighbours in order share it.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// `None` for pings, which show no certificate.
-    pub client: Option<Box<str>>,
+    pub(crate) client: Option<Box<str>>,
 }
 
 impl Key {
     /// The key of a client that proved to have `names`. One without a name that can be remembered
     /// is remembered by its address.
-    #[must_use]
-    pub fn new(address: IpAddr, names: Option<&[String]>) -> Self {
+    pub(crate) fn new(address: IpAddr, names: Option<&[String]>) -> Self {
         let name = names.and_then(<[String]>::first).filter(|name| name.len() <= NAME_MAXIMUM);
         Self { address: address.to_canonical(), client: name.map(|name| name.as_str().into()) }
     }

@@ -14,7 +14,7 @@ const COMMON: [&str; 3] = ["2.45", "2.55.1", "2.60.0"];
 
 /// Which release for whom, as far as it is written down, and which ones there are.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     table: Table,
     general: Option<&'static Release>,
     clients: HashMap<String, &'static Release>,
@@ -30,7 +30,7 @@ impl Policy {
     /// # Errors
     ///
     /// 32 for a release that is neither known nor declared, naming where it is written.
-    pub fn new(own: &OwnSettings) -> Result<Self> {
+    pub(crate) fn new(own: &OwnSettings) -> Result<Self> {
         let mut declared = Vec::new();
         let mut by_age: Vec<&'static Release> = RELEASES.iter().collect();
         for pin in &own.declared {
@@ -75,21 +75,18 @@ impl Policy {
     }
 
     /// The releases that can be announced.
-    #[must_use]
-    pub const fn table(&self) -> &Table {
+    pub(crate) const fn table(&self) -> &Table {
         &self.table
     }
 
     /// The release for everybody for whom there is no other.
-    #[must_use]
-    pub const fn general(&self) -> Option<&'static Release> {
+    pub(crate) const fn general(&self) -> Option<&'static Release> {
         self.general
     }
 
     /// The release written down for a client that proved to have `names`, asked for the server of the name `wanted` and
     /// came to the address `local`.
-    #[must_use]
-    pub fn pinned(
+    pub(crate) fn pinned(
         &self,
         names: Option<&[String]>,
         wanted: Option<&str>,
@@ -112,8 +109,7 @@ impl Policy {
     }
 
     /// What an administrator should know about it.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let warning = |(release, like): &(&Release, &Release)| {
             format!(
                 "release {} is not known: it is spoken like {}, as repohostd.conf declares\n\

@@ -4,13 +4,13 @@ use crate::protocol::release::Release;
 
 /// The releases that can be announced.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(crate) struct Table {
     /// Old to new.
-    pub by_age: Vec<&'static Release>,
+    pub(crate) by_age: Vec<&'static Release>,
     /// The likeliest first; every one of `by_age` once.
-    pub likely: Vec<&'static Release>,
+    pub(crate) likely: Vec<&'static Release>,
     /// So many of them, at its beginning, are those that the administrator named.
-    pub named: usize,
+    pub(crate) named: usize,
 }
 
 impl Table {
@@ -26,11 +26,11 @@ impl Table {
 
 /// A release that worked, and when it did last, in seconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Worked {
+pub(crate) struct Worked {
     /// The release.
-    pub release: &'static Release,
+    pub(crate) release: &'static Release,
     /// When.
-    pub at: u64,
+    pub(crate) at: u64,
 }
 
 /// Whether a client could not tell them apart.

@@ -15,7 +15,7 @@ use crate::server::releases::memory::Remembered;
 use crate::server::releases::policy::Policy;
 
 /// Raised when the meaning of the document changes.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 /// Bytes of each list: further entries are left out, and counted.
 const SESSIONS_LENGTH: usize = 2 << 20;
 const CLIENTS_LENGTH: usize = 2 << 20;
@@ -69,7 +69,7 @@ pub(crate) struct WorkerState {
 /// What a process tells of a file system that it has asked for something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct FileSystemState {
+pub(crate) struct FileSystemState {
     pid: u32,
     path: String,
     #[serde(rename = "type")]

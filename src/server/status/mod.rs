@@ -1,7 +1,7 @@
 //! The state of the server for `repohostd status`: [`document`] is what is told, [`socket`] hands it out.
 
 pub(super) mod document;
-pub mod socket;
+pub(crate) mod socket;
 
-pub use document::VERSION;
-pub use socket::{REQUEST, SOCKET};
+pub(crate) use document::VERSION;
+pub(crate) use socket::{REQUEST, SOCKET};

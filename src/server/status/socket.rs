@@ -21,9 +21,9 @@ use slab::Slab;
 use crate::observe::log;
 
 /// The socket's name in its directory.
-pub const SOCKET: &str = "repohostd.sock";
+pub(crate) const SOCKET: &str = "repohostd.sock";
 /// What a client asks.
-pub const REQUEST: &[u8] = b"status\n";
+pub(crate) const REQUEST: &[u8] = b"status\n";
 /// Tokens of the poll from here on belong to the socket and its clients.
 pub(crate) const TOKENS: usize = usize::MAX / 4 * 3;
 const LISTENER: Token = Token(TOKENS);
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket that is bound, and removed with this value.
 #[derive(Debug)]
-pub struct StatusSocket {
+pub(crate) struct StatusSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Tells the socket from one that somebody else has put in its place.
@@ -48,7 +48,7 @@ impl StatusSocket {
     ///
     /// `AddrInUse` when another server answers there or something else stands there; otherwise what
     /// the system says.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             let alive = || StdUnixStream::connect(path).is_ok();
             if !metadata.file_type().is_socket() || alive() {
@@ -66,8 +66,7 @@ impl StatusSocket {
     }
 
     /// Whether this is what stands at `path`.
-    #[must_use]
-    pub fn is_at(&self, path: &Path) -> bool {
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.path == path && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == self.inode)
     }
 }

@@ -12,7 +12,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 /// rustls's error has no room for what the verifier found, and after a refusal the connection does not give the
 /// certificate away either. So the verifier notes it here, and who has the connection looks for it.
 #[derive(Debug, Clone, Default)]
-pub struct Reasons(Arc<Mutex<Option<String>>>);
+pub(crate) struct Reasons(Arc<Mutex<Option<String>>>);
 
 impl Reasons {
     /// Keeps the words for the refusal that rustls is about to report.
@@ -26,8 +26,7 @@ impl Reasons {
     /// enough, none are accepted): it tells what spoke when it was not TLS. Call this right after the
     /// error, before another connection makes progress: the details of a refused certificate are those of the
     /// latest refusal.
-    #[must_use]
-    pub fn of(&self, error: &Error, first_bytes: &[u8]) -> String {
+    pub(crate) fn of(&self, error: &Error, first_bytes: &[u8]) -> String {
         let refusal = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (error, refusal) {
             (Error::InvalidCertificate(_), Some(refusal)) => refusal,

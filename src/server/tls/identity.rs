@@ -14,11 +14,11 @@ use crate::protocol::error::{Code, Error, Result};
 
 /// The certificate of an authenticated client, as authorization and log need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// How the log calls the client: the first common name of the subject, or all of the subject where it has none.
-    pub title: String,
+    pub(crate) title: String,
     /// All names that may be authorized: the common name, then the DNS alternative names. Never empty.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 /// The identity of the client whose handshake is complete; `None` when it presented no certificate.
@@ -26,7 +26,7 @@ pub struct Identity {
 /// # Errors
 /// Code 29 when the certificate names nobody, code 95 when a name contains a null byte. The session
 /// ends before its greeting.
-pub fn identity(connection: &ServerConnection) -> Result<Option<Identity>> {
+pub(crate) fn identity(connection: &ServerConnection) -> Result<Option<Identity>> {
     let leaf = connection.peer_certificates().and_then(|chain| chain.first());
     leaf.map(of_certificate).transpose()
 }

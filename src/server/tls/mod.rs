@@ -40,8 +40,8 @@ use crate::config::snapshot::Origin;
 use crate::protocol::error::{Code, Error, Result};
 use crate::server::since_epoch;
 
-pub use describe::Reasons;
-pub use identity::{Identity, identity};
+pub(crate) use describe::Reasons;
+pub(crate) use identity::{Identity, identity};
 pub(in crate::server) use server_name::hide;
 
 use authorities::Authorities;
@@ -50,39 +50,38 @@ use verifier::ClientVerifier;
 
 /// The files and options that decide the server's TLS.
 #[derive(Debug, Clone, Copy)]
-pub struct TlsFiles<'a> {
+pub(crate) struct TlsFiles<'a> {
     /// `tls-server-cert-file`: the server's certificate first, then its intermediates.
-    pub cert: &'a Path,
+    pub(crate) cert: &'a Path,
     /// `tls-server-key-file`: the private key of the first certificate.
-    pub key: &'a Path,
+    pub(crate) key: &'a Path,
     /// `tls-server-ca-file`: the authorities that may sign client certificates.
-    pub ca: &'a Path,
+    pub(crate) ca: &'a Path,
     /// `crl-file` of repohostd.conf: certificates that are refused although an authority signed them.
-    pub crl: Option<&'a Path>,
+    pub(crate) crl: Option<&'a Path>,
     /// `tls-cipher-12`: an OpenSSL cipher list.
-    pub cipher_12: Option<&'a str>,
+    pub(crate) cipher_12: Option<&'a str>,
     /// `tls-cipher-13`: OpenSSL cipher suites.
-    pub cipher_13: Option<&'a str>,
+    pub(crate) cipher_13: Option<&'a str>,
     /// The user who will serve, where that is not the one of this process.
-    pub user: Option<u32>,
+    pub(crate) user: Option<u32>,
     /// Where the files are read from.
-    pub origin: &'a Origin,
+    pub(crate) origin: &'a Origin,
 }
 
 /// What all connections share.
 #[derive(Debug, Clone)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// For their handshakes.
-    pub config: Arc<rustls::ServerConfig>,
+    pub(crate) config: Arc<rustls::ServerConfig>,
     /// Why they fail.
-    pub reasons: Reasons,
+    pub(crate) reasons: Reasons,
     clients: Arc<ClientVerifier>,
 }
 
 impl Tls {
     /// Whether a client that presented `chain` at the time `when` is one of those that are let in now.
-    #[must_use]
-    pub fn trusts(&self, chain: &[CertificateDer<'_>], when: UnixTime) -> bool {
+    pub(crate) fn trusts(&self, chain: &[CertificateDer<'_>], when: UnixTime) -> bool {
         chain.split_first().is_none_or(|(leaf, rest)| self.clients.verify(leaf, rest, when).is_ok())
     }
 }
@@ -95,7 +94,7 @@ impl Tls {
 /// # Errors
 /// Code 95 for files and ciphers that cannot be used, code 42 for a key file that others may read,
 /// in the original's order: ciphers, certificate, owner and mode of the key, key, authorities.
-pub fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
+pub(crate) fn server_config(files: &TlsFiles<'_>) -> Result<(Tls, Vec<String>)> {
     let now = verifier::seconds(UnixTime::since_unix_epoch(since_epoch()));
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(files, &mut warnings)?);

@@ -45,13 +45,11 @@ enum Standing {
 
 impl Connections {
     /// An empty ledger.
-    #[must_use]
     pub(crate) fn new() -> Self {
         Self { held: Keyed::new(), given_up: 0, admission: Admission::new() }
     }
 
     /// How many there are.
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.held.len() - self.given_up
     }
@@ -117,7 +115,6 @@ impl Connections {
     }
 
     /// Those that the worker in `place` has: their numbers, and whose they are.
-    #[must_use]
     pub(crate) fn of(&self, place: usize) -> Vec<(u64, SocketAddr)> {
         let there = self.held.iter().filter(|(_, held)| held.place == place);
         there.map(|(number, held)| (number, held.peer)).collect()

@@ -21,7 +21,6 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// That of a worker which is started: unasked it tells when it serves.
-    #[must_use]
     pub(super) const fn begin(now: Instant) -> Self {
         Self { asked: Some(now), answered: now, unresponsive: false }
     }
@@ -50,19 +49,16 @@ impl Heartbeat {
     }
 
     /// Whether there was no answer for long.
-    #[must_use]
     pub(super) const fn is_unresponsive(&self) -> bool {
         self.unresponsive
     }
 
     /// For how long an answer has been missing.
-    #[must_use]
     pub(super) fn unanswered(&self, now: Instant) -> Duration {
         self.asked.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// When it is to be asked, if it is `busy`, becomes unresponsive, or has been that for `longest`.
-    #[must_use]
     pub(super) fn deadline(&self, busy: bool, longest: Duration) -> Option<Instant> {
         match self.asked {
             Some(since) => Some(since + if self.unresponsive { longest } else { TIMEOUT }),

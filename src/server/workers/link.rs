@@ -13,7 +13,7 @@ use crate::process::link;
 
 /// The end.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     socket: OwnedFd,
     /// What the other end has not taken yet.
     waiting: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
@@ -22,7 +22,7 @@ pub struct Link {
 
 /// What was received.
 #[derive(Debug)]
-pub enum Received<T> {
+pub(crate) enum Received<T> {
     /// This message, perhaps with descriptors.
     Message(T, Vec<OwnedFd>),
     /// Nothing more for now.
@@ -33,14 +33,13 @@ pub enum Received<T> {
 
 impl Link {
     /// The end that is this socket, which must not wait.
-    #[must_use]
-    pub fn new(socket: OwnedFd) -> Self {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
         Self { socket, waiting: VecDeque::new(), buffer: vec![0; LONGEST] }
     }
 
     /// Sends a message, now or when there is room. To an end that is closed nothing is sent, which
     /// [`Link::recv`] tells.
-    pub fn send(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
+    pub(crate) fn send(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
         // Serializing to memory does not fail.
         if let Ok(bytes) = postcard::to_allocvec(message) {
             self.waiting.push_back((bytes, descriptors));
@@ -49,7 +48,7 @@ impl Link {
     }
 
     /// Sends what waits, as far as there is room.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         while let Some((bytes, descriptors)) = self.waiting.front() {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match link::send(self.socket.as_fd(), bytes, &descriptors) {
@@ -61,13 +60,12 @@ impl Link {
     }
 
     /// Whether something waits to be sent.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// The next message.
-    pub fn recv<T: DeserializeOwned>(&mut self) -> Received<T> {
+    pub(crate) fn recv<T: DeserializeOwned>(&mut self) -> Received<T> {
         let mut descriptors = Vec::new();
         loop {
             match link::receive(self.socket.as_fd(), &mut self.buffer, &mut descriptors) {

@@ -11,11 +11,11 @@ use crate::server::releases::memory::Remembered;
 use crate::server::status::document::FileSystemState;
 
 /// Bytes of the longest message.
-pub const LONGEST: usize = 64 << 10;
+pub(crate) const LONGEST: usize = 64 << 10;
 
 /// What a supervisor says.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum ToWorker {
+pub(crate) enum ToWorker {
     /// The first message, with two descriptors: what workers exclude each other by, and a
     /// [`Snapshot`](crate::config::snapshot::Snapshot) of the configuration.
     Begin {
@@ -59,7 +59,7 @@ pub enum ToWorker {
 
 /// What a worker says.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum ToSupervisor {
+pub(crate) enum ToSupervisor {
     /// It serves.
     Ready,
     /// It cannot serve, for this reason, and ends.

@@ -18,12 +18,12 @@ pub(super) mod connections;
 mod endings;
 pub(super) mod handle;
 mod heartbeat;
-pub mod link;
-pub mod message;
+pub(crate) mod link;
+pub(crate) mod message;
 pub(super) mod pool;
 pub(super) mod snapshot_file;
 pub(super) mod spawn;
 pub(super) mod suspects;
 
 /// The word that makes this program a worker.
-pub const COMMAND: &str = "serve-worker";
+pub(crate) const COMMAND: &str = "serve-worker";

@@ -117,7 +117,6 @@ impl WorkerPool {
     }
 
     /// Whether there is none that could do anything, those included that leave.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
@@ -318,13 +317,11 @@ impl WorkerPool {
     }
 
     /// Whether there is one that answers, as far as is known.
-    #[must_use]
     pub(crate) fn is_responsive(&self) -> bool {
         self.responsive(None).next().is_some()
     }
 
     /// Until when there is no worker that answers, if none can be started before.
-    #[must_use]
     pub(crate) fn away(&self, now: Instant) -> Option<Instant> {
         if self.is_responsive() {
             return None;
@@ -335,7 +332,6 @@ impl WorkerPool {
     }
 
     /// When something here is due.
-    #[must_use]
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let endings = self.endings.deadline(now);
         let behind = self.workers.iter().any(|(_, worker)| worker.link.is_behind()).then(|| now + AGAIN);
@@ -404,7 +400,6 @@ impl WorkerPool {
     }
 
     /// What is told of the workers.
-    #[must_use]
     pub(crate) fn view(&self, now: Instant) -> Vec<WorkerState> {
         self.workers.iter().map(|(_, worker)| worker.view(now)).collect()
     }

@@ -11,7 +11,6 @@ use crate::process;
 pub(crate) type Spawn = Box<dyn FnMut(OwnedFd) -> io::Result<Child>>;
 
 /// Starts this program as a worker with these arguments.
-#[must_use]
 pub(crate) fn spawn_process(arguments: &[String]) -> Spawn {
     let arguments = arguments.to_vec();
     Box::new(move |socket| {
