@@ -13,7 +13,7 @@ pub(super) mod keyed;
 pub(crate) mod listen;
 mod occupant;
 pub(super) mod reports;
-pub(super) mod slot;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,7 +36,7 @@ use crate::server::event_loop::admission::Admission;
 use crate::server::event_loop::clock::{Clock, Timers};
 use crate::server::event_loop::keyed::Keyed;
 use crate::server::event_loop::reports::Reports;
-use crate::server::event_loop::slot::{Arrival, Slot};
+use crate::server::event_loop::slot::Slot;
 use crate::server::outgoing::{self, Databases};
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
@@ -280,14 +280,15 @@ impl EventLoop {
 
     /// Gives up the connection that the supervisor gave by this number, if it is without authorization.
     pub(super) fn evict(&mut self, number: u64) {
-        let given = self.connections.values_mut().find(|slot| slot.arrival.is(number));
+        let given = self.connections.values_mut().find(|slot| slot.given.is_some_and(|given| given.number == number));
         if let Some(key) = given.and_then(|slot| evict(slot, self.clock.now())) {
             self.remove(key);
         }
     }
 
-    /// Makes a connection of an accepted socket, or closes it when there are too many.
-    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, arrival: Arrival) {
+    /// Makes a connection of an accepted socket, or closes it when there are too many. Where the supervisor gave it, by
+    /// this number, that is told what becomes of it.
+    pub(super) fn admit(&mut self, socket: TcpStream, peer: SocketAddr, number: Option<u64>) {
         let (present, bounds, now) = (self.connections.len(), self.service.bounds, self.clock.now());
         let mut silent = None;
         let connections = &mut self.connections;
@@ -299,14 +300,14 @@ impl EventLoop {
             self.remove(key);
         }
         if !is_admitted {
-            return arrival.report_end(&mut self.reports);
+            return self.reports.closes(number);
         }
         let (place, key) = self.connections.vacancy();
         let registration = (self.poll.registry(), Token(place));
         let Some(connection) = Connection::new(key, socket, peer, registration, &self.service, now) else {
-            return arrival.report_end(&mut self.reports);
+            return self.reports.closes(number);
         };
-        let mut slot = Box::new(Slot::new(connection, arrival));
+        let mut slot = Box::new(Slot::new(connection, number));
         slot.arm(&mut self.timers);
         self.connections.insert(slot);
         self.admission.enter(peer, key);
@@ -384,13 +385,15 @@ impl EventLoop {
 
     fn remove(&mut self, key: u64) {
         let Some(mut slot) = self.connections.remove(key) else { return };
-        slot.arrival.report_end(&mut self.reports);
+        self.reports.closes(slot.given.map(|given| given.number));
         slot.disarm(&mut self.timers);
         let connection = &slot.connection;
         connection.log_end(&mut self.rates.clients, self.clock.now());
         self.databases.forget(self.clock.now(), key);
         if connection.has_locked() {
-            self.remember(connection.stanza().map(str::to_owned));
+            let (stanza, now) = (connection.stanza().map(str::to_owned), self.clock.now());
+            self.ended.retain(|(at, old)| *old != stanza && now.saturating_duration_since(*at) < RECENT);
+            self.ended.push((now, stanza));
         }
         self.admission.leave(connection.peer());
         if self.connections.is_empty() {
@@ -398,12 +401,6 @@ impl EventLoop {
         }
         let connections = &mut self.connections;
         self.admission.tidy(|key| connections.get_mut(key).is_some_and(|slot| slot.connection.is_unproven()));
-    }
-
-    fn remember(&mut self, stanza: Option<String>) {
-        let now = self.clock.now();
-        self.ended.retain(|(at, old)| *old != stanza && now.saturating_duration_since(*at) < RECENT);
-        self.ended.push((now, stanza));
     }
 
     fn expire(&mut self) {

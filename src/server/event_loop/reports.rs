@@ -54,10 +54,10 @@ impl Reports {
         }
     }
 
-    /// Notes that a connection is over.
-    pub(crate) fn closes(&mut self, number: u64) {
-        self.closed.push(number);
-        self.transfers.retain(|(other, _)| *other != number);
+    /// Notes that a connection is over, if it has a number.
+    pub(crate) fn closes(&mut self, number: Option<u64>) {
+        self.closed.extend(number);
+        self.transfers.retain(|(other, _)| Some(*other) != number);
     }
 
     /// How many sessions transfer files.
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!((reports.count(at(999)), reports.deadline()), (2, Some(at(1000))));
         assert_eq!((reports.count(at(1000)), reports.deadline()), (1, Some(at(1600))));
         reports.transfers(3, at(1200));
-        reports.closes(1);
+        reports.closes(Some(1));
         assert_eq!((reports.count(at(1300)), &reports.closed), (1, &vec![1]));
     }
 
@@ -102,7 +102,7 @@ mod tests {
         reports.proves(1, "client");
         assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[1], &[], 0), None));
         reports.proves(2, "client");
-        reports.closes(2);
+        reports.closes(Some(2));
         assert_eq!((reports.take(0, begin), reports.take(0, begin)), (report(&[2], &[2], 0), None));
         reports.transfers(3, begin);
         assert_eq!((reports.take(0, begin), reports.take(1, begin)), (report(&[], &[], 1), None));

@@ -10,48 +10,27 @@ use crate::server::client::connection::Connection;
 /// A connection in the table of the loop.
 pub(super) struct Slot {
     pub(super) connection: Connection,
-    pub(super) arrival: Arrival,
+    /// None where it was accepted here, and nobody else knows of it.
+    pub(super) given: Option<Given>,
     /// It is in the queue of those that may have something to do.
     pub(super) is_queued: bool,
     /// When its timer expires. Deadlines move on with every request, timers only when they are looked at.
     pub(super) armed: Option<Instant>,
 }
 
-/// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// It was accepted here, and nobody else knows of it.
-    Accepted,
-    /// The supervisor gave it, and is told what becomes of it.
-    Given {
-        /// Its number there.
-        number: u64,
-        /// Whether the supervisor knows that its client is authorized.
-        is_proven: bool,
-    },
-}
-
-impl Arrival {
-    /// That of a connection which the supervisor gives by this number.
-    pub(crate) const fn given(number: u64) -> Self {
-        Self::Given { number, is_proven: false }
-    }
-
-    pub(super) fn is(&self, wanted: u64) -> bool {
-        matches!(self, Self::Given { number, .. } if *number == wanted)
-    }
-
-    /// Notes that a connection from there is over, or was not taken.
-    pub(super) fn report_end(self, reports: &mut Reports) {
-        if let Self::Given { number, .. } = self {
-            reports.closes(number);
-        }
-    }
+/// A connection that the supervisor gave, and is told of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    /// Its number there.
+    pub(super) number: u64,
+    /// Whether the supervisor knows that its client is authorized.
+    is_proven: bool,
 }
 
 impl Slot {
-    pub(super) const fn new(connection: Connection, arrival: Arrival) -> Self {
-        Self { connection, arrival, is_queued: false, armed: None }
+    pub(super) fn new(connection: Connection, number: Option<u64>) -> Self {
+        let given = number.map(|number| Given { number, is_proven: false });
+        Self { connection, given, is_queued: false, armed: None }
     }
 
     pub(super) fn enqueue(&mut self, queue: &mut VecDeque<u64>) {
@@ -84,7 +63,7 @@ impl Slot {
 
     /// Takes note of what the supervisor wants to know.
     pub(super) fn report(&mut self, reports: &mut Reports, now: Instant) {
-        let Self { connection, arrival: Arrival::Given { number, is_proven }, .. } = self else { return };
+        let Self { connection, given: Some(Given { number, is_proven }), .. } = self else { return };
         if connection.is_transferring() {
             reports.transfers(*number, now);
         }

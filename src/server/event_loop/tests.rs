@@ -12,7 +12,6 @@ use rustls_pki_types::ServerName;
 
 use super::accept::{ACCEPTS, Acceptor};
 use super::listen::{KeepAlive, open_all, resolve};
-use super::slot::Arrival;
 use super::{Ending, EventLoop, OTHERS};
 use crate::disk::inline::{Inline, Options};
 use crate::protocol::error::{Code, Error, Result};
@@ -88,7 +87,7 @@ impl Site {
         event_loop.turn(Some(Duration::from_millis(1)), |token| acceptor.note(token.0)).unwrap();
         for _ in 0..ACCEPTS {
             let Some((socket, peer)) = acceptor.accept(event_loop.now()) else { return };
-            event_loop.admit(socket, peer, Arrival::Accepted);
+            event_loop.admit(socket, peer, None);
         }
     }
 }

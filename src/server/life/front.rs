@@ -72,7 +72,9 @@ pub(super) trait Backend {
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr);
 
     /// Has the release of the installed pgbackrest be tried first.
-    fn note_installed(&mut self, release: &'static Release);
+    fn note_installed(&mut self, release: &'static Release) {
+        self.learner().note_installed(release);
+    }
 
     /// Answers those who ask for the state.
     fn answer(&mut self, status: &mut Status, acceptor: &Acceptor);

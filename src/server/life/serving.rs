@@ -22,11 +22,9 @@ use crate::disk::inline::Options;
 use crate::disk::offload::Offload;
 use crate::observe::log;
 use crate::protocol::error::{Error, Result};
-use crate::protocol::release::Release;
 use crate::server::client::record::terminated;
 use crate::server::client::view::ClientView;
 use crate::server::event_loop::accept::Acceptor;
-use crate::server::event_loop::slot::Arrival;
 use crate::server::event_loop::{Ending, EventLoop};
 use crate::server::releases::learner::Learner;
 use crate::server::service::Service;
@@ -162,11 +160,7 @@ impl Backend for Serving {
     }
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        self.event_loop.admit(socket, peer, Arrival::Accepted);
-    }
-
-    fn note_installed(&mut self, release: &'static Release) {
-        self.event_loop.learner().note_installed(release);
+        self.event_loop.admit(socket, peer, None);
     }
 
     fn answer(&mut self, status: &mut Status, acceptor: &Acceptor) {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -215,8 +214,7 @@ impl Supervisor {
                 }
             }
             ToSupervisor::Lesson(lesson) => {
-                let policy = Rc::clone(&self.configuration.authority.policy);
-                self.learner.hear(&lesson, policy.table());
+                self.learner.hear(&lesson, self.configuration.authority.policy.table());
                 self.pool.send_where(&ToWorker::Lesson(lesson), |other| other != place);
             }
             ToSupervisor::AsksFiles => self.pool.send_files(place, &self.configuration.authority.tell()),

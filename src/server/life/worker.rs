@@ -20,7 +20,6 @@ use crate::process::budget::{Bound, Budget};
 use crate::protocol::error::{Code, Result};
 use crate::server::client::held::Held;
 use crate::server::event_loop::reports::Report;
-use crate::server::event_loop::slot::Arrival;
 use crate::server::life::configuration::Configuration;
 use crate::server::life::front::Backend as _;
 use crate::server::life::limits;
@@ -172,10 +171,10 @@ impl Worker {
             ToWorker::Connection { number, peer } => match descriptor {
                 Some(descriptor) => {
                     let socket = mio::net::TcpStream::from_std(descriptor.into());
-                    event_loop.admit(socket, peer, Arrival::given(number));
+                    event_loop.admit(socket, peer, Some(number));
                 }
                 // The kernel has closed it: no more files can be opened here.
-                None => event_loop.reports().closes(number),
+                None => event_loop.reports().closes(Some(number)),
             },
             ToWorker::Evict(number) => event_loop.evict(number),
             ToWorker::Known(known) => {

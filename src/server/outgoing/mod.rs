@@ -166,9 +166,10 @@ impl Databases {
         self.waiting.retain(|wanted| wanted.ticket != ticket);
         let found = self.entries.iter_mut().find(|(_, entry)| entry.ticket == ticket && entry.stage != Stage::Unwanted);
         let Some((index, entry)) = found else { return };
-        match action {
-            DatabaseAction::Query { statement, timeout } => entry.client.query(now, statement, timeout),
-            DatabaseAction::Close | DatabaseAction::Open { .. } => entry.leave(now),
+        if let DatabaseAction::Query { statement, timeout } = action {
+            entry.client.query(now, statement, timeout);
+        } else {
+            entry.leave(now);
         }
         wake(&mut self.ready, index);
     }

@@ -38,11 +38,11 @@ impl Authorities {
                 continue;
             };
             let subject = certificate.subject_text();
+            let which = format!("certificate {number} ('{subject}') of CA file '{}'", path.display());
             if !trusted {
                 warnings.push(format!(
-                    "certificate {number} ('{subject}') of CA file '{}' is not trusted for TLS clients by the settings that \
-                     follow it (TRUSTED CERTIFICATE): ignored\nHINT: openssl x509 -addtrust clientAuth",
-                    path.display()
+                    "{which} is not trusted for TLS clients by the settings that follow it (TRUSTED CERTIFICATE): \
+                     ignored\nHINT: openssl x509 -addtrust clientAuth"
                 ));
                 continue;
             }
@@ -56,22 +56,19 @@ impl Authorities {
                 (None, Ok(anchor)) => {
                     warnings.extend(certificate.lapse(now).map(|lapse| {
                         let path = path.display();
-                        format!("CA certificate '{subject}' of CA file '{path}' {lapse}: clients signed by it are refused")
+                        format!(
+                            "CA certificate '{subject}' of CA file '{path}' {lapse}: clients signed by it are refused"
+                        )
                     }));
                     found.anchors.push(anchor);
                     found.issuers.push(certificate);
                 }
                 // A self-signed certificate that is no authority is a client's own, pinned.
                 (Some(_), _) if self_signed => {}
-                (Some(reason), _) => warnings.push(format!(
-                    "certificate {number} ('{subject}') of CA file '{}' cannot sign client certificates, since {reason}: \
-                     ignored",
-                    path.display()
-                )),
-                (None, Err(error)) => warnings.push(format!(
-                    "certificate {number} ('{subject}') of CA file '{}' cannot be used ({error:?}): ignored",
-                    path.display()
-                )),
+                (Some(reason), _) => {
+                    warnings.push(format!("{which} cannot sign client certificates, since {reason}: ignored"));
+                }
+                (None, Err(error)) => warnings.push(format!("{which} cannot be used ({error:?}): ignored")),
             }
         }
         if found.issuers.is_empty() && found.pinned.is_empty() {
@@ -98,7 +95,7 @@ impl Authorities {
         // A renewed authority keeps its name and key: any of its certificates will do.
         let mut refused = None;
         for (_, authority) in self.anchors.iter().zip(&self.issuers).filter(|(known, _)| *known == anchor) {
-            if authority.is_valid_at(now) && authority.permits_intermediates(intermediates) {
+            if authority.validity.contains(now) && authority.permits_intermediates(intermediates) {
                 return Ok(authority);
             }
             refused = Some(authority);

@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use super::describe::time_text;
+use super::verified::Period;
 
 /// A certificate, taken apart once. Times are seconds since the epoch; names are the contents of
 /// their SEQUENCE, as webpki keeps them, so that both can be compared byte by byte.
@@ -29,8 +30,7 @@ pub(super) struct Certificate {
     pub(super) key: SubjectPublicKeyInfoDer<'static>,
     /// The bits of the public key without the algorithm.
     pub(super) key_bits: Vec<u8>,
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+    pub(super) validity: Period,
     pub(super) extensions: Extensions,
     pub(super) der: CertificateDer<'static>,
 }
@@ -111,8 +111,7 @@ impl Certificate {
             issuer: sequence_content(tbs.issuer.as_raw())?.to_vec(),
             key: SubjectPublicKeyInfoDer::from(tbs.subject_pki.raw.to_vec()),
             key_bits: tbs.subject_pki.subject_public_key.data.to_vec(),
-            not_before: tbs.validity.not_before.timestamp(),
-            not_after: tbs.validity.not_after.timestamp(),
+            validity: Period { from: tbs.validity.not_before.timestamp(), until: tbs.validity.not_after.timestamp() },
             extensions: Extensions::read(&parsed),
             der: der.clone().into_owned(),
         })
@@ -132,17 +131,13 @@ impl Certificate {
         self.subject == self.issuer
     }
 
-    /// Whether the time `now` is within the validity.
-    pub(super) fn is_valid_at(&self, now: i64) -> bool {
-        (self.not_before..=self.not_after).contains(&now)
-    }
-
     /// Why it is not valid at the time `now`, if it is not.
     pub(super) fn lapse(&self, now: i64) -> Option<String> {
-        if now > self.not_after {
-            return Some(format!("expired on {}", time_text(self.not_after)));
+        let Period { from, until } = self.validity;
+        if now > until {
+            return Some(format!("expired on {}", time_text(until)));
         }
-        (now < self.not_before).then(|| format!("is not valid before {}", time_text(self.not_before)))
+        (now < from).then(|| format!("is not valid before {}", time_text(from)))
     }
 
     /// Whether so many intermediates may stand between this authority and a client.

@@ -8,37 +8,17 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 
 use crate::protocol::error::{Code, Error, Result};
 
-/// OpenSSL's name of a suite, and the keywords that select it in a list for TLS 1.2.
-const NAMES: [(CipherSuite, &str, &[&str]); 9] = [
-    (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384", &[]),
-    (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256", &[]),
-    (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256", &[]),
-    (
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        &["aECDSA", "ECDSA", "AES", "AES256", "AESGCM", "SHA384"],
-    ),
-    (
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        &["aECDSA", "ECDSA", "AES", "AES128", "AESGCM", "SHA256"],
-    ),
-    (
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        &["aECDSA", "ECDSA", "CHACHA20"],
-    ),
-    (
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        &["aRSA", "AES", "AES256", "AESGCM", "SHA384"],
-    ),
-    (
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        &["aRSA", "AES", "AES128", "AESGCM", "SHA256"],
-    ),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", &["aRSA", "CHACHA20"]),
+/// OpenSSL's names of the suites.
+const NAMES: [(CipherSuite, &str); 9] = [
+    (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
+    (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+    (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256"),
+    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    (CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384"),
+    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256"),
+    (CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305"),
 ];
 
 /// Keywords that select every suite for TLS 1.2 that exists here.
@@ -70,7 +50,7 @@ pub(super) fn select(
 /// How suites compare in what a transferred byte costs. All of them are safe; AES with the longer key takes
 /// 14 rounds for 10, and its SHA-384 has no instructions where SHA-256 has.
 fn cost(suite: CipherSuite, has_aes: bool) -> u8 {
-    let name = NAMES.iter().find(|(known, ..)| *known == suite).map_or("", |(_, name, _)| *name);
+    let name = NAMES.iter().find(|(known, ..)| *known == suite).map_or("", |(_, name)| *name);
     match (has_aes, name.contains("CHACHA20"), name.contains("128")) {
         (true, false, true) | (false, true, _) => 0,
         (true, false, false) | (false, false, true) => 1,
@@ -94,7 +74,7 @@ fn refuse_empty(version: &str, option: &str, list: &str, chosen: &[SupportedCiph
     }
     let tls13 = version == "TLSv1.3";
     let known: Vec<&str> =
-        NAMES.iter().filter(|(_, name, _)| name.starts_with("TLS_") == tls13).map(|(_, name, _)| *name).collect();
+        NAMES.iter().filter(|(_, name)| name.starts_with("TLS_") == tls13).map(|(_, name)| *name).collect();
     Err(Error::new(
         Code::Crypto,
         format!(
@@ -156,11 +136,22 @@ fn apply(
 
 /// Whether `name` (a name, a keyword or keywords joined by `+`) means `suite`.
 fn is_meant(suite: CipherSuite, name: &str) -> bool {
-    let Some((_, own_name, keywords)) = NAMES.iter().find(|(known, ..)| *known == suite) else { return false };
+    let Some((_, own_name)) = NAMES.iter().find(|(known, ..)| *known == suite) else { return false };
     let tls13 = own_name.starts_with("TLS_");
-    name.split('+').all(|part| {
-        own_name.eq_ignore_ascii_case(part) || (!tls13 && (EVERY.contains(&part) || keywords.contains(&part)))
-    })
+    name.split('+').all(|part| own_name.eq_ignore_ascii_case(part) || (!tls13 && is_selected(own_name, part)))
+}
+
+/// Whether a keyword of lists for TLS 1.2 selects the suite of this name, in which everything is said of it.
+fn is_selected(name: &str, keyword: &str) -> bool {
+    let has = |part: &str| name.split('-').any(|own| own == part);
+    match keyword {
+        "aRSA" => has("RSA"),
+        "aECDSA" => has("ECDSA"),
+        "AES" => has("AES128") || has("AES256"),
+        "AESGCM" => has("GCM"),
+        "ECDSA" | "AES128" | "AES256" | "CHACHA20" | "SHA256" | "SHA384" => has(keyword),
+        _ => EVERY.contains(&keyword),
+    }
 }
 
 #[cfg(test)]

@@ -161,12 +161,12 @@ fn warn_of_validity(leaf: &certificate::Certificate, path: &Path, now: i64, warn
     let path = path.display();
     let subject = leaf.subject_text();
     if let Some(lapse) = leaf.lapse(now) {
-        let doubt = if now > leaf.not_after { "" } else { "; is this host's clock right?" };
+        let doubt = if now > leaf.validity.until { "" } else { "; is this host's clock right?" };
         warnings.push(format!(
             "certificate '{subject}' of cert file '{path}' {lapse}: clients that verify it will refuse it{doubt}"
         ));
-    } else if leaf.not_after - now < SOON {
-        let on = describe::time_text(leaf.not_after);
+    } else if leaf.validity.until - now < SOON {
+        let on = describe::time_text(leaf.validity.until);
         warnings.push(format!("certificate '{subject}' of cert file '{path}' expires on {on}: renew it"));
     }
 }

@@ -49,23 +49,18 @@ impl RevocationLists {
             let list = list.map_err(|error| files::unusable("CRL", path, &format!("it is damaged: {error}")))?;
             let (mut list, next_update) = RevocationList::parse(list.to_vec())
                 .map_err(|why| files::unusable("CRL", path, &format!("list {} in it {why}", index + 1)))?;
-            let issuer = name_text(&list.issuer);
+            let (issuer, path) = (name_text(&list.issuer), path.display());
+            let which = format!("revocation list {} ('{issuer}') of crl-file '{path}'", index + 1);
             list.find_signer(authorities, algorithms);
             if list.signer.is_none() {
                 warnings.push(format!(
-                    "revocation list {} ('{issuer}') of crl-file '{}' is signed by no authority of tls-server-ca-file: it \
-                     counts only for clients that bring its issuer's certificate",
-                    index + 1,
-                    path.display()
+                    "{which} is signed by no authority of tls-server-ca-file: it counts only for clients that bring \
+                     its issuer's certificate"
                 ));
             }
             if let Some(due) = next_update.filter(|due| *due < now) {
-                warnings.push(format!(
-                    "revocation list {} ('{issuer}') of crl-file '{}' should have been renewed on {}: it is used as it is",
-                    index + 1,
-                    path.display(),
-                    describe::time_text(due)
-                ));
+                let due = describe::time_text(due);
+                warnings.push(format!("{which} should have been renewed on {due}: it is used as it is"));
             }
             lists.push(list);
         }

@@ -11,8 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use rustls_pki_types::CertificateDer;
 
-use super::certificate::Certificate;
-
 /// Chains that are remembered; anybody who has seen a good one can make up more by adding to it.
 const CHAINS_MAXIMUM: usize = 1024;
 
@@ -27,8 +25,8 @@ pub(super) struct Chain([u8; SHA256_OUTPUT_LEN]);
 /// From and until when something is valid, both included, in seconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period {
-    from: i64,
-    until: i64,
+    pub(super) from: i64,
+    pub(super) until: i64,
 }
 
 impl Verified {
@@ -63,17 +61,12 @@ impl Chain {
 }
 
 impl Period {
-    /// When a certificate is valid.
-    pub(super) const fn of(certificate: &Certificate) -> Self {
-        Self { from: certificate.not_before, until: certificate.not_after }
-    }
-
     /// When both are valid, which may be never.
     pub(super) fn and(self, other: Self) -> Self {
         Self { from: self.from.max(other.from), until: self.until.min(other.until) }
     }
 
-    fn contains(self, now: i64) -> bool {
+    pub(super) fn contains(self, now: i64) -> bool {
         (self.from..=self.until).contains(&now)
     }
 }

@@ -82,7 +82,7 @@ impl ClientVerifier {
         let authority = self.check(end_entity, &leaf, intermediates, &presented, now)?;
         // Which of the intermediates were needed does not matter: that all are valid is enough.
         if presented.len() == intermediates.len() {
-            let period = presented.iter().map(Period::of).fold(Period::of(&leaf), Period::and);
+            let period = presented.iter().map(|other| other.validity).fold(leaf.validity, Period::and);
             self.verified.remember(chain, period.and(authority));
         }
         Ok(())
@@ -100,7 +100,7 @@ impl ClientVerifier {
         if self.authorities.pinned.contains(&leaf.der) {
             check_extensions(leaf)?;
             check_use(leaf)?;
-            return check_validity(leaf, "certificate", now).map(|()| Period::of(leaf));
+            return check_validity(leaf, "certificate", now).map(|()| leaf.validity);
         }
         match EndEntityCert::try_from(end_entity) {
             Ok(certificate) => {
@@ -178,7 +178,7 @@ impl ClientVerifier {
                 return Err(Fault::revoked(&revoked, serial));
             }
         }
-        Ok(Period::of(authority))
+        Ok(authority.validity)
     }
 
     fn note_wrong_key(&self, cert: &CertificateDer<'_>) {
@@ -286,7 +286,7 @@ impl Walk<'_> {
         let authorities = &self.verifier.authorities.issuers;
         for authority in authorities.iter().filter(|authority| named(authority)) {
             match self.check_authority(authority, certificate, used, budget) {
-                Ok(()) => return Ok(Period::of(authority)),
+                Ok(()) => return Ok(authority.validity),
                 Err(found) => fault = found,
             }
         }
@@ -316,7 +316,7 @@ impl Walk<'_> {
         budget: &mut u32,
     ) -> Result<(), Fault> {
         self.check_link(authority, certificate, budget)?;
-        if !authority.is_valid_at(seconds(self.now)) || !authority.permits_intermediates(self.count(used)) {
+        if !authority.validity.contains(seconds(self.now)) || !authority.permits_intermediates(self.count(used)) {
             return Err(authority_fault(authority, self.leaf, self.now));
         }
         if authority.extensions.name_constraints {
@@ -407,11 +407,11 @@ fn check_use(leaf: &Certificate) -> Result<(), Fault> {
 
 fn check_validity(certificate: &Certificate, what: &str, now: UnixTime) -> Result<(), Fault> {
     let what = || format!("{what} '{}'", certificate.subject_text());
-    if seconds(now) > certificate.not_after {
-        return Err(Fault::expired(&what(), now, certificate.not_after));
+    if seconds(now) > certificate.validity.until {
+        return Err(Fault::expired(&what(), now, certificate.validity.until));
     }
-    if seconds(now) < certificate.not_before {
-        return Err(Fault::not_valid_yet(&what(), now, certificate.not_before));
+    if seconds(now) < certificate.validity.from {
+        return Err(Fault::not_valid_yet(&what(), now, certificate.validity.from));
     }
     Ok(())
 }
@@ -544,11 +544,11 @@ impl Fault {
         match error {
             E::CertExpired { time, not_after } => {
                 let expired = seconds(not_after);
-                Self::expired(&whose(expired == leaf.not_after), time, expired)
+                Self::expired(&whose(expired == leaf.validity.until), time, expired)
             }
             E::CertNotValidYet { time, not_before } => {
                 let valid = seconds(not_before);
-                Self::not_valid_yet(&whose(valid == leaf.not_before), time, valid)
+                Self::not_valid_yet(&whose(valid == leaf.validity.from), time, valid)
             }
             E::UnknownIssuer => Self::unknown_issuer(leaf),
             E::InvalidSignatureForPublicKey => Self::bad_signature(leaf),
