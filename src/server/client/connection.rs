@@ -100,7 +100,6 @@ struct Served {
     session: Session,
 }
 
-/// One client's connection.
 pub(crate) struct Connection {
     key: u64,
     /// Until it is gone.
@@ -209,7 +208,6 @@ impl Connection {
         }
     }
 
-    /// The stanza of its session.
     pub(crate) fn stanza(&self) -> Option<&str> {
         self.session().and_then(Session::stanza)
     }

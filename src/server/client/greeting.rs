@@ -13,7 +13,6 @@ use crate::server::releases::learner::{Learner, Offer};
 use crate::server::releases::{Key, milliseconds, seconds};
 use crate::server::service::Service;
 
-/// The greeting of one connection.
 #[derive(Debug)]
 pub(super) struct Greeting {
     key: Key,

@@ -14,7 +14,6 @@ use crate::config::{self, Environment, Fault, Files, Found, OwnSettings, Watch};
 use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 
-/// The files in use.
 pub(crate) struct Held {
     pub(crate) files: Files,
     /// Over what was read last, whether that can be used or not.

@@ -21,7 +21,6 @@ const TLS_BUFFER: usize = 256 * 1024;
 /// `read_tls` takes 4 KiB at a time; this many make up a record.
 const READS_PER_RECORD: usize = 4;
 
-/// One end of TLS.
 pub(super) struct TlsChannel {
     tls: ServerConnection,
     hellos: Hellos,

@@ -18,13 +18,11 @@ pub(crate) struct ClientView<'a> {
     pub(crate) certificates: &'a [CertificateDer<'static>],
     /// How long it has been connected.
     pub(crate) age: Duration,
-    /// The stanza of its session.
     pub(crate) stanza: Option<&'a str>,
     /// What it may do there.
     pub(crate) role: Role,
     /// Whether it was authorized; before that it has no stanza.
     pub(crate) authorized: bool,
-    /// The locks that its session holds.
     pub(crate) locks: &'a [HeldLock],
 }
 
@@ -35,7 +33,6 @@ pub(crate) struct SessionState {
     pub(crate) pid: u32,
     /// The other end of it.
     pub(crate) peer: SocketAddr,
-    /// The client's name.
     pub(crate) client: Option<String>,
     /// The stanza that it named, if it was authorized and named one.
     pub(crate) stanza: Option<String>,

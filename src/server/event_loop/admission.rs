@@ -57,7 +57,6 @@ impl Admission {
         false
     }
 
-    /// Enters a connection.
     pub(crate) fn enter(&mut self, peer: SocketAddr, number: u64) {
         self.arrivals.push_back(number);
         *self.per_address.entry(site(peer.ip())).or_default() += 1;

@@ -3,7 +3,6 @@
 
 use slab::Slab;
 
-/// The table.
 #[derive(Debug)]
 pub(crate) struct Keyed<T> {
     entries: Slab<(u64, T)>,

@@ -61,7 +61,6 @@ impl KeepAlive {
 /// One address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// Where.
     pub(crate) address: SocketAddr,
     /// An IPv6 socket that takes IPv6 only. An address `::` that stands alone takes both, as the
     /// original's does.
@@ -77,10 +76,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A socket that listens.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// The socket.
     pub(crate) socket: TcpListener,
     /// What it was asked to listen on.
     pub(crate) endpoint: Endpoint,

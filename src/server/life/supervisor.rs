@@ -77,7 +77,6 @@ enum Phase {
     Draining(Instant),
 }
 
-/// The supervisor.
 pub(super) struct Supervisor {
     configuration: Configuration,
     bounds: Bounds,

@@ -78,7 +78,6 @@ fn begin() -> Option<Begun> {
     Some(Begun { link: Link::new(socket), number, names, snapshot })
 }
 
-/// The worker.
 struct Worker {
     arguments: Vec<String>,
     environment: Environment,

@@ -55,7 +55,6 @@ const FIRST_STATEMENT: &str = "select (select setting from pg_catalog.pg_setting
 /// Who asked: the connection of the client and its session's number.
 pub(super) type Ticket = (u64, u64);
 
-/// All connections to databases.
 pub(super) struct Databases {
     entries: Slab<Entry>,
     /// Those that have something to do.
@@ -75,7 +74,6 @@ struct Wanted {
     timeout: Duration,
 }
 
-/// A connection.
 struct Entry {
     ticket: Ticket,
     client: Client,

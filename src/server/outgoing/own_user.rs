@@ -14,7 +14,6 @@ use crate::process::asked::Asked;
 /// For how long nothing is asked again where there was no answer: clients decide how often the name is wanted.
 const UNKNOWN: Duration = Duration::from_secs(60);
 
-/// What is known of it.
 #[derive(Debug)]
 pub(super) struct OwnUser {
     program: String,

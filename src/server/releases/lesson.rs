@@ -8,7 +8,6 @@ use super::turns::Moment;
 /// Something that was learned of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lesson {
-    /// Of whom.
     pub(crate) key: Key,
     /// The release that it was greeted with.
     pub(crate) release: String,

@@ -37,7 +37,6 @@ const MODE: u32 = 0o640;
 const NEWS_DELAY: Duration = Duration::from_secs(5);
 const MINOR_DELAY: Duration = Duration::from_secs(60);
 
-/// The file.
 #[derive(Serialize)]
 struct File {
     version: u64,
@@ -99,7 +98,6 @@ impl Memory {
         Self { directory, due: None, failures: Rate::new(1, Duration::from_secs(600)) }
     }
 
-    /// Where it is.
     pub(crate) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }

@@ -14,7 +14,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The release that is called so.
     pub(in crate::server) fn find(&self, version: &str) -> Option<&'static Release> {
         self.by_age.iter().find(|release| release.version == version).copied()
     }
@@ -27,9 +26,7 @@ impl Table {
 /// A release that worked, and when it did last, in seconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Worked {
-    /// The release.
     pub(crate) release: &'static Release,
-    /// When.
     pub(crate) at: u64,
 }
 

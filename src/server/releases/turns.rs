@@ -26,13 +26,11 @@ const CONTESTED: u64 = 75_000;
 /// When a client came, and when the turn of the release that it was offered had begun, in milliseconds since the epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moment {
-    /// When it came.
     pub(crate) arrived: u64,
     /// When the turn had begun; 0 where nobody takes turns.
     pub(crate) since: u64,
 }
 
-/// Releases that take turns.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Whose turn it is, and who follows.

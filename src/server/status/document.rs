@@ -21,7 +21,6 @@ const SESSIONS_LENGTH: usize = 2 << 20;
 const CLIENTS_LENGTH: usize = 2 << 20;
 const FILE_SYSTEMS_LENGTH: usize = 1 << 20;
 
-/// The document.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct ServerState<'a> {
@@ -47,9 +46,7 @@ pub(crate) struct ServerState<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct WorkerState {
-    /// Its number.
     pub(crate) number: u32,
-    /// Its process.
     pub(crate) pid: u32,
     /// Connections that it has.
     pub(crate) connections: usize,

@@ -190,7 +190,6 @@ impl Extensions {
         forbids(self.netscape).then_some(netscape)
     }
 
-    /// Whether the key may sign certificates.
     pub(super) fn may_sign(&self) -> bool {
         self.usage.is_none_or(|usage| usage.certificates)
     }
@@ -297,7 +296,6 @@ pub(super) fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
     (element.class() == Class::Universal && element.tag() == tag).then_some((after, element.data))
 }
 
-/// The contents of a SEQUENCE.
 pub(super) fn sequence_content(der: &[u8]) -> Option<&[u8]> {
     element(der, Tag::Sequence).map(|(_, content)| content)
 }

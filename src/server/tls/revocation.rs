@@ -18,7 +18,6 @@ use super::{describe, files};
 use crate::config::snapshot::Origin;
 use crate::protocol::error::Result;
 
-/// All lists of the file.
 #[derive(Debug, Default)]
 pub(super) struct RevocationLists {
     lists: Vec<RevocationList>,

@@ -15,7 +15,6 @@ use crate::server::service::Bounds;
 /// The place of connections that no worker has yet.
 const NOWHERE: usize = usize::MAX;
 
-/// The ledger.
 #[derive(Debug)]
 pub(crate) struct Connections {
     held: Keyed<Held>,
@@ -24,7 +23,6 @@ pub(crate) struct Connections {
     admission: Admission,
 }
 
-/// A connection that a worker has.
 #[derive(Debug)]
 struct Held {
     place: usize,
@@ -44,12 +42,10 @@ enum Standing {
 }
 
 impl Connections {
-    /// An empty ledger.
     pub(crate) fn new() -> Self {
         Self { held: Keyed::new(), given_up: 0, admission: Admission::new() }
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.held.len() - self.given_up
     }

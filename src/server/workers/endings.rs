@@ -13,7 +13,6 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_se
 /// Who has not ended by then is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Endings(Vec<Ending>);
 
@@ -64,7 +63,6 @@ impl Endings {
         });
     }
 
-    /// Kills them all.
     pub(super) fn kill_all(&self) {
         self.0.iter().for_each(|ending| signal(&ending.process, Signal::KILL));
     }

@@ -26,7 +26,6 @@ pub(super) enum Stage {
     Leaving,
 }
 
-/// A worker process.
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     pub(super) number: u32,
@@ -53,11 +52,8 @@ pub(super) struct WorkerHandle {
 /// A connection that no worker has read anything of.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// Its number.
     pub(crate) number: u64,
-    /// The other end of it.
     pub(crate) peer: SocketAddr,
-    /// The connection itself.
     pub(crate) socket: OwnedFd,
 }
 
@@ -172,7 +168,6 @@ impl WorkerHandle {
         self.link.send(order, vec![]);
     }
 
-    /// What is told of it.
     pub(super) fn view(&self, now: Instant) -> WorkerState {
         WorkerState {
             number: self.number,

@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 use super::message::LONGEST;
 use crate::process::link;
 
-/// The end.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: OwnedFd,
@@ -20,7 +19,6 @@ pub(crate) struct Link {
     buffer: Vec<u8>,
 }
 
-/// What was received.
 #[derive(Debug)]
 pub(crate) enum Received<T> {
     /// This message, perhaps with descriptors.
@@ -64,7 +62,6 @@ impl Link {
         !self.waiting.is_empty()
     }
 
-    /// The next message.
     pub(crate) fn recv<T: DeserializeOwned>(&mut self) -> Received<T> {
         let mut descriptors = Vec::new();
         loop {

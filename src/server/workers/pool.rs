@@ -37,7 +37,6 @@ const HUSH: Duration = Duration::from_millis(100);
 /// Who gets a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Assignment {
-    /// Its place.
     pub(crate) place: usize,
     /// It was started for that.
     pub(crate) is_new: bool,
@@ -50,12 +49,10 @@ pub(crate) struct Prepared {
     copies: Vec<OwnedFd>,
 }
 
-/// What happened to the pool.
 #[derive(Debug)]
 pub(crate) enum PoolEvent {
     /// The worker said something that concerns others.
     Said(ToSupervisor),
-    /// A worker is gone.
     Gone(Departure),
 }
 
@@ -74,7 +71,6 @@ pub(crate) struct Departure {
     pub(crate) error: Option<Error>,
 }
 
-/// All workers.
 pub(crate) struct WorkerPool {
     spawn: Spawn,
     pub(crate) maximum: usize,
@@ -84,7 +80,6 @@ pub(crate) struct WorkerPool {
     pub(crate) timeout: Duration,
     /// What workers exclude each other by.
     names: OwnedFd,
-    /// The configuration.
     snapshot: OwnedFd,
     workers: Slab<WorkerHandle>,
     turn: u64,
@@ -399,7 +394,6 @@ impl WorkerPool {
         self.workers.len()
     }
 
-    /// What is told of the workers.
     pub(crate) fn view(&self, now: Instant) -> Vec<WorkerState> {
         self.workers.iter().map(|(_, worker)| worker.view(now)).collect()
     }
