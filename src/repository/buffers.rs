@@ -12,12 +12,11 @@ const KEPT_CAPACITY: usize = (1 << 20) + (64 << 10);
 
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
-pub struct Buffers(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct Buffers(RefCell<Vec<Vec<u8>>>);
 
 impl Buffers {
     /// An empty buffer with room for `capacity` bytes.
-    #[must_use]
-    pub fn take(&self, capacity: usize) -> Vec<u8> {
+    pub(crate) fn take(&self, capacity: usize) -> Vec<u8> {
         let mut kept = self.0.borrow_mut();
         // The smallest one that is large enough.
         let fit = (0..kept.len()).filter(|&index| kept[index].capacity() >= capacity);
@@ -26,7 +25,7 @@ impl Buffers {
     }
 
     /// Keeps `buffer` for later, or frees it.
-    pub fn give(&self, mut buffer: Vec<u8>) {
+    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut kept = self.0.borrow_mut();
         if kept.len() < KEPT_MAXIMUM && (4096..=KEPT_CAPACITY).contains(&buffer.capacity()) {
@@ -35,7 +34,7 @@ impl Buffers {
     }
 
     /// Frees all of them.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.borrow_mut().clear();
     }
 }

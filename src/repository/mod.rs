@@ -3,9 +3,9 @@
 //! Each request is a small state machine that asks for one disk operation at a time and is resumed
 //! with its completion. Nothing here does I/O.
 
-pub mod buffers;
+pub(crate) mod buffers;
 pub mod policy;
-pub mod posix;
+pub(crate) mod posix;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,21 +25,21 @@ use self::posix::listing_memory::{Ledger, Share};
 
 /// What the requests of all sessions of one process share.
 #[derive(Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// What time it is.
-    pub now: Cell<Timestamp>,
+    pub(crate) now: Cell<Timestamp>,
     /// Buffers for the blocks of files.
-    pub buffers: Buffers,
+    pub(crate) buffers: Buffers,
     /// What compressors work with.
-    pub contexts: Rc<Contexts>,
+    pub(crate) contexts: Rc<Contexts>,
     /// Directories that are on the disk.
-    pub anchored: Anchored,
+    pub(crate) anchored: Anchored,
     /// Backups that were finished lately.
-    pub finished: Rc<Finished>,
+    pub(crate) finished: Rc<Finished>,
     /// What directories of segments have.
-    pub segments: Segments,
+    pub(crate) segments: Segments,
     /// What lists take.
-    pub listings: Rc<Ledger>,
+    pub(crate) listings: Rc<Ledger>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Shared {
 
 /// What a part of a request needs next.
 #[derive(Debug)]
-pub enum Next<T> {
+pub(crate) enum Next<T> {
     /// This disk operation; resume with its completion.
     Disk(Operation),
     /// Nothing: this came of it.
@@ -59,7 +59,7 @@ pub enum Next<T> {
 
 /// What a request needs next.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// This disk operation; resume with its completion.
     Disk(Operation),
     /// Another slice of work that only burns CPU, after others had their turn.
@@ -76,53 +76,42 @@ pub enum Step {
 
 /// The answer to a request.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Messages that go before it, where an answer may be several.
-    pub lead: Option<Payload>,
+    pub(crate) lead: Option<Payload>,
     /// A pack of data, or null.
-    pub payload: Option<Payload>,
+    pub(crate) payload: Option<Payload>,
     /// Whether the session that the request belongs to ends with it.
-    pub close: bool,
+    pub(crate) close: bool,
     /// What is given back once the answer is sent.
-    pub share: Option<Share>,
+    pub(crate) share: Option<Share>,
     /// What an administrator should know.
-    pub notice: Option<String>,
+    pub(crate) notice: Option<String>,
 }
 
 impl Answer {
     /// An answer without data.
-    #[must_use]
-    pub const fn null() -> Self {
+    pub(crate) const fn null() -> Self {
         Self { lead: None, payload: None, close: false, share: None, notice: None }
     }
 
     /// An answer without data that ends a session.
-    #[must_use]
-    pub const fn closing() -> Self {
+    pub(crate) const fn closing() -> Self {
         Self { lead: None, payload: None, close: true, share: None, notice: None }
     }
 
     /// An answer with data.
-    #[must_use]
-    pub const fn data(payload: Payload) -> Self {
+    pub(crate) const fn data(payload: Payload) -> Self {
         Self { lead: None, payload: Some(payload), close: false, share: None, notice: None }
     }
 }
 
 /// A request that takes more than one step.
-pub trait Task {
-    /// Goes on after the operation that was asked for last has completed.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told; the task is over then.
+pub(crate) trait Task {
+    /// Goes on after the operation that was asked for last has completed. After an error the task is over.
     fn resume(&mut self, completion: Completion) -> Result<Step>;
 
     /// Goes on after a [`Step::Part`] or a [`Step::Wait`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Task::resume`].
     fn proceed(&mut self) -> Result<Step> {
         Err(unexpected_outcome())
     }

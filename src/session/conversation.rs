@@ -315,26 +315,22 @@ impl Session {
     }
 
     /// The stanza of the client's command, once it is authorized.
-    #[must_use]
-    pub fn stanza(&self) -> Option<&str> {
+    pub(crate) fn stanza(&self) -> Option<&str> {
         self.granted()?.settings.stanza.as_deref()
     }
 
     /// What the client may do, once it is authorized.
-    #[must_use]
-    pub fn role(&self) -> Option<Role> {
+    pub(crate) fn role(&self) -> Option<Role> {
         self.granted().map(|granted| granted.guard.role())
     }
 
     /// Whether it reads or writes files at the moment.
-    #[must_use]
-    pub fn is_transferring(&self) -> bool {
+    pub(crate) fn is_transferring(&self) -> bool {
         self.granted().is_some_and(|granted| !granted.streams.is_empty())
     }
 
     /// Whether a request to a database is under way, which may take long.
-    #[must_use]
-    pub fn awaits_database(&self) -> bool {
+    pub(crate) fn awaits_database(&self) -> bool {
         matches!(&self.phase, Phase::Open(granted) if granted.awaits_database())
     }
 
@@ -345,8 +341,7 @@ impl Session {
     }
 
     /// Whether this session holds locks, or has held some.
-    #[must_use]
-    pub fn has_locked(&self) -> bool {
+    pub(crate) fn has_locked(&self) -> bool {
         self.granted().is_some_and(|granted| granted.locks.were_held())
     }
 

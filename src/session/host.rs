@@ -16,7 +16,7 @@ pub struct Host {
     /// What clients make it hold.
     pub(super) memory: Rc<Pool>,
     /// What requests share.
-    pub repository: Rc<Shared>,
+    pub(crate) repository: Rc<Shared>,
 }
 
 impl Host {

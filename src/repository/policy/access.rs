@@ -2,7 +2,7 @@
 
 /// What a request is about to do with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Look at an entry or list a directory.
     Look,
     /// Read a file.
@@ -23,8 +23,7 @@ pub enum Access {
 
 impl Access {
     /// Whether anything is other than before afterwards.
-    #[must_use]
-    pub const fn changes(self) -> bool {
+    pub(crate) const fn changes(self) -> bool {
         !matches!(self, Self::Look | Self::Read)
     }
 

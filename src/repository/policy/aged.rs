@@ -18,15 +18,14 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// Backups of a stanza that no client may remove, and the WAL that they need.
 #[derive(Debug, Default)]
-pub struct Protected {
+pub(crate) struct Protected {
     labels: BTreeSet<String>,
     wal: Vec<WalRange>,
 }
 
 impl Protected {
     /// What the `young` ones of all `finished` backups need, as `info` says or as their labels do.
-    #[must_use]
-    pub fn of(young: &BTreeSet<String>, finished: &BTreeSet<String>, info: Option<&InfoFile>) -> Self {
+    pub(crate) fn of(young: &BTreeSet<String>, finished: &BTreeSet<String>, info: Option<&InfoFile>) -> Self {
         let mut protected = Self::default();
         let mut pending: Vec<String> = young.iter().cloned().collect();
         while let Some(label) = pending.pop() {
@@ -45,14 +44,12 @@ impl Protected {
     }
 
     /// Labels of the backups.
-    #[must_use]
-    pub const fn labels(&self) -> &BTreeSet<String> {
+    pub(crate) const fn labels(&self) -> &BTreeSet<String> {
         &self.labels
     }
 
     /// Whether a segment, or anything in a directory of segments, is needed.
-    #[must_use]
-    pub fn needs(&self, wal: Wal<'_>) -> bool {
+    pub(crate) fn needs(&self, wal: Wal<'_>) -> bool {
         let from = |name: &str| name.get(..wal.name.len()).unwrap_or_default().to_owned();
         self.wal.iter().any(|range| {
             range.archive_id == wal.archive && (from(&range.start)..=from(&range.stop)).contains(&wal.name.to_owned())
@@ -60,15 +57,13 @@ impl Protected {
     }
 
     /// Whether anything in an archive is needed.
-    #[must_use]
-    pub fn needs_archive(&self, archive: &str) -> bool {
+    pub(crate) fn needs_archive(&self, archive: &str) -> bool {
         self.wal.iter().any(|range| range.archive_id == archive)
     }
 }
 
 /// Whether something that was last changed at `changed`, in seconds since 1970, is younger than `age`.
-#[must_use]
-pub fn is_young(changed: i64, age: Duration, now: Timestamp) -> bool {
+pub(crate) fn is_young(changed: i64, age: Duration, now: Timestamp) -> bool {
     let now = Duration::try_from(now.as_duration()).unwrap_or_default();
     let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
     // what comes from the future is as young as can be
@@ -77,15 +72,13 @@ pub fn is_young(changed: i64, age: Duration, now: Timestamp) -> bool {
 
 /// The time of something that was last changed at `changed`, in seconds since 1970, if that has not come yet: a clock
 /// is wrong then, or was.
-#[must_use]
-pub fn future(changed: i64, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn future(changed: i64, now: Timestamp) -> Option<Timestamp> {
     let changed = Timestamp::from_second(changed).ok()?;
     (changed.duration_since(now) > AHEAD).then_some(changed)
 }
 
 /// Why a backup that comes from the future is told of.
-#[must_use]
-pub fn future_backup(backup: impl std::fmt::Display, time: Timestamp) -> String {
+pub(crate) fn future_backup(backup: impl std::fmt::Display, time: Timestamp) -> String {
     format!(
         "backup '{backup}' was finished at {time} by the clock of its file system, which has not come yet: it and what \
          it needs are kept until min-age after that\nHINT: a clock is wrong, or was when the backup was made; one \

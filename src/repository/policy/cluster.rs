@@ -33,7 +33,7 @@ const ENTRY: usize = 128;
 
 /// The links that a session has listed, by where they point.
 #[derive(Debug)]
-pub struct Destinations {
+pub(crate) struct Destinations {
     base: BString,
     known: RefCell<Known>,
 }
@@ -46,43 +46,36 @@ struct Known {
 
 /// A cluster, as a session sees it.
 #[derive(Debug)]
-pub struct ClusterView {
+pub(crate) struct ClusterView {
     root: Rc<Root>,
     destinations: Rc<Destinations>,
 }
 
 impl ClusterView {
     /// The cluster with its data directory at the absolute path `base`, which has no trailing slash.
-    #[must_use]
-    pub fn new(base: &[u8]) -> Self {
+    pub(crate) fn new(base: &[u8]) -> Self {
         let destinations = Destinations { base: base.into(), known: RefCell::default() };
         Self { root: Root::new(OsStr::from_bytes(base)), destinations: Rc::new(destinations) }
     }
 
     /// The path of its data directory.
-    #[must_use]
-    pub fn base(&self) -> &[u8] {
+    pub(crate) fn base(&self) -> &[u8] {
         if self.destinations.base.is_empty() { b"/" } else { &self.destinations.base }
     }
 
     /// What remembers the links of listings.
-    #[must_use]
-    pub const fn destinations(&self) -> &Rc<Destinations> {
+    pub(crate) const fn destinations(&self) -> &Rc<Destinations> {
         &self.destinations
     }
 
     /// Bytes that it holds.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.destinations.known.borrow().bytes
     }
 
-    /// The place that the client calls `path`.
-    ///
-    /// # Errors
-    ///
-    /// 105 for whatever is not in the cluster, and for every access that changes something.
-    pub fn locate(&self, path: &[u8], access: Access) -> Result<Location> {
+    /// The place that the client calls `path`. Error 105 for whatever is not in the cluster, and for every access that
+    /// changes something.
+    pub(crate) fn locate(&self, path: &[u8], access: Access) -> Result<Location> {
         if access.changes() {
             return Err(reads_only(path, access));
         }
@@ -91,12 +84,9 @@ impl ClusterView {
         Ok(Location::new(Rc::clone(&self.root), below).through_owned_links())
     }
 
-    /// The link that points to `path`, if that is not in the cluster.
-    ///
-    /// # Errors
-    ///
-    /// 105 when no link that this session has listed does.
-    pub fn link_to(&self, path: &[u8]) -> Result<Option<Location>> {
+    /// The link that points to `path`, if that is not in the cluster. Error 105 when no link that this session has
+    /// listed does.
+    pub(crate) fn link_to(&self, path: &[u8]) -> Result<Option<Location>> {
         if self.destinations.strip(path).is_some() {
             return Ok(None);
         }
@@ -117,7 +107,7 @@ impl ClusterView {
 
 impl Destinations {
     /// Notes that `name` in `directory`, which is in the cluster, is a link that says `text`.
-    pub fn note(&self, directory: &Location, name: &[u8], text: &[u8]) {
+    pub(crate) fn note(&self, directory: &Location, name: &[u8], text: &[u8]) {
         let Some(link) = directory.path.join(name) else { return };
         let Some(destination) = absolute(&directory.absolute(), text) else { return };
         if self.strip(&destination).is_some() {
@@ -158,8 +148,7 @@ fn absolute(directory: &[u8], text: &[u8]) -> Option<BString> {
 }
 
 /// The error of a request that would change something.
-#[must_use]
-pub fn reads_only(path: &[u8], access: Access) -> Error {
+pub(crate) fn reads_only(path: &[u8], access: Access) -> Error {
     let shown = Carried::cut(path);
     Error::access(format!(
         "access denied: role '{}' may not {} '{shown}'\nHINT: a PostgreSQL host is only read over the network; restore \

@@ -20,7 +20,7 @@ const REMEMBERED: usize = 64;
 
 /// The backups that were finished through this process, and what it was told of other ones.
 #[derive(Debug, Default)]
-pub struct Finished {
+pub(crate) struct Finished {
     count: Cell<u64>,
     /// The directories of the last of them, the latest first.
     recent: RefCell<VecDeque<String>>,
@@ -42,19 +42,18 @@ impl Finished {
     }
 
     /// Has what this process finishes from now on noted for [`take_news`](Self::take_news).
-    pub fn collect_news(&self) {
+    pub(crate) fn collect_news(&self) {
         self.news.borrow_mut().get_or_insert_default();
     }
 
     /// The directories of the backups that were finished through this process since the last call, in that order; each
     /// is to be [noted](Self::note_of_another) by all others. Not more than 65.
-    #[must_use]
-    pub fn take_news(&self) -> Vec<String> {
+    pub(crate) fn take_news(&self) -> Vec<String> {
         self.news.borrow_mut().iter_mut().flat_map(|news| news.drain(..)).collect()
     }
 
     /// Notes that the backup in `directory` got its manifest through another process of this server.
-    pub fn note_of_another(&self, directory: String) {
+    pub(crate) fn note_of_another(&self, directory: String) {
         self.count.set(self.count.get() + 1);
         let mut recent = self.recent.borrow_mut();
         recent.truncate(REMEMBERED - 1);
@@ -79,7 +78,7 @@ pub(super) struct Generation(u64);
 
 /// Watches that a backup is not finished while something in it is changed.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub(crate) struct Watch {
     finished: Rc<Finished>,
     directory: String,
     since: Generation,
@@ -96,12 +95,8 @@ impl Watch {
         &self.directory
     }
 
-    /// Whether it was not finished since.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told that changes `at` if it was.
-    pub fn check(&self, at: &Location) -> Result<()> {
+    /// Whether it was not finished since. The error is for who changes `at`.
+    pub(crate) fn check(&self, at: &Location) -> Result<()> {
         if self.finished.has_seen(&self.directory, self.since) { Err(self.refusal(at)) } else { Ok(()) }
     }
 

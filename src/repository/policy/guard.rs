@@ -21,27 +21,27 @@ use crate::protocol::filter::{FilterSpec, Secret};
 
 /// What is seen to before and while something is changed.
 #[derive(Debug, Default)]
-pub struct Precaution {
+pub(crate) struct Precaution {
     /// What has to be looked at before.
-    pub preconditions: Option<Box<Preconditions>>,
+    pub(crate) preconditions: Option<Box<Preconditions>>,
     /// The backup that it is in, which must not be finished meanwhile.
-    pub watch: Option<Watch>,
+    pub(crate) watch: Option<Watch>,
 }
 
 /// What is seen to while a file is written.
 #[derive(Debug, Default)]
-pub struct Safeguard {
+pub(crate) struct Safeguard {
     /// As for every change.
-    pub precaution: Precaution,
+    pub(crate) precaution: Precaution,
     /// What may have the name before.
-    pub replace: Replace,
+    pub(crate) replace: Replace,
     /// The file is made anew rather than opened, since another name of it may be protected.
-    pub separate: bool,
+    pub(crate) separate: bool,
 }
 
 /// What becomes of a file that has the name already.
 #[derive(Debug, Default)]
-pub enum Replace {
+pub(crate) enum Replace {
     /// It is replaced.
     #[default]
     Always,
@@ -59,7 +59,7 @@ pub enum Replace {
 
 /// What decides whether an info file is replaced.
 #[derive(Debug)]
-pub struct InfoReplacement {
+pub(crate) struct InfoReplacement {
     pub(in crate::repository) shared: Rc<Shared>,
     /// `backup/STANZA`.
     pub(in crate::repository) backups: Location,
@@ -69,33 +69,26 @@ pub struct InfoReplacement {
 
 /// The protection that a session is under.
 #[derive(Debug)]
-pub struct Guard(Rc<Shared>);
+pub(crate) struct Guard(Rc<Shared>);
 
 impl Guard {
     /// The guard for a session of a process through which these backups were `finished`.
-    #[must_use]
-    pub fn new(measures: Measures, finished: &Rc<Finished>) -> Self {
+    pub(crate) fn new(measures: Measures, finished: &Rc<Finished>) -> Self {
         Self(Rc::new(Shared::new(measures, Rc::clone(finished))))
     }
 
     /// What the client may do.
-    #[must_use]
-    pub fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         self.0.role
     }
 
     /// What was found on the way that the log should tell.
-    #[must_use]
-    pub fn take_notices(&self) -> Vec<String> {
+    pub(crate) fn take_notices(&self) -> Vec<String> {
         self.0.take_notices()
     }
 
     /// What is seen to when `access` to `place`, which the client calls `path`, is asked for.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn precaution(&self, view: &View, place: &Place, path: &[u8], access: Access) -> Result<Precaution> {
+    pub(crate) fn precaution(&self, view: &View, place: &Place, path: &[u8], access: Access) -> Result<Precaution> {
         let part = place.part();
         let backup = match part {
             Some(Part::Backup { label, .. }) if place.rule == Rule::Unfinished => Some(label),
@@ -130,11 +123,13 @@ impl Guard {
     }
 
     /// What is seen to while `place` is written through `filters`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Guard::precaution`].
-    pub fn safeguard(&self, view: &View, place: &Place, path: &[u8], filters: &[FilterSpec]) -> Result<Safeguard> {
+    pub(crate) fn safeguard(
+        &self,
+        view: &View,
+        place: &Place,
+        path: &[u8],
+        filters: &[FilterSpec],
+    ) -> Result<Safeguard> {
         let precaution = self.precaution(view, place, path, Access::Write)?;
         let part = place.part();
         // What no client may remove, none may replace either.

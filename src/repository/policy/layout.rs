@@ -7,7 +7,7 @@ use bstr::ByteSlice;
 
 /// Which of a stanza's two directories a path is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Area {
+pub(crate) enum Area {
     /// `archive/STANZA`.
     Archive,
     /// `backup/STANZA`.
@@ -16,7 +16,7 @@ pub enum Area {
 
 /// What a path below a stanza's directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// The stanza's directory itself.
     Stanza,
     /// `archive.info` or `backup.info`, or the copy of it.
@@ -51,25 +51,24 @@ pub enum Part<'a> {
 
 /// A place in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wal<'a> {
+pub(crate) struct Wal<'a> {
     /// The archive, such as `15-1`.
-    pub archive: &'a str,
+    pub(crate) archive: &'a str,
     /// 16 digits of a directory, or 24 of a segment.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// The name of the file that a finished backup has.
-pub const MANIFEST: &str = "backup.manifest";
+pub(crate) const MANIFEST: &str = "backup.manifest";
 
 /// Suffix of the name under which a file is written.
-pub const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
+pub(crate) const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 
 /// Suffixes of compressed segments.
 const COMPRESSED: [&str; 4] = ["gz", "bz2", "lz4", "zst"];
 
 /// What `path` in `area` is.
-#[must_use]
-pub fn part(area: Area, path: &[u8]) -> Part<'_> {
+pub(crate) fn part(area: Area, path: &[u8]) -> Part<'_> {
     if path.is_empty() {
         return Part::Stanza;
     }
@@ -163,8 +162,7 @@ fn beside_backups<'a>(first: &str, rest: &str) -> Part<'a> {
 }
 
 /// Whether `name` is a backup's label: `20261125-031500F`, or with `_20261126-031500D` (or `I`) after it.
-#[must_use]
-pub fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let stamp = |text: &str, kinds: &[u8]| {
         text.len() == 16
             && text.bytes().enumerate().all(|(index, byte)| match index {

@@ -4,16 +4,16 @@
 //! disk but through it. [`guard::Guard`] says what protects a stanza from its own clients, and what has to be looked
 //! at before a request begins. The machines that look are in [`posix`](super::posix).
 
-pub mod access;
-pub mod aged;
-pub mod cluster;
-pub mod finished;
-pub mod guard;
+pub(crate) mod access;
+pub(crate) mod aged;
+pub(crate) mod cluster;
+pub(crate) mod finished;
+pub(crate) mod guard;
 pub mod info;
-pub mod layout;
-pub mod preconditions;
-pub mod rules;
-pub mod segments;
-pub mod shared;
+pub(crate) mod layout;
+pub(crate) mod preconditions;
+pub(crate) mod rules;
+pub(crate) mod segments;
+pub(crate) mod shared;
 pub mod versions;
-pub mod view;
+pub(crate) mod view;

@@ -12,7 +12,7 @@ use crate::disk::Location;
 
 /// What has to be so.
 #[derive(Debug)]
-pub struct Preconditions {
+pub(crate) struct Preconditions {
     pub(in crate::repository) shared: Rc<Shared>,
     /// The backup with this label is not finished.
     pub(in crate::repository) unfinished: Option<(Watch, String)>,

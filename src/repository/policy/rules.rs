@@ -8,7 +8,7 @@ use crate::config::Role;
 
 /// Whether a request is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// It is.
     Allowed,
     /// Only if the backup that it is about is not finished, as its manifest tells.
@@ -23,8 +23,7 @@ pub enum Rule {
 
 impl Rule {
     /// The rule for a client of `role` and what it wants with a part of a stanza.
-    #[must_use]
-    pub fn of(role: Role, area: Area, part: Part<'_>, access: Access) -> Self {
+    pub(crate) fn of(role: Role, area: Area, part: Part<'_>, access: Access) -> Self {
         let least = |least: Role, rule: Self| if role >= least { rule } else { Self::Needs(least) };
         if role < Role::Reader {
             return Self::Needs(Role::Reader);

@@ -19,7 +19,7 @@ pub(in crate::repository) const NAMES_MAXIMUM: usize = 1024;
 
 /// What directories of segments have, as far as it is known.
 #[derive(Debug, Default)]
-pub struct Segments {
+pub(crate) struct Segments {
     listed: RefCell<VecDeque<Listed>>,
     /// How many listings were begun.
     begun: Cell<u64>,

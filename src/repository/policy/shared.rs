@@ -28,29 +28,27 @@ const FOUND_LASTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a session is protected with.
 #[derive(Debug)]
-pub struct Measures {
+pub(crate) struct Measures {
     /// What the client may do.
-    pub role: Role,
+    pub(crate) role: Role,
     /// `min-age`: how long backups and their WAL are not removed.
-    pub min_age: Duration,
+    pub(crate) min_age: Duration,
     /// What info files may be encrypted with.
-    pub keys: Rc<[Secret]>,
+    pub(crate) keys: Rc<[Secret]>,
     /// Whether info files that cannot be read may be replaced below admin.
-    pub opaque_info: bool,
+    pub(crate) opaque_info: bool,
     /// Where earlier versions of info files are kept.
-    pub versions: Option<Versions>,
+    pub(crate) versions: Option<Versions>,
 }
 
 impl Measures {
     /// For whom is not authorized yet.
-    #[must_use]
-    pub fn of_nobody() -> Self {
+    pub(crate) fn of_nobody() -> Self {
         Self { role: Role::Reader, min_age: Duration::ZERO, keys: Rc::default(), opaque_info: false, versions: None }
     }
 
     /// For a cluster, where there is nothing to protect because nothing is ever written.
-    #[must_use]
-    pub fn of_cluster() -> Self {
+    pub(crate) fn of_cluster() -> Self {
         Self { role: Role::PgReader, ..Self::of_nobody() }
     }
 }

@@ -32,7 +32,7 @@ pub struct Versions {
 
 /// The name of a version: when it was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VersionName(Timestamp);
+pub(crate) struct VersionName(Timestamp);
 
 impl Versions {
     /// Keeps `count` versions of each file below `directory`, which need not exist yet. `None` when none
@@ -73,22 +73,19 @@ impl Versions {
 
 impl VersionName {
     /// The name of a version that is kept at `time`.
-    #[must_use]
-    pub fn at(time: Timestamp) -> Self {
+    pub(crate) fn at(time: Timestamp) -> Self {
         Self(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time))
     }
 
     /// The name that `text` is.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ", text).ok()?;
         let name = Self(jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?);
         (name.to_string() == text).then_some(name)
     }
 
     /// When it was kept.
-    #[must_use]
-    pub const fn time(self) -> Timestamp {
+    pub(crate) const fn time(self) -> Timestamp {
         self.0
     }
 

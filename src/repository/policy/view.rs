@@ -50,22 +50,22 @@ enum Kind {
 
 /// A place that a session may reach.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     /// Where it is.
-    pub location: Location,
+    pub(crate) location: Location,
     /// Names that the session may see in it, if not all.
-    pub visible: Option<Vec<String>>,
+    pub(crate) visible: Option<Vec<String>>,
     /// Which of a stanza's directories it is in, if in any.
-    pub area: Option<Area>,
+    pub(crate) area: Option<Area>,
     /// What is still to be seen to, by [`super::guard::Guard`]; never [`Rule::Needs`].
-    pub rule: Rule,
+    pub(crate) rule: Rule,
     /// What remembers the links that are listed there, if anything does.
-    pub destinations: Option<Rc<Destinations>>,
+    pub(crate) destinations: Option<Rc<Destinations>>,
 }
 
 /// What a client wants to look at.
 #[derive(Debug)]
-pub enum Sight {
+pub(crate) enum Sight {
     /// What is there.
     Place(Location),
     /// What the link there points to, which the client has another path for.
@@ -74,15 +74,14 @@ pub enum Sight {
 
 impl Place {
     /// What it is in its stanza.
-    #[must_use]
-    pub fn part(&self) -> Option<Part<'_>> {
+    pub(crate) fn part(&self) -> Option<Part<'_>> {
         Some(layout::part(self.area?, self.location.path.as_bytes()))
     }
 }
 
 /// What a session can reach.
 #[derive(Debug)]
-pub enum View {
+pub(crate) enum View {
     /// Of a repository.
     Repository(RepositoryView),
     /// Of a cluster.
@@ -92,39 +91,31 @@ pub enum View {
 impl View {
     /// The repository at the absolute path `base`, as a session of `stanza` sees it, or the whole of it, with a client
     /// of `role`; `aged` says whether backups are protected by their age.
-    #[must_use]
-    pub fn new(base: impl AsRef<[u8]>, stanza: Option<&str>, role: Role, aged: bool) -> Self {
+    pub(crate) fn new(base: impl AsRef<[u8]>, stanza: Option<&str>, role: Role, aged: bool) -> Self {
         let (base, stanza) = (trimmed(base.as_ref()).into(), stanza.map(str::to_owned));
         Self::Repository(RepositoryView { base, stanza, role, aged, roots: RefCell::default() })
     }
 
     /// The cluster with its data directory at the absolute path `base`.
-    #[must_use]
-    pub fn of_cluster(base: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn of_cluster(base: impl AsRef<[u8]>) -> Self {
         Self::Cluster(ClusterView::new(trimmed(base.as_ref())))
     }
 
     /// Bytes that it holds of what it has told the client.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         if let Self::Cluster(cluster) = self { cluster.memory() } else { 0 }
     }
 
     /// The path of the repository or the cluster, as the feature request answers it.
-    #[must_use]
-    pub fn base(&self) -> &[u8] {
+    pub(crate) fn base(&self) -> &[u8] {
         match self {
             Self::Repository(repository) => repository.base(),
             Self::Cluster(cluster) => cluster.base(),
         }
     }
 
-    /// The place that the client calls `path`.
-    ///
-    /// # Errors
-    ///
-    /// 105 when the session may not reach it that way.
-    pub fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
+    /// The place that the client calls `path`. Error 105 when the session may not reach it that way.
+    pub(crate) fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
         match self {
             Self::Repository(repository) => repository.locate(path, access),
             Self::Cluster(cluster) => {
@@ -136,11 +127,7 @@ impl View {
     }
 
     /// What the client looks at that calls it `path`.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`].
-    pub fn sight(&self, path: &[u8]) -> Result<Sight> {
+    pub(crate) fn sight(&self, path: &[u8]) -> Result<Sight> {
         if let Self::Cluster(cluster) = self
             && let Some(link) = cluster.link_to(path)?
         {
@@ -150,35 +137,27 @@ impl View {
     }
 
     /// The directory of the backups of the stanza that `location` belongs to.
-    #[must_use]
-    pub fn backups_of(&self, location: &Location) -> Option<Location> {
+    pub(crate) fn backups_of(&self, location: &Location) -> Option<Location> {
         if let Self::Repository(repository) = self { repository.backups_of(location) } else { None }
     }
 
     /// Whether not everything that the session can reach may also be changed.
-    #[must_use]
-    pub fn is_guarded(&self) -> bool {
+    pub(crate) fn is_guarded(&self) -> bool {
         if let Self::Repository(repository) = self { repository.is_guarded() } else { true }
     }
 
-    /// The place of a new link at `link` that points to the relative `target`.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`]; also when the target is absolute or leaves the stanza's directory.
-    pub fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
+    /// The place of a new link at `link` that points to the relative `target`. Error 105 also when that is absolute or
+    /// leaves the stanza's directory.
+    pub(crate) fn locate_link(&self, link: &[u8], target: &[u8]) -> Result<Place> {
         match self {
             Self::Repository(repository) => repository.locate_link(link, target),
             Self::Cluster(_) => Err(reads_only(link, Access::Link)),
         }
     }
 
-    /// The place of a file that gets a second name.
-    ///
-    /// # Errors
-    ///
-    /// As [`View::locate`]; where not everything may be changed also for what is not in a backup.
-    pub fn locate_source(&self, path: &[u8]) -> Result<Location> {
+    /// The place of a file that gets a second name. Error 105 also for what is not in a backup, where not everything
+    /// may be changed.
+    pub(crate) fn locate_source(&self, path: &[u8]) -> Result<Location> {
         match self {
             Self::Repository(repository) => repository.locate_source(path),
             Self::Cluster(_) => Err(reads_only(path, Access::HardLink)),
@@ -188,7 +167,7 @@ impl View {
 
 /// The part of a repository that a session can reach.
 #[derive(Debug)]
-pub struct RepositoryView {
+pub(crate) struct RepositoryView {
     base: BString,
     stanza: Option<String>,
     role: Role,
@@ -378,8 +357,7 @@ pub(super) fn strip<'a>(path: &'a [u8], base: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The error of a request that the client's role does not allow.
-#[must_use]
-pub fn lacks(role: Role, needed: Role, path: Carried<'_>, access: Access) -> Error {
+pub(crate) fn lacks(role: Role, needed: Role, path: Carried<'_>, access: Access) -> Error {
     // What a backup's client removes of finished backups it expires, in the same session.
     let expires = role == Role::Backup && matches!(access, Access::Remove | Access::RemoveTree);
     let expire =
@@ -394,8 +372,7 @@ pub fn lacks(role: Role, needed: Role, path: Carried<'_>, access: Access) -> Err
 }
 
 /// The error of a request whose place turned out to lead out of its root, or through a link of a stranger.
-#[must_use]
-pub fn leads_out(place: &Location) -> Error {
+pub(crate) fn leads_out(place: &Location) -> Error {
     Error::access(if place.links == Links::Owned {
         format!(
             "access denied: the way to '{place}' leads through a link of a user that is not trusted\nHINT: links have \

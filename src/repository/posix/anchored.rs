@@ -26,7 +26,7 @@ const REMEMBERED: usize = 64;
 
 /// Directories that are on the disk with everything above them, as far as this process knows.
 #[derive(Debug, Default)]
-pub struct Anchored {
+pub(crate) struct Anchored {
     known: RefCell<VecDeque<BString>>,
     /// How many directories this process has begun to make.
     made: Cell<u64>,
@@ -35,8 +35,7 @@ pub struct Anchored {
 impl Anchored {
     /// The operation that makes the directory `at`. Whatever was known of it is forgotten: another one may have had
     /// the name.
-    #[must_use]
-    pub fn make(&self, at: Location, mode: u32) -> Operation {
+    pub(crate) fn make(&self, at: Location, mode: u32) -> Operation {
         self.made.set(self.made.get() + 1);
         let path = at.absolute();
         let is_other =
@@ -68,7 +67,7 @@ impl Anchored {
 
 /// Puts a directory on the disk, with what is in it and the way to it.
 #[derive(Debug)]
-pub struct SyncPath {
+pub(crate) struct SyncPath {
     /// The directory and what is to be synced above it, up to what is known.
     way: Vec<Location>,
     /// How much of it is synced, or is being synced.
@@ -78,8 +77,7 @@ pub struct SyncPath {
 
 impl SyncPath {
     /// Starts with `directory` itself.
-    #[must_use]
-    pub fn begin(shared: &Shared, directory: Location) -> (Self, Operation) {
+    pub(crate) fn begin(shared: &Shared, directory: Location) -> (Self, Operation) {
         let anchored = &shared.anchored;
         let operation = Operation::SyncDirectory { at: directory.clone() };
         let mut way = vec![directory];
@@ -90,11 +88,7 @@ impl SyncPath {
     }
 
     /// Goes on after `completion`.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told of a directory that cannot be synced.
-    pub fn resume(&mut self, shared: &Shared, completion: Completion) -> Result<Next<()>> {
+    pub(crate) fn resume(&mut self, shared: &Shared, completion: Completion) -> Result<Next<()>> {
         if let Err(failure) = completion {
             let at = self.way.get(self.begun - 1).ok_or_else(unexpected_outcome)?;
             if !self.is_foreign(at, failure.errno) {

@@ -35,7 +35,7 @@ pub(super) fn sync_failure(at: &Location, failure: &Failure) -> Error {
 
 /// Makes a directory, and its missing parents where that is wanted.
 #[derive(Debug)]
-pub struct PathCreate {
+pub(crate) struct PathCreate {
     at: Location,
     error_on_exists: bool,
     parents: Option<MakePath>,
@@ -46,8 +46,7 @@ pub struct PathCreate {
 
 impl PathCreate {
     /// Starts to make `at`.
-    #[must_use]
-    pub fn begin(
+    pub(crate) fn begin(
         shared: Rc<Shared>,
         at: Location,
         error_on_exists: bool,
@@ -84,14 +83,13 @@ impl Task for PathCreate {
 
 /// Removes a directory, alone or with all that is below it.
 #[derive(Debug)]
-pub struct PathRemove {
+pub(crate) struct PathRemove {
     at: Location,
 }
 
 impl PathRemove {
     /// Starts to remove `at`.
-    #[must_use]
-    pub fn begin(at: Location, recurse: bool) -> (Self, Step) {
+    pub(crate) fn begin(at: Location, recurse: bool) -> (Self, Step) {
         let operation = if recurse {
             Operation::RemoveTree { at: at.clone() }
         } else {
@@ -125,7 +123,7 @@ impl Task for PathRemove {
 
 /// A change that is one operation.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     kind: Kind,
     at: Location,
 }
@@ -139,29 +137,25 @@ enum Kind {
 
 impl Change {
     /// Starts to put the directory `at` on stable storage.
-    #[must_use]
-    pub fn sync(at: Location) -> (Self, Step) {
+    pub(crate) fn sync(at: Location) -> (Self, Step) {
         let step = Step::Disk(Operation::SyncDirectory { at: at.clone() });
         (Self { kind: Kind::Sync, at }, step)
     }
 
     /// Starts to remove the file `at`; `text` are the words of the release before the path.
-    #[must_use]
-    pub fn remove(at: Location, error_on_missing: bool, text: &'static str) -> (Self, Step) {
+    pub(crate) fn remove(at: Location, error_on_missing: bool, text: &'static str) -> (Self, Step) {
         let step = Step::Disk(Operation::RemoveFile { at: at.clone() });
         (Self { kind: Kind::Remove { error_on_missing, text }, at }, step)
     }
 
     /// Starts to make the symbolic link `at`.
-    #[must_use]
-    pub fn symbolic_link(at: Location, target: BString) -> (Self, Step) {
+    pub(crate) fn symbolic_link(at: Location, target: BString) -> (Self, Step) {
         let step = Step::Disk(Operation::SymbolicLink { target: target.clone(), at: at.clone() });
         (Self { kind: Kind::Link { text: "symlink", target }, at }, step)
     }
 
     /// Starts to make `at` a second name of `target`.
-    #[must_use]
-    pub fn hard_link(at: Location, target: Location) -> (Self, Step) {
+    pub(crate) fn hard_link(at: Location, target: Location) -> (Self, Step) {
         let kind = Kind::Link { text: "hardlink", target: target.absolute() };
         let step = Step::Disk(Operation::HardLink { target, at: at.clone() });
         (Self { kind, at }, step)

@@ -19,7 +19,7 @@ const DIRECTORIES_MAXIMUM: usize = 100_000;
 
 /// Looks whether a request may begin.
 #[derive(Debug)]
-pub struct Check {
+pub(crate) struct Check {
     shared: Rc<Shared>,
     /// What the request is about.
     place: Location,
@@ -42,11 +42,7 @@ enum Phase {
 
 impl Check {
     /// Begins to look; `None` when what is known already lets the request begin.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn begin(
+    pub(crate) fn begin(
         shared: &Rc<Shared>,
         place: Location,
         wanted: Box<Preconditions>,
@@ -59,11 +55,7 @@ impl Check {
     }
 
     /// Goes on after the operation that was asked for last.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match std::mem::replace(&mut self.phase, Phase::Begun) {
             Phase::Begun => Err(unexpected_outcome()),
             Phase::Manifest => {
@@ -234,7 +226,7 @@ impl Check {
 }
 
 /// A request that begins once its check is passed, and ends when its backup is finished meanwhile.
-pub struct Checked {
+pub(crate) struct Checked {
     at: Location,
     check: Option<Check>,
     watch: Option<Watch>,
@@ -243,15 +235,16 @@ pub struct Checked {
 }
 
 /// Begins a request.
-pub type Start = Box<dyn FnOnce() -> (Box<dyn Task>, Step)>;
+pub(crate) type Start = Box<dyn FnOnce() -> (Box<dyn Task>, Step)>;
 
 impl Checked {
     /// Lets the request on `at` begin with `start` when the precaution allows it.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn begin(shared: &Rc<Shared>, at: Location, precaution: Precaution, start: Start) -> Result<(Self, Step)> {
+    pub(crate) fn begin(
+        shared: &Rc<Shared>,
+        at: Location,
+        precaution: Precaution,
+        start: Start,
+    ) -> Result<(Self, Step)> {
         let Precaution { preconditions, watch } = precaution;
         let check = match preconditions {
             Some(wanted) => Check::begin(shared, at.clone(), wanted)?,

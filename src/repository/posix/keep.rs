@@ -41,7 +41,7 @@ enum Phase {
 
 /// A version that is being kept.
 #[derive(Debug)]
-pub struct Keep {
+pub(crate) struct Keep {
     shared: Rc<Shared>,
     versions: Versions,
     directory: Location,
@@ -55,12 +55,9 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Starts to keep `bytes` as the version of `file` that is replaced `now`.
-    ///
-    /// # Errors
-    ///
-    /// 64 for a path that cannot be used below another one.
-    pub fn begin(
+    /// Starts to keep `bytes` as the version of `file` that is replaced `now`. Error 64 for a path that cannot be used
+    /// below another one.
+    pub(crate) fn begin(
         shared: &Rc<Shared>,
         versions: Versions,
         file: &Location,
@@ -75,17 +72,12 @@ impl Keep {
     }
 
     /// About how many bytes it holds.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.bytes.capacity() * if matches!(self.phase, Phase::Comparing(_)) { 2 } else { 1 }
     }
 
-    /// Goes on after `completion`, until the version is kept.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told; the file must not be replaced then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
+    /// Goes on after `completion`, until the version is kept. After an error the file must not be replaced.
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         self.advance(completion).map_err(|mut error| {
             let path = self.versions.path().display();
             // Writing to a string does not fail.

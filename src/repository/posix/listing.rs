@@ -20,11 +20,7 @@ use crate::repository::policy::view::{Place, leads_out};
 use crate::repository::{Answer, Step, Task, unexpected_outcome};
 
 /// The level that a client names by its number.
-///
-/// # Errors
-///
-/// [`Code::Format`] for a number that names none.
-pub fn decode_level(level: u32) -> Result<Level> {
+pub(crate) fn decode_level(level: u32) -> Result<Level> {
     Ok(match level {
         1 => Level::Exists,
         2 => Level::Type,
@@ -89,7 +85,7 @@ fn encode_name(pack: &mut Writer, name: Option<&Rc<str>>, previous: &mut Option<
 
 /// Looks at one entry.
 #[derive(Debug)]
-pub struct Info {
+pub(crate) struct Info {
     at: Location,
     /// What the client calls it, if not by that place.
     called: Option<BString>,
@@ -99,16 +95,19 @@ pub struct Info {
 
 impl Info {
     /// Starts to look at `at`, to answer as `release` does.
-    #[must_use]
-    pub fn begin(at: Location, level: Level, follow: bool, release: &'static Release) -> (Self, Step) {
+    pub(crate) fn begin(at: Location, level: Level, follow: bool, release: &'static Release) -> (Self, Step) {
         let step = Step::Disk(Operation::Stat { at: at.clone(), follow, level });
         (Self { at, called: None, level, release }, step)
     }
 
     /// Starts to look at what the link at `link` points to, which the client calls `called`. A link there is not
     /// followed.
-    #[must_use]
-    pub fn begin_behind(link: Location, called: BString, level: Level, release: &'static Release) -> (Self, Step) {
+    pub(crate) fn begin_behind(
+        link: Location,
+        called: BString,
+        level: Level,
+        release: &'static Release,
+    ) -> (Self, Step) {
         let step = Step::Disk(Operation::StatTarget { at: link.clone(), level });
         (Self { at: link, called: Some(called), level, release }, step)
     }
@@ -150,7 +149,7 @@ fn take_metadata(completion: Completion, at: &Location, called: impl fmt::Displa
 
 /// Lists a directory.
 #[derive(Debug)]
-pub struct List {
+pub(crate) struct List {
     place: Place,
     level: Level,
     maximum: usize,
@@ -197,8 +196,7 @@ impl List {
     /// Starts to list `place`, to answer as `release` does. Since 2.54 a list is one message and has
     /// to be held whole, so all of them together may take `maximum` bytes and one of them half of
     /// that; a larger one is refused. A million entries in full detail take about 40 MB.
-    #[must_use]
-    pub fn begin(
+    pub(crate) fn begin(
         place: Place,
         ledger: &Rc<Ledger>,
         level: Level,

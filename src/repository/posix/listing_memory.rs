@@ -14,11 +14,11 @@ const SMALL: usize = 64 << 10;
 
 /// Has this process hold so many bytes in all, of a maximum for all processes, for the oldest list that it builds or
 /// for another one. False if that has to wait for others. To hold less always succeeds.
-pub type Hold = Box<dyn FnMut(usize, usize, bool) -> bool>;
+pub(crate) type Hold = Box<dyn FnMut(usize, usize, bool) -> bool>;
 
 /// What the lists of one process take.
 #[derive(Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     lists: RefCell<Lists>,
     /// Where the bound is one that this process shares with others.
     shared: RefCell<Option<Hold>>,
@@ -34,7 +34,7 @@ struct Lists {
 
 impl Ledger {
     /// Has the bound be one that this process shares with others.
-    pub fn share(&self, hold: Hold) {
+    pub(crate) fn share(&self, hold: Hold) {
         self.shared.replace(Some(hold));
     }
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Ledger {
 
 /// What one list takes, until it is sent.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     ledger: Rc<Ledger>,
     ticket: Option<u64>,
     bytes: usize,

@@ -17,19 +17,19 @@ use crate::repository::{Next, unexpected_outcome};
 
 /// What the locks of a session are made of.
 #[derive(Debug, Clone)]
-pub struct LockRequest {
+pub(crate) struct LockRequest {
     /// Where lock and stop files are.
-    pub lock_path: PathBuf,
+    pub(crate) lock_path: PathBuf,
     /// The session's stanza.
-    pub stanza: String,
+    pub(crate) stanza: String,
     /// Names of the lock files, in the order in which they are taken.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// The client's id for its run.
-    pub exec_id: String,
+    pub(crate) exec_id: String,
     /// The process that a `stop --force` would signal.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// How they say so.
-    pub contents: LockContents,
+    pub(crate) contents: LockContents,
 }
 
 #[derive(Debug)]
@@ -41,19 +41,18 @@ enum Phase {
 
 /// Looks for stop files, then takes locks.
 #[derive(Debug)]
-pub struct Locks {
+pub(crate) struct Locks {
     request: LockRequest,
     root: Rc<Root>,
     names: VecDeque<String>,
     phase: Phase,
     /// What is held so far; whoever owns this must release it when the session ends.
-    pub held: Vec<HeldLock>,
+    pub(crate) held: Vec<HeldLock>,
 }
 
 impl Locks {
     /// Starts with the stop files.
-    #[must_use]
-    pub fn begin(request: LockRequest) -> (Self, Operation) {
+    pub(crate) fn begin(request: LockRequest) -> (Self, Operation) {
         let root = Root::new(request.lock_path.as_path());
         let names = request.names.iter().cloned().collect();
         let locks = Self { request, root, names, phase: Phase::StanzaStop, held: Vec::new() };
@@ -62,12 +61,8 @@ impl Locks {
     }
 
     /// Goes on after `completion`. In the end they are taken, or the client holds them already through another
-    /// connection.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Stop`] when there is a stop file, [`Code::LockAcquire`] when somebody else holds a lock.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
+    /// connection. [`Code::Stop`] when there is a stop file, [`Code::LockAcquire`] when somebody else holds a lock.
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match &self.phase {
             Phase::StanzaStop => {
                 self.refuse_stop(completion, &format!("stop file exists for stanza {}", self.request.stanza))?;

@@ -9,7 +9,7 @@ use crate::repository::{Next, Shared};
 
 /// A directory that is being made, from the first ancestor that exists downwards.
 #[derive(Debug)]
-pub struct MakePath {
+pub(crate) struct MakePath {
     /// The directory and its ancestors, deepest first.
     chain: Vec<Location>,
     at: usize,
@@ -21,8 +21,7 @@ pub struct MakePath {
 
 impl MakePath {
     /// Makes `directory`, with permission bits `mode` for all that is made.
-    #[must_use]
-    pub fn new(shared: &Rc<Shared>, directory: Location, mode: u32) -> Self {
+    pub(crate) fn new(shared: &Rc<Shared>, directory: Location, mode: u32) -> Self {
         let mut chain = vec![directory];
         while let Some(parent) = chain.last().and_then(parent) {
             chain.push(parent);
@@ -31,17 +30,12 @@ impl MakePath {
     }
 
     /// The first operation.
-    #[must_use]
-    pub fn begin(&self) -> Operation {
+    pub(crate) fn begin(&self) -> Operation {
         self.shared.anchored.make(self.chain[self.at].clone(), self.mode)
     }
 
-    /// What comes after `completion`.
-    ///
-    /// # Errors
-    ///
-    /// The directory that cannot be made, and why.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<()>, (Location, Errno)> {
+    /// What comes after `completion`. The error is the directory that cannot be made, and why.
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>, (Location, Errno)> {
         match completion.map_err(|failure| failure.errno) {
             Err(Errno::NOENT) if !self.descending && self.at + 1 < self.chain.len() => self.at += 1,
             Err(errno) if errno != Errno::EXIST => return Err((self.chain[self.at].clone(), errno)),
@@ -56,8 +50,7 @@ impl MakePath {
 }
 
 /// The directory that `location` is in, also where that is above its root.
-#[must_use]
-pub fn parent(location: &Location) -> Option<Location> {
+pub(crate) fn parent(location: &Location) -> Option<Location> {
     location.parent().or_else(|| {
         let above = location.root.path().parent().filter(|above| *above != Path::new(""))?;
         Some(Location::new(Root::new(above), RelativePath::default()))

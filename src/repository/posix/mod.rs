@@ -1,22 +1,22 @@
 //! Requests as operations on files: reads, writes, listings, changes, locks and stop files, and what has to be
 //! looked at before them.
 
-pub mod anchored;
-pub mod change;
-pub mod check;
+pub(crate) mod anchored;
+pub(crate) mod change;
+pub(crate) mod check;
 mod commit;
 #[cfg(test)]
 mod guarded_tests;
-pub mod info_guard;
-pub mod keep;
-pub mod listing;
-pub mod listing_memory;
-pub mod locks;
-pub mod make_path;
-pub mod read;
-pub mod same;
-pub mod search;
-pub mod whole_file;
+pub(crate) mod info_guard;
+pub(crate) mod keep;
+pub(crate) mod listing;
+pub(crate) mod listing_memory;
+pub(crate) mod locks;
+pub(crate) mod make_path;
+pub(crate) mod read;
+pub(crate) mod same;
+pub(crate) mod search;
+pub(crate) mod whole_file;
 #[cfg(test)]
 mod workers_tests;
-pub mod write;
+pub(crate) mod write;

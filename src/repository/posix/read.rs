@@ -31,30 +31,30 @@ const RANGE: usize = 256;
 
 /// A part of a file, as a place.
 #[derive(Debug)]
-pub struct ReadRange {
+pub(crate) struct ReadRange {
     /// The file.
-    pub at: Location,
+    pub(crate) at: Location,
     /// Where to begin, in bytes.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How many bytes at most; all when `None`.
-    pub limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
 }
 
 /// How a read session was asked for.
 #[derive(Debug)]
-pub struct ReadOptions {
+pub(crate) struct ReadOptions {
     /// Parts, read one after the other.
-    pub ranges: VecDeque<ReadRange>,
+    pub(crate) ranges: VecDeque<ReadRange>,
     /// The answer says whether the file exists.
-    pub tells_existence: bool,
+    pub(crate) tells_existence: bool,
     /// A missing file is an answer and no error.
-    pub ignore_missing: bool,
+    pub(crate) ignore_missing: bool,
     /// What is done to the data.
-    pub filters: Vec<FilterSpec>,
+    pub(crate) filters: Vec<FilterSpec>,
     /// Bytes of a block.
-    pub block: usize,
+    pub(crate) block: usize,
     /// Whose layouts the answers have.
-    pub release: &'static Release,
+    pub(crate) release: &'static Release,
 }
 
 /// The file that was opened last, whose pages may have to be read again.
@@ -81,7 +81,7 @@ enum Pending {
 }
 
 /// A read session.
-pub struct ReadStream {
+pub(crate) struct ReadStream {
     ranges: VecDeque<ReadRange>,
     opened: Option<Opened>,
     pending: Pending,
@@ -101,12 +101,9 @@ pub struct ReadStream {
 }
 
 impl ReadStream {
-    /// A session that reads as `options` say and takes its buffers from `shared`.
-    ///
-    /// # Errors
-    ///
-    /// What a filter refuses its parameters with.
-    pub fn new(options: ReadOptions, shared: &Rc<Shared>) -> Result<Self> {
+    /// A session that reads as `options` say and takes its buffers from `shared`. Fails if a filter refuses its
+    /// parameters.
+    pub(crate) fn new(options: ReadOptions, shared: &Rc<Shared>) -> Result<Self> {
         Ok(Self {
             ranges: options.ranges,
             opened: None,
@@ -125,23 +122,18 @@ impl ReadStream {
     }
 
     /// Gives the buffers back.
-    pub fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
+    pub(crate) fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
         self.out.map(Payload::into_buffer).into_iter().chain([self.raw])
     }
 
     /// How many bytes it holds or may hold.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let raw = if self.chain.is_passive() { 0 } else { self.raw_size() };
         self.block + raw + self.ranges.len() * RANGE + self.chain.memory()
     }
 
     /// Fills the next block.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn advance(&mut self) -> Result<Step> {
+    pub(crate) fn advance(&mut self) -> Result<Step> {
         if let Some(operation) = self.read_again() {
             return Ok(Step::Disk(operation));
         }
@@ -149,11 +141,7 @@ impl ReadStream {
     }
 
     /// Goes on after the operation that was asked for last.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn resume(&mut self, completion: Completion) -> Result<Step> {
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Step> {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Filling { before, wanted } => self.take_read(before, wanted, completion)?,
             Pending::Page => self.take_page(completion)?,

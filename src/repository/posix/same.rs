@@ -14,7 +14,7 @@ const MAXIMUM: usize = 1 << 20;
 
 /// A comparison of two files.
 #[derive(Debug)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     reading: WholeFile,
     second: Option<Location>,
     first: Vec<u8>,
@@ -24,24 +24,18 @@ pub struct Comparison {
 impl Comparison {
     /// Compares `first` and `second`, which are encrypted with `key` if there is one: each with a salt
     /// of its own.
-    #[must_use]
-    pub fn new(first: Location, second: Location, key: Option<Secret>) -> Self {
+    pub(crate) fn new(first: Location, second: Location, key: Option<Secret>) -> Self {
         let reading = WholeFile::new(first, MAXIMUM);
         Self { reading, second: Some(second), first: Vec::new(), key }
     }
 
     /// The first operation.
-    #[must_use]
-    pub fn begin(&self) -> Operation {
+    pub(crate) fn begin(&self) -> Operation {
         self.reading.begin()
     }
 
     /// Goes on after the operation that was asked for last; whether they say the same comes of it.
-    ///
-    /// # Errors
-    ///
-    /// Only for an outcome that does not belong to it.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<bool>> {
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<bool>> {
         let bytes = match self.reading.resume(completion)? {
             Next::Disk(operation) => return Ok(Next::Disk(operation)),
             Next::Done(Contents::Read(bytes)) => bytes,

@@ -28,7 +28,7 @@ enum Phase {
 
 /// Finds out what is protected in one stanza.
 #[derive(Debug)]
-pub struct Search {
+pub(crate) struct Search {
     shared: Rc<Shared>,
     protection: Rc<Protection>,
     /// `backup/STANZA`.
@@ -56,11 +56,7 @@ impl Search {
     }
 
     /// Goes on after the operation that was asked for last.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told when it cannot be found out.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<Rc<Protected>>> {
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Rc<Protected>>> {
         match &mut self.phase {
             Phase::Listing => {
                 let (entries, rest) = match completion {

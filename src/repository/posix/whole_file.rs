@@ -10,7 +10,7 @@ const CHUNK: usize = 64 << 10;
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Contents {
+pub(crate) enum Contents {
     /// Here it is.
     Read(Vec<u8>),
     /// There is no such file.
@@ -23,7 +23,7 @@ pub enum Contents {
 
 /// A file that is being read.
 #[derive(Debug)]
-pub struct WholeFile {
+pub(crate) struct WholeFile {
     at: Location,
     maximum: usize,
     file: Option<File>,
@@ -33,29 +33,22 @@ pub struct WholeFile {
 
 impl WholeFile {
     /// Reads the file `at`, of `maximum` bytes at most.
-    #[must_use]
-    pub const fn new(at: Location, maximum: usize) -> Self {
+    pub(crate) const fn new(at: Location, maximum: usize) -> Self {
         Self { at, maximum, file: None, length: 0 }
     }
 
     /// The file, once it is open.
-    #[must_use]
-    pub const fn file(&self) -> Option<&File> {
+    pub(crate) const fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
     /// The first operation.
-    #[must_use]
-    pub fn begin(&self) -> Operation {
+    pub(crate) fn begin(&self) -> Operation {
         Operation::OpenRead { at: self.at.clone() }
     }
 
     /// Goes on after the operation that was asked for last.
-    ///
-    /// # Errors
-    ///
-    /// Only for an outcome that does not belong to it.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<Contents>> {
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Contents>> {
         let buffer = match completion {
             Ok(Outcome::File(file)) => {
                 self.file = Some(file);

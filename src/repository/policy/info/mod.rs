@@ -18,7 +18,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::filter::whole;
 use crate::protocol::filter::Secret;
 
-pub use rules::InfoRules;
+pub(crate) use rules::InfoRules;
 
 /// Bytes of the largest info file that is read. A backup takes about a thousand.
 pub const MAXIMUM: usize = 16 << 20;

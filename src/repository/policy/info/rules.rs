@@ -10,17 +10,17 @@ use crate::repository::policy::versions::Versions;
 
 /// What a client may do to the info files of a stanza.
 #[derive(Debug)]
-pub struct InfoRules {
+pub(crate) struct InfoRules {
     /// Its role.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Labels of backups that no client may lose.
-    pub protected: BTreeSet<String>,
+    pub(crate) protected: BTreeSet<String>,
     /// `opaque-info`.
-    pub opaque_info: bool,
+    pub(crate) opaque_info: bool,
     /// Passphrases to try: the repository's, and what the client encrypts with.
-    pub keys: Vec<Secret>,
+    pub(crate) keys: Vec<Secret>,
     /// Where to keep what is replaced.
-    pub versions: Option<Versions>,
+    pub(crate) versions: Option<Versions>,
     /// The time, by which versions are named.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }

@@ -27,12 +27,12 @@ const NAMED: usize = 3;
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What could not be verified, for the log.
-    pub unverified: Option<String>,
+    pub(crate) unverified: Option<String>,
     /// The file that was looked at under the final name, or none if there was none. When another one has
     /// the name by now, the verdict is void.
-    pub replaced: Option<File>,
+    pub(crate) replaced: Option<File>,
 }
 
 /// What was found under a name.
@@ -69,7 +69,7 @@ enum Phase {
 
 /// The check of one new info file.
 #[derive(Debug)]
-pub struct InfoGuard {
+pub(crate) struct InfoGuard {
     shared: Rc<Shared>,
     rules: InfoRules,
     target: Location,
@@ -90,16 +90,19 @@ pub struct InfoGuard {
 
 impl InfoGuard {
     /// Starts to look at what is `written` and meant to get the name `target`.
-    #[must_use]
-    pub fn begin(shared: &Rc<Shared>, rules: InfoRules, target: Location, written: Location) -> (Self, Operation) {
+    pub(crate) fn begin(
+        shared: &Rc<Shared>,
+        rules: InfoRules,
+        target: Location,
+        written: Location,
+    ) -> (Self, Operation) {
         let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
         unread.push_back(written);
         Self::start(shared, rules, target, unread, false)
     }
 
     /// Starts to keep what is at `target`, which is going to be removed. Whether it may be is seen to before.
-    #[must_use]
-    pub fn begin_removal(shared: &Rc<Shared>, rules: InfoRules, target: Location) -> (Self, Operation) {
+    pub(crate) fn begin_removal(shared: &Rc<Shared>, rules: InfoRules, target: Location) -> (Self, Operation) {
         Self::start(shared, rules, target, VecDeque::new(), true)
     }
 
@@ -129,19 +132,13 @@ impl InfoGuard {
     }
 
     /// About how many bytes it holds.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let keeping = if let Phase::Keeping(keep) = &self.phase { keep.memory() } else { 0 };
         self.read.iter().chain([&self.replaced]).map(Found::memory).sum::<usize>() + keeping
     }
 
-    /// Goes on after `completion`.
-    ///
-    /// # Errors
-    ///
-    /// 105 when the client may not replace the file with this one; others when something cannot be read or
-    /// kept. The file must not be replaced then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
+    /// Goes on after `completion`. After an error, 105 when the client may not do that, the file must not be replaced.
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
         match &mut self.phase {
             Phase::Reading(file) => match file.resume(completion)? {
                 Next::Disk(operation) => Ok(Next::Disk(operation)),

@@ -16,11 +16,7 @@ pub(super) const SLICE: usize = 256 << 10;
 
 impl WriteStream {
     /// Takes the front of `data`, as much as fits before something has to be done.
-    ///
-    /// # Errors
-    ///
-    /// What a filter says to the data.
-    pub fn feed(&mut self, data: &mut &[u8]) -> Result<Fed> {
+    pub(crate) fn feed(&mut self, data: &mut &[u8]) -> Result<Fed> {
         while !data.is_empty() {
             let mut out = self.out.take().unwrap_or_else(|| self.shared.buffers.take(self.chunk));
             let progress = if self.chain.is_passive() {

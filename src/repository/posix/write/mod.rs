@@ -45,7 +45,7 @@ enum Phase {
 }
 
 /// A write session.
-pub struct WriteStream {
+pub(crate) struct WriteStream {
     shared: Rc<Shared>,
     release: &'static Release,
     replace: Replace,
@@ -63,7 +63,7 @@ pub struct WriteStream {
 
 /// What came of a piece of data.
 #[derive(Debug)]
-pub enum Fed {
+pub(crate) enum Fed {
     /// It was taken.
     Taken,
     /// This has to be done before more is taken.
@@ -73,12 +73,9 @@ pub enum Fed {
 }
 
 impl WriteStream {
-    /// Starts to write `request` to `target`, to report on it as `release` does.
-    ///
-    /// # Errors
-    ///
-    /// What a filter refuses its parameters with; a name that is too long for its temporary form.
-    pub fn begin(
+    /// Starts to write `request` to `target`, to report on it as `release` does. Fails for parameters that a filter
+    /// refuses, and for a name that is too long for its temporary form.
+    pub(crate) fn begin(
         mut request: WriteRequest,
         target: Location,
         safeguard: Safeguard,
@@ -115,19 +112,17 @@ impl WriteStream {
     }
 
     /// Collects up to so many bytes where each write waits.
-    pub fn collect_up_to(&mut self, bytes: usize) {
+    pub(crate) fn collect_up_to(&mut self, bytes: usize) {
         self.largest = bytes.max(CHUNK);
     }
 
     /// Gives the buffer back.
-    #[must_use]
-    pub fn into_buffer(self) -> Option<Vec<u8>> {
+    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
         self.out
     }
 
     /// How many bytes it holds or may hold.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let replacing = if let Phase::Naming(Naming::Guarding(guard)) = &self.phase { guard.memory() } else { 0 };
         // What a helper writes it has in memory of its own.
         let written = if self.chunk > CHUNK { 2 * self.chunk } else { CHUNK };
@@ -135,39 +130,29 @@ impl WriteStream {
     }
 
     /// Whether no filter changes the data, which then need no more [memory](Self::memory) than an open file.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.chain.is_passive()
     }
 
     /// Whether data can be fed now.
-    #[must_use]
-    pub const fn is_ready(&self) -> bool {
+    pub(crate) const fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready)
     }
 
     /// Completes the file: all data is there.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn finish(&mut self) -> Result<Step> {
+    pub(crate) fn finish(&mut self) -> Result<Step> {
         self.phase = Phase::Flushing;
         self.flush()
     }
 
     /// Drops the file. `None` when there is nothing to clean up.
-    pub fn discard(&mut self) -> Option<Operation> {
+    pub(crate) fn discard(&mut self) -> Option<Operation> {
         self.phase = Phase::Discarding;
         self.commit.discard()
     }
 
     /// More slices of work that only burns CPU.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told.
-    pub fn work(&mut self) -> Result<Step> {
+    pub(crate) fn work(&mut self) -> Result<Step> {
         // In the middle of a block there is nothing to do but to take its next bytes.
         if matches!(self.phase, Phase::Flushing) {
             return self.flush();
@@ -176,12 +161,8 @@ impl WriteStream {
         Ok(Step::Ready)
     }
 
-    /// Goes on after the operation that was asked for last.
-    ///
-    /// # Errors
-    ///
-    /// What the client is told; the session waits for its cancellation then.
-    pub fn resume(&mut self, completion: Completion) -> Result<Step> {
+    /// Goes on after the operation that was asked for last. After an error the session waits for its cancellation.
+    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Step> {
         if matches!(self.phase, Phase::Writing) {
             self.written(completion)?;
             self.phase = Phase::Ready;
