@@ -19,7 +19,7 @@ use crate::repository::Answer;
 use super::Event;
 use super::conversation::{Phase, Session};
 use super::ending::Flow;
-use super::granted::{Active, Granted, Running};
+use super::granted::{Active, Granted, Running, Wait};
 use super::line::Line;
 
 /// Connections that one client may have; real ones have one for each session.
@@ -251,7 +251,7 @@ impl Granted {
         let action =
             DatabaseAction::Open { settings, data_directory: cluster.path.clone(), timeout: cluster.db_timeout };
         let id = self.databases.add(number, action);
-        self.wait_for_database(envelope, pending, id);
+        self.wait(envelope, Active::Database(pending, id), Wait::Database);
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl Granted {
         }
         let action = DatabaseAction::Query { statement: statement.text.clone(), timeout: statement.timeout };
         self.databases.actions.push_back((id, action));
-        self.wait_for_database(envelope, Pending::Statement(statement), id);
+        self.wait(envelope, Active::Database(Pending::Statement(statement), id), Wait::Database);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use crate::config::{SessionSettings, Storage};
-use crate::disk::Completion;
+use crate::disk::{Completion, Operation};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::{Envelope, Framing, Piece};
 use crate::protocol::request::{Rejection, Request};
@@ -300,18 +300,14 @@ impl Granted {
         self.streams.memory() + self.view.memory()
     }
 
-    fn wait(&mut self, envelope: Envelope, active: Active, wait: Wait) {
+    pub(super) fn wait(&mut self, envelope: Envelope, active: Active, wait: Wait) {
         self.running = Some(Running { envelope, active, wait });
     }
 
     /// Has `active` wait for a disk operation.
-    pub(super) fn wait_for_disk(&mut self, envelope: Envelope, active: Active) {
+    pub(super) fn submit(&mut self, line: &mut Line, envelope: Envelope, active: Active, operation: Operation) {
+        line.submit(operation);
         self.wait(envelope, active, Wait::Disk);
-    }
-
-    /// Has the request wait for a database.
-    pub(super) fn wait_for_database(&mut self, envelope: Envelope, pending: Pending, connection: u64) {
-        self.wait(envelope, Active::Database(pending, connection), Wait::Database);
     }
 
     fn take_step(
@@ -323,10 +319,7 @@ impl Granted {
         active: Active,
     ) -> Flow {
         match self.unless_revoked(envelope, step) {
-            Ok(Step::Disk(operation)) => {
-                line.submit(operation);
-                self.wait(envelope, active, Wait::Disk);
-            }
+            Ok(Step::Disk(operation)) => self.submit(line, envelope, active, operation),
             Ok(Step::Work) => self.wait(envelope, active, Wait::Turn),
             Ok(Step::Wait) => self.wait(envelope, active, Wait::Retry(now + WAIT)),
             Ok(Step::Part(part)) => {
@@ -499,10 +492,7 @@ impl Granted {
         line.counters.written += (data.len() - rest.len()) as u64;
         match fed {
             Ok(Fed::Taken) => return Ok(0),
-            Ok(Fed::Disk(operation)) => {
-                line.submit(operation);
-                self.wait(envelope, Active::Stream, Wait::Disk);
-            }
+            Ok(Fed::Disk(operation)) => self.submit(line, envelope, Active::Stream, operation),
             Ok(Fed::Work) => self.wait(envelope, Active::Stream, Wait::Turn),
             Err(error) => {
                 self.fail_step(line, envelope, error)?;

@@ -1,12 +1,10 @@
 //! The locks that a client's main process holds for as long as its session.
 
-use crate::config::SessionSettings;
 use crate::disk::{HeldLock, Operation};
 use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::Envelope;
-use crate::protocol::release::Release;
 use crate::protocol::request::Request;
-use crate::repository::posix::locks::{LockRequest, Locks};
+use crate::repository::posix::locks::Locks;
 use crate::repository::{Answer, Next};
 
 use super::ending::{End, Flow};
@@ -55,11 +53,9 @@ impl Granted {
             return Err(End::Error(Error::format("noop expected")));
         }
         self.stage = Stage::Ready;
-        match lock_request(&self.settings, line.release, line.host.process) {
-            Some(request) => {
-                let (locks, operation) = Locks::begin(request);
-                line.submit(operation);
-                self.wait_for_disk(envelope, Active::Locks(Box::new(locks)));
+        match Locks::begin(&self.settings, line.release.lock_contents, line.host.process) {
+            Some((locks, operation)) => {
+                self.submit(line, envelope, Active::Locks(Box::new(locks)), operation);
                 Ok(())
             }
             None => self.answer(line, envelope, Answer::null()),
@@ -77,8 +73,7 @@ impl Granted {
         match progress {
             Ok(Next::Disk(operation)) => {
                 self.locks.note(&locks);
-                line.submit(operation);
-                self.wait_for_disk(envelope, Active::Locks(locks));
+                self.submit(line, envelope, Active::Locks(locks), operation);
                 Ok(())
             }
             Ok(Next::Done(())) => {
@@ -91,19 +86,4 @@ impl Granted {
             }
         }
     }
-}
-
-/// The locks that a client's first `noop` takes, if its command locks where it works.
-fn lock_request(settings: &SessionSettings, release: &Release, pid: u32) -> Option<LockRequest> {
-    if settings.locks.is_empty() {
-        return None;
-    }
-    Some(LockRequest {
-        lock_path: settings.lock_path.clone(),
-        stanza: settings.stanza.clone()?,
-        names: settings.locks.clone(),
-        exec_id: settings.exec_id.clone().unwrap_or_default(),
-        pid,
-        contents: release.lock_contents,
-    })
 }

@@ -16,7 +16,7 @@ use crate::repository::policy::view::{Place, Sight};
 use crate::repository::posix::change::{Change, PathCreate, PathRemove};
 use crate::repository::posix::check::Checked;
 use crate::repository::posix::listing::{Info, List, decode_level};
-use crate::repository::posix::read::{ReadOptions, ReadRange, ReadStream};
+use crate::repository::posix::read::{ReadRange, ReadStream};
 use crate::repository::posix::write::WriteStream;
 use crate::repository::{Answer, Shared, Step, Task};
 
@@ -167,21 +167,12 @@ impl Granted {
     fn open_read(&mut self, line: &Line, envelope: Envelope, request: ReadRequest) -> Result<Begun> {
         self.streams.check_new(envelope.session)?;
         let mut ranges = VecDeque::with_capacity(request.ranges.len());
-        for range in request.ranges {
+        for range in &request.ranges {
             let at = self.view.locate(&range.file, Access::Read)?.location;
             ranges.push_back(ReadRange { at, offset: range.offset, limit: range.limit });
         }
-        let mut stream = ReadStream::new(
-            ReadOptions {
-                ranges,
-                tells_existence: request.tells_existence,
-                ignore_missing: request.ignore_missing,
-                filters: request.filters,
-                block: self.settings.buffer_size,
-                release: line.release,
-            },
-            &line.host.repository,
-        )?;
+        let (block, shared) = (self.settings.buffer_size, &line.host.repository);
+        let mut stream = ReadStream::new(ranges, request, block, line.release, shared)?;
         let step = stream.advance()?;
         self.streams.add(envelope.session, Stream::Read(Box::new(stream)));
         Ok(Begun::Running(step, Active::Stream))

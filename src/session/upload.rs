@@ -82,8 +82,7 @@ impl Granted {
         }
         match self.streams.find(envelope.session).and_then(Stream::discard) {
             Some(operation) => {
-                line.submit(operation);
-                self.wait_for_disk(envelope, Active::Discard);
+                self.submit(line, envelope, Active::Discard, operation);
                 Ok(())
             }
             None => self.end_discard(line, envelope),

@@ -4,9 +4,9 @@
 //! They are shared with every pgbackrest that runs on this host: the same files, the same contents.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::config::SessionSettings;
 use crate::disk::{
     Completion, Errno, HeldLock, Kind, Level, Location, LockAttempt, Operation, Outcome, RelativePath, Root,
 };
@@ -14,23 +14,6 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::LockContents;
 
 use crate::repository::{Next, unexpected_outcome};
-
-/// What the locks of a session are made of.
-#[derive(Debug, Clone)]
-pub(crate) struct LockRequest {
-    /// Where lock and stop files are.
-    pub(crate) lock_path: PathBuf,
-    /// The session's stanza.
-    pub(crate) stanza: String,
-    /// Names of the lock files, in the order in which they are taken.
-    pub(crate) names: Vec<String>,
-    /// The client's id for its run.
-    pub(crate) exec_id: String,
-    /// The process that a `stop --force` would signal.
-    pub(crate) pid: u32,
-    /// How they say so.
-    pub(crate) contents: LockContents,
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -42,8 +25,16 @@ enum Phase {
 /// Looks for stop files, then takes locks.
 #[derive(Debug)]
 pub(crate) struct Locks {
-    request: LockRequest,
+    stanza: String,
+    /// The client's id for its run.
+    exec_id: String,
+    /// The process that a `stop --force` would signal.
+    pid: u32,
+    /// How lock files say so.
+    contents: LockContents,
+    /// Where lock and stop files are.
     root: Rc<Root>,
+    /// Names of the lock files, in the order in which they are taken.
     names: VecDeque<String>,
     phase: Phase,
     /// What is held so far; whoever owns this must release it when the session ends.
@@ -51,13 +42,24 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// Starts with the stop files.
-    pub(crate) fn begin(request: LockRequest) -> (Self, Operation) {
-        let root = Root::new(request.lock_path.as_path());
-        let names = request.names.iter().cloned().collect();
-        let locks = Self { request, root, names, phase: Phase::StanzaStop, held: Vec::new() };
-        let operation = locks.stop_file(&format!("{}.stop", locks.request.stanza));
-        (locks, operation)
+    /// Starts with the stop files, for a session that is served by the process `pid`; `None` where its command locks
+    /// nothing.
+    pub(crate) fn begin(settings: &SessionSettings, contents: LockContents, pid: u32) -> Option<(Self, Operation)> {
+        if settings.locks.is_empty() {
+            return None;
+        }
+        let locks = Self {
+            stanza: settings.stanza.clone()?,
+            exec_id: settings.exec_id.clone().unwrap_or_default(),
+            pid,
+            contents,
+            root: Root::new(settings.lock_path.as_path()),
+            names: settings.locks.clone().into(),
+            phase: Phase::StanzaStop,
+            held: Vec::new(),
+        };
+        let operation = locks.stop_file(&format!("{}.stop", locks.stanza));
+        Some((locks, operation))
     }
 
     /// Goes on after `completion`. In the end they are taken, or the client holds them already through another
@@ -65,7 +67,7 @@ impl Locks {
     pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match &self.phase {
             Phase::StanzaStop => {
-                self.refuse_stop(completion, &format!("stop file exists for stanza {}", self.request.stanza))?;
+                self.refuse_stop(completion, &format!("stop file exists for stanza {}", self.stanza))?;
                 self.phase = Phase::GlobalStop;
                 Ok(Next::Disk(self.stop_file("all.stop")))
             }
@@ -98,9 +100,8 @@ impl Locks {
             Ok(_) => Ok(()),
             Err(failure) if failure.errno == Errno::NOENT => Ok(()),
             Err(failure) => {
-                let LockRequest { lock_path, stanza, .. } = &self.request;
-                let name = if matches!(self.phase, Phase::StanzaStop) { stanza.as_str() } else { "all" };
-                let path = lock_path.join(format!("{name}.stop"));
+                let name = if matches!(self.phase, Phase::StanzaStop) { self.stanza.as_str() } else { "all" };
+                let path = self.root.path().join(format!("{name}.stop"));
                 let mut error = Error::system(
                     Code::FileOpen,
                     format_args!("unable to get info for path/file '{}'", path.display()),
@@ -126,21 +127,21 @@ impl Locks {
     /// The contents of a lock file, for other readers of the same release: as JSON, with keys in
     /// alphabetical order and no spaces.
     fn contents(&self) -> String {
-        let LockRequest { exec_id, pid, .. } = &self.request;
-        match self.request.contents {
+        let Self { exec_id, pid, .. } = self;
+        match self.contents {
             LockContents::Lines => format!("{pid}\n{exec_id}\n"),
             LockContents::Json => serde_json::json!({ "execId": exec_id, "pid": pid }).to_string(),
         }
     }
 
     fn is_own(&self, contents: &str) -> bool {
-        if self.request.contents == LockContents::Lines {
-            return contents.lines().nth(1) == Some(&self.request.exec_id);
+        if self.contents == LockContents::Lines {
+            return contents.lines().nth(1) == Some(&self.exec_id);
         }
         // A longer text that an earlier holder left behind may follow the object.
         let mut values = serde_json::Deserializer::from_str(contents).into_iter::<serde_json::Value>();
         let exec_id = values.next().and_then(std::result::Result::ok);
-        exec_id.is_some_and(|value| value["execId"].as_str() == Some(&self.request.exec_id))
+        exec_id.is_some_and(|value| value["execId"].as_str() == Some(&self.exec_id))
     }
 }
 

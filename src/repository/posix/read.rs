@@ -9,10 +9,11 @@ use std::rc::Rc;
 use crate::disk::{Completion, Errno, File, Location, Operation, Outcome};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::filter::{FilterSpec, encode_results};
+use crate::protocol::filter::encode_results;
 use crate::protocol::framing::Framing;
 use crate::protocol::pack::Writer;
 use crate::protocol::release::Release;
+use crate::protocol::request::ReadRequest;
 use crate::protocol::response::{Payload, classic, session};
 
 use crate::repository::policy::view::leads_out;
@@ -38,23 +39,6 @@ pub(crate) struct ReadRange {
     pub(crate) offset: u64,
     /// How many bytes at most; all when `None`.
     pub(crate) limit: Option<u64>,
-}
-
-/// How a read session was asked for.
-#[derive(Debug)]
-pub(crate) struct ReadOptions {
-    /// Parts, read one after the other.
-    pub(crate) ranges: VecDeque<ReadRange>,
-    /// The answer says whether the file exists.
-    pub(crate) tells_existence: bool,
-    /// A missing file is an answer and no error.
-    pub(crate) ignore_missing: bool,
-    /// What is done to the data.
-    pub(crate) filters: Vec<FilterSpec>,
-    /// Bytes of a block.
-    pub(crate) block: usize,
-    /// Whose layouts the answers have.
-    pub(crate) release: &'static Release,
 }
 
 /// The file that was opened last, whose pages may have to be read again.
@@ -101,18 +85,24 @@ pub(crate) struct ReadStream {
 }
 
 impl ReadStream {
-    /// A session that reads as `options` say and takes its buffers from `shared`. Fails if a filter refuses its
-    /// parameters.
-    pub(crate) fn new(options: ReadOptions, shared: &Rc<Shared>) -> Result<Self> {
+    /// A session that reads `ranges`, one after the other, as `request` says, in blocks of so many bytes, and answers as
+    /// `release` does. Fails if a filter refuses its parameters.
+    pub(crate) fn new(
+        ranges: VecDeque<ReadRange>,
+        request: ReadRequest,
+        block: usize,
+        release: &'static Release,
+        shared: &Rc<Shared>,
+    ) -> Result<Self> {
         Ok(Self {
-            ranges: options.ranges,
+            ranges,
             opened: None,
             pending: Pending::Nothing,
-            tells_existence: options.tells_existence,
-            ignore_missing: options.ignore_missing,
-            chain: Chain::sharing(&shared.contexts, options.filters)?,
-            block: options.block,
-            release: options.release,
+            tells_existence: request.tells_existence,
+            ignore_missing: request.ignore_missing,
+            chain: Chain::sharing(&shared.contexts, request.filters)?,
+            block,
+            release,
             out: None,
             raw: Vec::new(),
             taken: 0,

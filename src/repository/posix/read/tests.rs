@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, RelativePath, Root, Ticket};
-use crate::protocol::filter::{PageChecksum, PageRule};
+use crate::protocol::filter::{FilterSpec, PageChecksum, PageRule};
 use crate::protocol::pack::Reader;
 
 const PAGE: usize = 8192;
@@ -25,16 +25,10 @@ fn read(filters: Vec<FilterSpec>, block: usize, release: &'static Release) -> (V
     let directory = tempfile::tempdir().unwrap();
     let path = file(directory.path());
     let at = Location::new(Root::new(directory.path()), RelativePath::new("16384").unwrap());
-    let options = ReadOptions {
-        ranges: [ReadRange { at, offset: 0, limit: None }].into(),
-        tells_existence: false,
-        ignore_missing: false,
-        filters,
-        block,
-        release,
-    };
+    let request = ReadRequest { ranges: Vec::new(), tells_existence: false, ignore_missing: false, filters };
+    let ranges = [ReadRange { at, offset: 0, limit: None }].into();
     let mut disk = Inline::new(Options::default());
-    let mut stream = ReadStream::new(options, &Rc::default()).unwrap();
+    let mut stream = ReadStream::new(ranges, request, block, release, &Rc::default()).unwrap();
     let mut again = Vec::new();
     let mut step = stream.advance().unwrap();
     loop {
