@@ -20,6 +20,7 @@ use crate::protocol::response::Payload;
 use self::buffers::Buffers;
 use self::policy::finished::Finished;
 use self::policy::segments::Segments;
+use self::policy::view::leads_out;
 use self::posix::anchored::Anchored;
 use self::posix::listing_memory::{Ledger, Share};
 
@@ -120,6 +121,11 @@ pub(crate) trait Task {
 /// What the client is told when the system refuses to do something to what is `at` a place.
 fn failed(code: Code, text: &str, at: &Location, errno: Errno) -> Error {
     Error::system(code, format_args!("{text} '{at}'"), errno.0)
+}
+
+/// What the client is told when the system refuses to do `what` to what is `at` a place, or when the way there leads out.
+fn refused(code: Code, what: impl std::fmt::Display, at: &Location, errno: Errno) -> Error {
+    if errno == Errno::XDEV { leads_out(at) } else { Error::system(code, what, errno.0) }
 }
 
 /// An outcome that does not belong to the operation that was asked for.

@@ -321,7 +321,7 @@ impl Session {
 
     /// What the client may do, once it is authorized.
     pub(crate) fn role(&self) -> Option<Role> {
-        self.granted().map(|granted| granted.guard.role())
+        self.granted().map(|granted| granted.guard.measures.role)
     }
 
     /// Whether it reads or writes files at the moment.

@@ -1,6 +1,7 @@
 //! What an authorized client has, and how its requests are answered: strictly one after the other.
 
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::{SessionSettings, Storage};
@@ -9,8 +10,7 @@ use crate::protocol::error::{Error, Result};
 use crate::protocol::framing::{Envelope, Framing, Piece};
 use crate::protocol::request::{Rejection, Request};
 use crate::protocol::response::{self, Payload};
-use crate::repository::policy::guard::Guard;
-use crate::repository::policy::shared::Measures;
+use crate::repository::policy::guard::{Guard, Measures};
 use crate::repository::policy::view::View;
 use crate::repository::posix::locks::Locks;
 use crate::repository::posix::write::Fed;
@@ -90,7 +90,7 @@ pub(super) enum Block {
 pub(super) struct Granted {
     pub(super) settings: SessionSettings,
     pub(super) view: View,
-    pub(super) guard: Guard,
+    pub(super) guard: Rc<Guard>,
     /// Bits that the modes of new files and directories lose.
     pub(super) umask: u32,
     pub(super) stage: Stage,

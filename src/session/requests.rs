@@ -59,10 +59,9 @@ impl Granted {
                 task(List::begin(place, &shared.listings, decode_level(level)?, line.limits.listing, release))
             }
             Request::PathCreate { path, error_on_exists, no_parent_create, mode } => {
-                let mode = self.directory_mode(mode);
-                let making = Rc::clone(shared);
+                let (mode, making) = (self.directory_mode(mode), Rc::clone(shared));
                 self.change(shared, &path, Access::Directory, move |at| {
-                    PathCreate::begin(making, at, error_on_exists, no_parent_create, mode)
+                    PathCreate::begin(&making, at, error_on_exists, !no_parent_create, mode)
                 })?
             }
             Request::PathRemove { path, recurse } => {
@@ -133,13 +132,13 @@ impl Granted {
     /// that everybody can write to would let others in.
     fn directory_mode(&self, mode: u32) -> u32 {
         let mode = mode & !self.umask;
-        if self.guard.role() == Role::Admin { mode } else { (mode | 0o700) & !0o002 }
+        if self.guard.measures.role == Role::Admin { mode } else { (mode | 0o700) & !0o002 }
     }
 
     /// The mode of a new file, likewise.
     fn file_mode(&self, mode: u32) -> u32 {
         let mode = mode & !self.umask;
-        if self.guard.role() == Role::Admin { mode } else { (mode | 0o600) & !0o002 }
+        if self.guard.measures.role == Role::Admin { mode } else { (mode | 0o600) & !0o002 }
     }
 
     fn feature(&self, release: &Release) -> Answer {
@@ -182,7 +181,7 @@ impl Granted {
         self.streams.check_new(envelope.session)?;
         request.file_mode = self.file_mode(request.file_mode);
         request.path_mode = self.directory_mode(request.path_mode);
-        if self.guard.role() != Role::Admin {
+        if self.guard.measures.role != Role::Admin {
             // No client needs it, and no one else may get a hold on what is protected.
             (request.user, request.group) = (None, None);
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use bstr::ByteSlice;
 use jiff::Timestamp;
@@ -17,10 +18,10 @@ use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Location, RelativePath, Root, Ticket, replace_file};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::Next;
 use crate::repository::policy::info::Reading;
 use crate::repository::policy::versions::Versions;
 use crate::repository::posix::keep::Keep;
+use crate::repository::{Next, Shared};
 
 const COPY_SUFFIX: &str = ".copy";
 /// Mode of a file that takes nobody's place.
@@ -134,7 +135,9 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
     let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
     let before = names(&place);
 
-    let (mut keep, operation) = Keep::begin(&std::rc::Rc::default(), versions, &at, bytes, Timestamp::now())?;
+    let shared = Rc::<Shared>::default();
+    shared.now.set(Timestamp::now());
+    let (mut keep, operation) = Keep::begin(&shared, versions, &at, bytes)?;
     let mut disk = Inline::new(Options::default());
     let mut next = Next::Disk(operation);
     while let Next::Disk(operation) = next {

@@ -31,46 +31,30 @@ const MEMORY_MAXIMUM: usize = 4 << 20;
 /// About so many bytes an entry takes beside its texts.
 const ENTRY: usize = 128;
 
-/// The links that a session has listed, by where they point.
+/// A cluster, as a session sees it.
 #[derive(Debug)]
-pub(crate) struct Destinations {
-    base: BString,
+pub(crate) struct ClusterView {
+    pub(super) base: BString,
+    root: Rc<Root>,
     known: RefCell<Known>,
 }
 
+/// The links that a session has listed, by where they point.
 #[derive(Debug, Default)]
 struct Known {
     links: HashMap<BString, RelativePath>,
     bytes: usize,
 }
 
-/// A cluster, as a session sees it.
-#[derive(Debug)]
-pub(crate) struct ClusterView {
-    root: Rc<Root>,
-    destinations: Rc<Destinations>,
-}
-
 impl ClusterView {
     /// The cluster with its data directory at the absolute path `base`, which has no trailing slash.
     pub(crate) fn new(base: &[u8]) -> Self {
-        let destinations = Destinations { base: base.into(), known: RefCell::default() };
-        Self { root: Root::new(OsStr::from_bytes(base)), destinations: Rc::new(destinations) }
-    }
-
-    /// The path of its data directory.
-    pub(crate) fn base(&self) -> &[u8] {
-        if self.destinations.base.is_empty() { b"/" } else { &self.destinations.base }
-    }
-
-    /// What remembers the links of listings.
-    pub(crate) const fn destinations(&self) -> &Rc<Destinations> {
-        &self.destinations
+        Self { base: base.into(), root: Root::new(OsStr::from_bytes(base)), known: RefCell::default() }
     }
 
     /// Bytes that it holds.
     pub(crate) fn memory(&self) -> usize {
-        self.destinations.known.borrow().bytes
+        self.known.borrow().bytes
     }
 
     /// The place that the client calls `path`. Error 105 for whatever is not in the cluster, and for every access that
@@ -79,7 +63,7 @@ impl ClusterView {
         if access.changes() {
             return Err(reads_only(path, access));
         }
-        let below = self.destinations.strip(path).and_then(RelativePath::new);
+        let below = strip(path, &self.base).and_then(RelativePath::new);
         let below = below.ok_or_else(|| self.denied(path))?;
         Ok(Location::new(Rc::clone(&self.root), below).through_owned_links())
     }
@@ -87,10 +71,10 @@ impl ClusterView {
     /// The link that points to `path`, if that is not in the cluster. Error 105 when no link that this session has
     /// listed does.
     pub(crate) fn link_to(&self, path: &[u8]) -> Result<Option<Location>> {
-        if self.destinations.strip(path).is_some() {
+        if strip(path, &self.base).is_some() {
             return Ok(None);
         }
-        let known = self.destinations.known.borrow();
+        let known = self.known.borrow();
         let link = known.links.get(path.as_bstr()).ok_or_else(|| self.denied(path))?;
         Ok(Some(Location::new(Rc::clone(&self.root), link.clone()).through_owned_links()))
     }
@@ -100,17 +84,15 @@ impl ClusterView {
         Error::access(format!(
             "access denied: '{shown}' is neither in cluster '{}' nor what a link there points to, as far as this \
              session has listed links",
-            Carried(&self.destinations.base)
+            Carried(&self.base)
         ))
     }
-}
 
-impl Destinations {
     /// Notes that `name` in `directory`, which is in the cluster, is a link that says `text`.
     pub(crate) fn note(&self, directory: &Location, name: &[u8], text: &[u8]) {
         let Some(link) = directory.path.join(name) else { return };
         let Some(destination) = absolute(&directory.absolute(), text) else { return };
-        if self.strip(&destination).is_some() {
+        if strip(&destination, &self.base).is_some() {
             return;
         }
         let mut known = self.known.borrow_mut();
@@ -121,11 +103,6 @@ impl Destinations {
         if known.links.insert(destination, link).is_none() {
             known.bytes += bytes;
         }
-    }
-
-    /// What of `path` is below the data directory.
-    fn strip<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        strip(path, &self.base)
     }
 }
 
@@ -217,7 +194,7 @@ mod tests {
         let view = ClusterView::new(b"/pg");
         let listed = view.locate(b"/pg/pg_tblspc", Access::Look).unwrap();
         for (name, text) in [("1", "/mnt/one"), ("2", "../../mnt/two"), ("3", "../base")] {
-            view.destinations().note(&listed, name.as_bytes(), text.as_bytes());
+            view.note(&listed, name.as_bytes(), text.as_bytes());
         }
         let link = |path: &str| view.link_to(path.as_bytes()).map(|link| link.map(|link| link.to_string()));
         assert_eq!(link("/mnt/one").unwrap().as_deref(), Some("/pg/pg_tblspc/1"));
@@ -234,7 +211,7 @@ mod tests {
         let listed = view.locate(b"/pg", Access::Look).unwrap();
         let long = "x".repeat(4000);
         for number in 0..10_000 {
-            view.destinations().note(&listed, number.to_string().as_bytes(), format!("/{number}/{long}").as_bytes());
+            view.note(&listed, number.to_string().as_bytes(), format!("/{number}/{long}").as_bytes());
         }
         assert!(view.memory() <= MEMORY_MAXIMUM && view.memory() > MEMORY_MAXIMUM / 2);
         let is_known = |number: u32| view.link_to(format!("/{number}/{long}").as_bytes()).is_ok();

@@ -14,6 +14,5 @@ pub(crate) mod layout;
 pub(crate) mod preconditions;
 pub(crate) mod rules;
 pub(crate) mod segments;
-pub(crate) mod shared;
 pub mod versions;
 pub(crate) mod view;

@@ -6,16 +6,20 @@ use bstr::BString;
 
 use super::access::Access;
 use super::finished::Watch;
+use super::guard::Guard;
 use super::layout::{Area, Part, Wal};
-use super::shared::Shared;
+use super::view::Place;
 use crate::disk::Location;
 
 /// What has to be so.
 #[derive(Debug)]
 pub(crate) struct Preconditions {
-    pub(in crate::repository) shared: Rc<Shared>,
-    /// The backup with this label is not finished.
-    pub(in crate::repository) unfinished: Option<(Watch, String)>,
+    pub(in crate::repository) guard: Rc<Guard>,
+    /// What the request is about, and what it does with that.
+    pub(in crate::repository) place: Place,
+    pub(in crate::repository) access: Access,
+    /// The backup that it is in is not finished.
+    pub(in crate::repository) unfinished: Option<Watch>,
     pub(in crate::repository) aged: Option<Aged>,
     /// A version of the file has to be kept.
     pub(in crate::repository) kept: bool,
@@ -24,7 +28,6 @@ pub(crate) struct Preconditions {
 /// That what would be removed is old enough.
 #[derive(Debug)]
 pub(in crate::repository) struct Aged {
-    pub(in crate::repository) subject: RemovalSubject,
     /// `backup/STANZA`, where it is found out what is protected.
     pub(in crate::repository) backups: Location,
     /// The path as the client gave it.
@@ -32,44 +35,33 @@ pub(in crate::repository) struct Aged {
 }
 
 /// What would be removed or replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::repository) enum RemovalSubject {
+pub(in crate::repository) enum RemovalSubject<'a> {
     /// A backup, or a part of it.
-    Backup(String),
+    Backup(&'a str),
     /// All backups, or what leads to them.
     Backups,
-    /// A segment: its archive and its name.
-    Segment(String, String),
-    /// A directory of segments: the archive and the beginning of their names.
-    Segments(String, String),
+    Segment(Wal<'a>),
+    /// A directory of segments.
+    Segments(Wal<'a>),
     /// All of one archive.
-    Archive(String),
+    Archive(&'a str),
     /// All archives.
     Archives,
     /// A file that counts by its own age only.
     Record,
 }
 
-impl RemovalSubject {
-    /// What `access` to a part of a stanza would remove or replace, if its age matters.
-    pub(in crate::repository) fn of(area: Area, part: Part<'_>, access: Access) -> Option<Self> {
-        let owned = |wal: Wal<'_>| (wal.archive.to_owned(), wal.name.to_owned());
-        Some(match (access, part) {
-            (Access::Write | Access::Remove | Access::RemoveTree, Part::Backup { label, .. }) => {
-                Self::Backup(label.to_owned())
-            }
+impl<'a> RemovalSubject<'a> {
+    /// What `access` to a place in a stanza would remove or replace, if its age matters.
+    pub(in crate::repository) fn of(place: &'a Place, access: Access) -> Option<Self> {
+        Some(match (access, place.part()?) {
+            (Access::Write | Access::Remove | Access::RemoveTree, Part::Backup { label, .. }) => Self::Backup(label),
             (Access::Remove, Part::Info) => Self::Backups,
-            (Access::RemoveTree, Part::Stanza) if area == Area::Backup => Self::Backups,
+            (Access::RemoveTree, Part::Stanza) if place.area == Some(Area::Backup) => Self::Backups,
             (Access::RemoveTree, Part::Stanza) => Self::Archives,
-            (Access::RemoveTree, Part::Archive { name }) => Self::Archive(name.to_owned()),
-            (Access::RemoveTree, Part::WalDirectory(wal)) => {
-                let (archive, name) = owned(wal);
-                Self::Segments(archive, name)
-            }
-            (Access::Remove, Part::Segment(wal)) => {
-                let (archive, name) = owned(wal);
-                Self::Segment(archive, name)
-            }
+            (Access::RemoveTree, Part::Archive { name }) => Self::Archive(name),
+            (Access::RemoveTree, Part::WalDirectory(wal)) => Self::Segments(wal),
+            (Access::Remove, Part::Segment(wal)) => Self::Segment(wal),
             (Access::Remove, Part::Record) => Self::Record,
             // Directories that are empty may go, and links do not replace anything.
             _ => return None,

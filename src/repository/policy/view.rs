@@ -24,7 +24,7 @@ use crate::protocol::carried::Carried;
 use crate::protocol::error::{Error, Result};
 
 use super::access::Access;
-use super::cluster::{ClusterView, Destinations, reads_only};
+use super::cluster::{ClusterView, reads_only};
 use super::layout::{self, Area, Part};
 use super::rules::Rule;
 
@@ -59,8 +59,8 @@ pub(crate) struct Place {
     pub(crate) area: Option<Area>,
     /// What is still to be seen to, by [`super::guard::Guard`]; never [`Rule::Needs`].
     pub(crate) rule: Rule,
-    /// What remembers the links that are listed there, if anything does.
-    pub(crate) destinations: Option<Rc<Destinations>>,
+    /// The cluster that remembers the links which are listed there, if it is in one.
+    pub(crate) cluster: Option<Rc<ClusterView>>,
 }
 
 /// What a client wants to look at.
@@ -85,7 +85,7 @@ pub(crate) enum View {
     /// Of a repository.
     Repository(RepositoryView),
     /// Of a cluster.
-    Cluster(ClusterView),
+    Cluster(Rc<ClusterView>),
 }
 
 impl View {
@@ -98,7 +98,7 @@ impl View {
 
     /// The cluster with its data directory at the absolute path `base`.
     pub(crate) fn of_cluster(base: impl AsRef<[u8]>) -> Self {
-        Self::Cluster(ClusterView::new(trimmed(base.as_ref())))
+        Self::Cluster(Rc::new(ClusterView::new(trimmed(base.as_ref()))))
     }
 
     /// Bytes that it holds of what it has told the client.
@@ -108,10 +108,10 @@ impl View {
 
     /// The path of the repository or the cluster, as the feature request answers it.
     pub(crate) fn base(&self) -> &[u8] {
-        match self {
-            Self::Repository(repository) => repository.base(),
-            Self::Cluster(cluster) => cluster.base(),
-        }
+        path_of(match self {
+            Self::Repository(repository) => &repository.base,
+            Self::Cluster(cluster) => &cluster.base,
+        })
     }
 
     /// The place that the client calls `path`. Error 105 when the session may not reach it that way.
@@ -119,9 +119,8 @@ impl View {
         match self {
             Self::Repository(repository) => repository.locate(path, access),
             Self::Cluster(cluster) => {
-                let destinations = Some(Rc::clone(cluster.destinations()));
-                let location = cluster.locate(path, access)?;
-                Ok(Place { location, visible: None, area: None, rule: Rule::Allowed, destinations })
+                let (location, cluster) = (cluster.locate(path, access)?, Some(Rc::clone(cluster)));
+                Ok(Place { location, visible: None, area: None, rule: Rule::Allowed, cluster })
             }
         }
     }
@@ -176,13 +175,9 @@ pub(crate) struct RepositoryView {
 }
 
 impl RepositoryView {
-    fn base(&self) -> &[u8] {
-        if self.base.is_empty() { b"/" } else { &self.base }
-    }
-
     fn locate(&self, path: &[u8], access: Access) -> Result<Place> {
         let denied = || Error::access(format!("access denied: {}", self.explain(path)));
-        let below = self.strip(path).ok_or_else(denied)?;
+        let below = strip(path, &self.base).ok_or_else(denied)?;
         let below = RelativePath::new(below).ok_or_else(denied)?;
         let (kind, root, rest) = self.split(below.as_bytes());
         if !self.allows(kind, below.as_bytes(), access) {
@@ -196,7 +191,7 @@ impl RepositoryView {
         let location = Location::new(self.root(root), path);
         // What is allowed by its name is not changed by another one.
         let location = if self.is_guarded() && access.changes() { location.without_links() } else { location };
-        Ok(Place { location, visible: self.visible(kind), area, rule, destinations: None })
+        Ok(Place { location, visible: self.visible(kind), area, rule, cluster: None })
     }
 
     fn backups_of(&self, location: &Location) -> Option<Location> {
@@ -263,11 +258,7 @@ impl RepositoryView {
     /// lead to where roots are.
     fn is_beside_areas(&self, link: &[u8], target: &[u8]) -> bool {
         let harmless = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !is_area(name);
-        self.stanza.is_none() && self.strip(link).is_some_and(harmless) && harmless(target)
-    }
-
-    fn strip<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        strip(path, &self.base)
+        self.stanza.is_none() && strip(link, &self.base).is_some_and(harmless) && harmless(target)
     }
 
     /// What kind of place `below` is, which root it belongs to, and the rest below that root.
@@ -275,10 +266,10 @@ impl RepositoryView {
         let mut parts = below.splitn_str(3, "/");
         let (area, stanza, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
         if below.is_empty() {
-            return (Kind::Base, self.base().into(), b"");
+            return (Kind::Base, path_of(&self.base).into(), b"");
         }
         let Some(area) = AREAS.into_iter().find(|name| name.as_bytes() == area) else {
-            return (Kind::Other, self.base().into(), below);
+            return (Kind::Other, path_of(&self.base).into(), below);
         };
         match (stanza, rest) {
             (None, _) => (Kind::Area, self.below(area, &[]), b""),
@@ -333,7 +324,7 @@ impl RepositoryView {
     }
 
     fn explain(&self, path: &[u8]) -> String {
-        let (shown, base) = (Carried::cut(path), Carried(self.base()));
+        let (shown, base) = (Carried::cut(path), Carried(path_of(&self.base)));
         match &self.stanza {
             Some(stanza) => format!("'{shown}' is not in stanza '{stanza}' of repository '{base}'"),
             None => format!("'{shown}' is not in repository '{base}' or cannot be used that way"),
@@ -344,6 +335,11 @@ impl RepositoryView {
 /// `base` without the slash that may be at its end.
 fn trimmed(base: &[u8]) -> &[u8] {
     base.trim_end_with(|last| last == '/')
+}
+
+/// The path of the directory `base`, which has no trailing slash.
+fn path_of(base: &[u8]) -> &[u8] {
+    if base.is_empty() { b"/" } else { base }
 }
 
 fn is_area(name: &[u8]) -> bool {

@@ -9,75 +9,53 @@ use crate::protocol::carried::Carried;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::response::Payload;
 
-use super::make_path::MakePath;
-use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Next, Shared, Step, Task, unexpected_outcome};
-
-/// The error `code` that says `text` about `location`, or that a link leads out.
-fn failed(code: Code, text: &str, location: &Location, errno: Errno) -> Error {
-    if errno == Errno::XDEV { leads_out(location) } else { crate::repository::failed(code, text, location, errno) }
-}
+use super::make_path::{MakePath, uncreated};
+use crate::repository::{Answer, Next, Shared, Step, Task, refused, unexpected_outcome};
 
 /// The error of a directory that could not be put on stable storage.
 pub(super) fn sync_failure(at: &Location, failure: &Failure) -> Error {
-    match (&failure.step, failure.errno) {
-        (_, Errno::XDEV) => leads_out(at),
-        (_, Errno::NOENT) => Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
-        (disk::Step::Open, errno) => {
-            Error::system(Code::PathOpen, format_args!("unable to open path '{at}' for sync"), errno.0)
-        }
-        (disk::Step::Close, errno) => {
-            Error::system(Code::PathClose, format_args!("unable to close path '{at}' after sync"), errno.0)
-        }
-        (_, errno) => Error::system(Code::PathSync, format_args!("unable to sync path '{at}'"), errno.0),
-    }
+    let (code, text) = match (&failure.step, failure.errno) {
+        (_, Errno::NOENT) => return Error::new(Code::PathMissing, format!("unable to sync missing path '{at}'")),
+        (disk::Step::Open, _) => (Code::PathOpen, format!("unable to open path '{at}' for sync")),
+        (disk::Step::Close, _) => (Code::PathClose, format!("unable to close path '{at}' after sync")),
+        _ => (Code::PathSync, format!("unable to sync path '{at}'")),
+    };
+    refused(code, text, at, failure.errno)
 }
 
 /// Makes a directory, and its missing parents where that is wanted.
 #[derive(Debug)]
 pub(crate) struct PathCreate {
-    at: Location,
+    path: MakePath,
+    /// The directory itself is asked for first, and must not be there then.
     error_on_exists: bool,
-    parents: Option<MakePath>,
-    parent_create: bool,
-    mode: u32,
-    shared: Rc<Shared>,
 }
 
 impl PathCreate {
     /// Starts to make `at`.
     pub(crate) fn begin(
-        shared: Rc<Shared>,
+        shared: &Rc<Shared>,
         at: Location,
         error_on_exists: bool,
-        no_parent_create: bool,
+        parents: bool,
         mode: u32,
     ) -> (Self, Step) {
-        let step = Step::Disk(shared.anchored.make(at.clone(), mode));
-        (Self { at, error_on_exists, parents: None, parent_create: !no_parent_create, mode, shared }, step)
+        let (path, operation) = MakePath::begin(shared, at, parents, mode);
+        (Self { path, error_on_exists }, Step::Disk(operation))
     }
 }
 
 impl Task for PathCreate {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        if let Some(parents) = &mut self.parents {
-            return match parents.resume(completion) {
-                Ok(Next::Disk(operation)) => Ok(Step::Disk(operation)),
-                Ok(Next::Done(())) => Ok(Step::Done(Answer::null())),
-                Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
-            };
+        if std::mem::take(&mut self.error_on_exists)
+            && completion.as_ref().is_err_and(|failure| failure.errno == Errno::EXIST)
+        {
+            return Err(uncreated(&self.path.directory, Errno::EXIST));
         }
-        match completion.map_err(|failure| failure.errno) {
-            Ok(_) => Ok(Step::Done(Answer::null())),
-            Err(Errno::EXIST) if !self.error_on_exists => Ok(Step::Done(Answer::null())),
-            Err(Errno::NOENT) if self.parent_create => {
-                let parents = MakePath::new(&self.shared, self.at.clone(), self.mode);
-                let step = Step::Disk(parents.begin());
-                self.parents = Some(parents);
-                Ok(step)
-            }
-            Err(errno) => Err(failed(Code::PathCreate, "unable to create path", &self.at, errno)),
-        }
+        Ok(match self.path.resume(completion)? {
+            Next::Disk(operation) => Step::Disk(operation),
+            Next::Done(()) => Step::Done(Answer::null()),
+        })
     }
 }
 
@@ -113,7 +91,7 @@ impl Task for PathRemove {
                 };
                 return Err(match failure.path {
                     Some(path) => Error::system(code, format_args!("{text} '{path}'"), failure.errno.0),
-                    None => failed(code, text, &self.at, failure.errno),
+                    None => refused(code, format_args!("{text} '{}'", self.at), &self.at, failure.errno),
                 });
             }
         };
@@ -172,7 +150,7 @@ impl Task for Change {
         let (at, errno) = (&self.at, failure.errno);
         Err(match (&self.kind, errno) {
             (Kind::Remove { error_on_missing: false, .. }, Errno::NOENT) => return Ok(Step::Done(Answer::null())),
-            (Kind::Remove { text, .. }, _) => failed(Code::FileRemove, text, at, errno),
+            (Kind::Remove { text, .. }, _) => refused(Code::FileRemove, format_args!("{text} '{at}'"), at, errno),
             (Kind::Sync, _) => sync_failure(at, &failure),
             (Kind::Link { text, target }, _) => {
                 let message = format_args!("unable to create {text} '{at}' to '{}'", Carried(target));

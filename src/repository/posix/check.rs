@@ -10,7 +10,7 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::aged::{Protected, future, is_young};
 use crate::repository::policy::finished::Watch;
 use crate::repository::policy::guard::Precaution;
-use crate::repository::policy::layout::{MANIFEST, Wal};
+use crate::repository::policy::layout::{MANIFEST, Part};
 use crate::repository::policy::preconditions::{Preconditions, RemovalSubject};
 use crate::repository::{Next, Shared, Step, Task, unexpected_outcome};
 
@@ -21,8 +21,6 @@ const DIRECTORIES_MAXIMUM: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Check {
     shared: Rc<Shared>,
-    /// What the request is about.
-    place: Location,
     wanted: Box<Preconditions>,
     phase: Phase,
 }
@@ -42,12 +40,8 @@ enum Phase {
 
 impl Check {
     /// Begins to look; `None` when what is known already lets the request begin.
-    pub(crate) fn begin(
-        shared: &Rc<Shared>,
-        place: Location,
-        wanted: Box<Preconditions>,
-    ) -> Result<Option<(Self, Operation)>> {
-        let mut check = Self { shared: Rc::clone(shared), place, wanted, phase: Phase::Begun };
+    pub(crate) fn begin(shared: &Rc<Shared>, wanted: Box<Preconditions>) -> Result<Option<(Self, Operation)>> {
+        let mut check = Self { shared: Rc::clone(shared), wanted, phase: Phase::Begun };
         Ok(match check.look_at_backup()? {
             Next::Disk(operation) => Some((check, operation)),
             Next::Done(()) => None,
@@ -59,10 +53,10 @@ impl Check {
         match std::mem::replace(&mut self.phase, Phase::Begun) {
             Phase::Begun => Err(unexpected_outcome()),
             Phase::Manifest => {
-                let (watch, _) = self.wanted.unfinished.take().ok_or_else(unexpected_outcome)?;
+                let watch = self.wanted.unfinished.take().ok_or_else(unexpected_outcome)?;
                 match completion {
                     Err(failure) if failure.errno == Errno::NOENT => {
-                        self.wanted.shared.note_unfinished(watch.directory().to_owned());
+                        self.wanted.guard.note_unfinished(watch.directory().to_owned());
                         self.look_at_age()
                     }
                     Err(failure) => Err(Error::system(
@@ -70,7 +64,7 @@ impl Check {
                         format_args!("unable to look whether backup '{}' is finished", watch.directory()),
                         failure.errno.0,
                     )),
-                    Ok(_) => Err(watch.refusal(&self.place)),
+                    Ok(_) => Err(watch.refusal(self.at())),
                 }
             }
             Phase::Searching(mut search) => {
@@ -100,7 +94,7 @@ impl Check {
                     Err(failure) => {
                         return Err(Error::system(
                             Code::PathOpen,
-                            format_args!("unable to look how old the files in '{}' are", self.place),
+                            format_args!("unable to look how old the files in '{}' are", self.at()),
                             failure.errno.0,
                         ));
                     }
@@ -122,27 +116,25 @@ impl Check {
             return Next::Done(());
         }
         // Its age has been seen to.
-        let rules = self.wanted.shared.info_rules(&Protected::default(), None, self.shared.now.get());
-        let (guard, operation) = InfoGuard::begin_removal(&self.shared, rules, self.place.clone());
+        let (guard, operation) = InfoGuard::begin_removal(&self.shared, &self.wanted.guard, self.at().clone());
         self.phase = Phase::Keeping(Box::new(guard));
         Next::Disk(operation)
     }
 
     fn look_at_backup(&mut self) -> Result<Next<()>> {
-        match &self.wanted.unfinished {
-            Some((_, label)) => {
-                let path = RelativePath::new(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
-                let at = Location::new(Rc::clone(&self.place.root), path).without_links();
-                self.phase = Phase::Manifest;
-                Ok(Next::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
-            }
-            None => self.look_at_age(),
-        }
+        let Some(Part::Backup { label, .. }) = self.wanted.place.part().filter(|_| self.wanted.unfinished.is_some())
+        else {
+            return self.look_at_age();
+        };
+        let path = RelativePath::new(format!("{label}/{MANIFEST}")).ok_or_else(unexpected_outcome)?;
+        let at = Location::new(Rc::clone(&self.at().root), path).without_links();
+        self.phase = Phase::Manifest;
+        Ok(Next::Disk(Operation::Stat { at, follow: false, level: Level::Exists }))
     }
 
     fn look_at_age(&mut self) -> Result<Next<()>> {
         let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
-        let (search, progress) = Search::begin(&self.shared, Rc::clone(&self.wanted.shared), aged.backups.clone());
+        let (search, progress) = Search::begin(&self.shared, Rc::clone(&self.wanted.guard), aged.backups.clone());
         self.take_search(search, progress)
     }
 
@@ -157,25 +149,21 @@ impl Check {
     }
 
     fn decide(&mut self, protected: &Protected) -> Result<Next<()>> {
-        let Some(aged) = &self.wanted.aged else { return Ok(self.keep()) };
+        let Some(subject) = RemovalSubject::of(&self.wanted.place, self.wanted.access) else { return Ok(self.keep()) };
         let needed = || Err(self.refused("a younger backup needs it"));
         let kept = |label: &str| Err(self.refused(&format!("backup '{label}' is younger, or a younger one needs it")));
-        match (&aged.subject, protected.labels().last()) {
+        match (subject, protected.labels().last()) {
             (RemovalSubject::Backup(label), _) if protected.labels().contains(label) => kept(label),
             (RemovalSubject::Backups | RemovalSubject::Archives, Some(label)) => kept(label),
-            (RemovalSubject::Segment(archive, name) | RemovalSubject::Segments(archive, name), _)
-                if protected.needs(Wal { archive, name }) =>
-            {
-                needed()
-            }
+            (RemovalSubject::Segment(wal) | RemovalSubject::Segments(wal), _) if protected.needs(wal) => needed(),
             (RemovalSubject::Archive(name), _) if protected.needs_archive(name) => needed(),
             (RemovalSubject::Backup(_) | RemovalSubject::Backups, _) => Ok(self.keep()),
             (RemovalSubject::Segment(..) | RemovalSubject::Record, _) => {
                 self.phase = Phase::Age;
-                Ok(Next::Disk(Operation::Stat { at: self.place.clone(), follow: false, level: Level::Detail }))
+                Ok(Next::Disk(Operation::Stat { at: self.at().clone(), follow: false, level: Level::Detail }))
             }
             (RemovalSubject::Segments(..) | RemovalSubject::Archive(_) | RemovalSubject::Archives, _) => {
-                Ok(self.look_further(vec![self.place.clone()], None))
+                Ok(self.look_further(vec![self.at().clone()], None))
             }
         }
     }
@@ -194,7 +182,7 @@ impl Check {
                 let path = at.path.join(name).ok_or_else(unexpected_outcome)?;
                 further.push(Location::new(Rc::clone(&at.root), path).without_links());
                 if further.len() > DIRECTORIES_MAXIMUM {
-                    let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.place);
+                    let message = format!("'{}' has more than {DIRECTORIES_MAXIMUM} directories", self.at());
                     return Err(Error::new(Code::Memory, message));
                 }
             } else if self.is_young(metadata.changed) {
@@ -205,8 +193,13 @@ impl Check {
         Ok(())
     }
 
+    /// Where what the request is about is.
+    fn at(&self) -> &Location {
+        &self.wanted.place.location
+    }
+
     fn is_young(&self, changed: i64) -> bool {
-        is_young(changed, self.wanted.shared.min_age, self.shared.now.get())
+        is_young(changed, self.wanted.guard.measures.min_age, self.shared.now.get())
     }
 
     /// What is said of something that was changed in the future.
@@ -220,7 +213,7 @@ impl Check {
         Error::access(format!(
             "access denied: '{path}' cannot be removed or replaced before the min-age of {} s: {why}\n\
              HINT: the retention of clients has to be longer than min-age in repohostd.conf of the repository host.",
-            self.wanted.shared.min_age.as_secs()
+            self.wanted.guard.measures.min_age.as_secs()
         ))
     }
 }
@@ -228,9 +221,9 @@ impl Check {
 /// A request that begins once its check is passed, and ends when its backup is finished meanwhile.
 pub(crate) struct Checked {
     at: Location,
-    check: Option<Check>,
     watch: Option<Watch>,
-    start: Option<Start>,
+    /// What is looked at, and what begins then.
+    check: Option<(Check, Start)>,
     task: Option<Box<dyn Task>>,
 }
 
@@ -246,26 +239,23 @@ impl Checked {
         start: Start,
     ) -> Result<(Self, Step)> {
         let Precaution { preconditions, watch } = precaution;
-        let check = match preconditions {
-            Some(wanted) => Check::begin(shared, at.clone(), wanted)?,
-            None => None,
-        };
+        let check = preconditions.map_or(Ok(None), |wanted| Check::begin(shared, wanted))?;
         let Some((check, operation)) = check else {
             let (task, step) = start();
-            return Ok((Self { at, check: None, watch, start: None, task: Some(task) }, step));
+            return Ok((Self { at, watch, check: None, task: Some(task) }, step));
         };
-        Ok((Self { at, check: Some(check), watch, start: Some(start), task: None }, Step::Disk(operation)))
+        Ok((Self { at, watch, check: Some((check, start)), task: None }, Step::Disk(operation)))
     }
 }
 
 impl Task for Checked {
     fn resume(&mut self, completion: Completion) -> Result<Step> {
-        if let Some(check) = &mut self.check {
+        if let Some((check, _)) = &mut self.check {
             if let Next::Disk(operation) = check.resume(completion)? {
                 return Ok(Step::Disk(operation));
             }
-            self.check = None;
-            let (task, step) = self.start.take().ok_or_else(unexpected_outcome)?();
+            let (_, start) = self.check.take().ok_or_else(unexpected_outcome)?;
+            let (task, step) = start();
             self.task = Some(task);
             return Ok(step);
         }

@@ -18,9 +18,8 @@ use crate::protocol::error::{Code, Result};
 use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
 use crate::repository::policy::access::Access;
-use crate::repository::policy::guard::Guard;
+use crate::repository::policy::guard::{Guard, Measures, RELIED_MAXIMUM};
 use crate::repository::policy::layout::MANIFEST;
-use crate::repository::policy::shared::{Measures, RELIED_MAXIMUM};
 use crate::repository::policy::versions::Versions;
 use crate::repository::policy::view::View;
 use crate::repository::{Next, Shared, Step, Task as _};
@@ -100,7 +99,7 @@ fn write(session: &mut Session<'_>, path: &str, atomic: bool, meanwhile: impl Fn
 struct Session<'a> {
     site: &'a Site,
     view: View,
-    guard: Guard,
+    guard: Rc<Guard>,
     disk: Inline,
     operations: usize,
 }
@@ -122,7 +121,7 @@ impl<'a> Session<'a> {
         let place = self.view.locate(&path, access)?;
         let precaution = self.guard.precaution(&self.view, &place, &path, access)?;
         let Some(preconditions) = precaution.preconditions else { return Ok(()) };
-        let Some((mut check, mut operation)) = Check::begin(&self.site.shared, place.location, preconditions)? else {
+        let Some((mut check, mut operation)) = Check::begin(&self.site.shared, preconditions)? else {
             return Ok(());
         };
         loop {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use bstr::{BString, ByteSlice};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::commit::{Commit, Reached, Terms};
 use super::make_path::MakePath;
@@ -45,7 +45,6 @@ pub(crate) struct Keep {
     shared: Rc<Shared>,
     versions: Versions,
     directory: Location,
-    now: Timestamp,
     bytes: Vec<u8>,
     /// What is there, with its size.
     found: Vec<(VersionName, u64)>,
@@ -55,19 +54,19 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// Starts to keep `bytes` as the version of `file` that is replaced `now`. Error 64 for a path that cannot be used
+    /// Starts to keep `bytes` as the version of `file` that is replaced now. Error 64 for a path that cannot be used
     /// below another one.
     pub(crate) fn begin(
         shared: &Rc<Shared>,
         versions: Versions,
         file: &Location,
         bytes: Vec<u8>,
-        now: Timestamp,
     ) -> Result<(Self, Operation)> {
         let directory = versions.directory(file)?;
         let operation = Operation::List { at: directory.clone(), level: Level::Basic };
-        let (shared, name, phase) = (Rc::clone(shared), VersionName::at(now), Phase::Listing);
-        let keep = Self { shared, versions, directory, now, bytes, found: vec![], abandoned: vec![], name, phase };
+        let (shared, name) = (Rc::clone(shared), VersionName::at(shared.now.get()));
+        let (found, abandoned, phase) = (vec![], vec![], Phase::Listing);
+        let keep = Self { shared, versions, directory, bytes, found, abandoned, name, phase };
         Ok((keep, operation))
     }
 
@@ -104,8 +103,7 @@ impl Keep {
                 }
                 Ok(_) => Err(unexpected_outcome()),
                 Err(failure) if failure.errno == Errno::NOENT => {
-                    let path = MakePath::new(&self.shared, self.directory.clone(), PATH_MODE);
-                    let operation = path.begin();
+                    let (path, operation) = MakePath::begin(&self.shared, self.directory.clone(), true, PATH_MODE);
                     Ok(self.wait(Phase::MakingPath(path), operation))
                 }
                 Err(failure) => {
@@ -114,14 +112,13 @@ impl Keep {
             },
             Phase::Comparing(mut file) => match file.resume(completion)? {
                 Next::Disk(operation) => Ok(self.wait(Phase::Comparing(file), operation)),
-                Next::Done(Contents::Read(bytes)) if bytes == self.bytes => Ok(Next::Done(())),
+                Next::Done(Ok(Contents::Read(bytes))) if bytes == self.bytes => Ok(Next::Done(())),
                 // Whatever is the matter with it, one more does no harm.
                 Next::Done(_) => self.open(),
             },
-            Phase::MakingPath(mut path) => match path.resume(completion) {
-                Ok(Next::Disk(operation)) => Ok(self.wait(Phase::MakingPath(path), operation)),
-                Ok(Next::Done(())) => self.open(),
-                Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
+            Phase::MakingPath(mut path) => match path.resume(completion)? {
+                Next::Disk(operation) => Ok(self.wait(Phase::MakingPath(path), operation)),
+                Next::Done(()) => self.open(),
             },
             Phase::Opening(mut commit) => match completion {
                 Ok(Outcome::File(file)) => {
@@ -181,7 +178,7 @@ impl Keep {
         if let Some(name) = VersionName::parse(name) {
             self.found.push((name, entry.metadata.size));
         } else if let Some(name) = name.strip_suffix(TEMPORARY_SUFFIX).and_then(VersionName::parse)
-            && self.now.duration_since(name.time()) > ABANDONED
+            && self.shared.now.get().duration_since(name.time()) > ABANDONED
         {
             self.abandoned.push(entry.name.clone());
         }
@@ -191,12 +188,11 @@ impl Keep {
     fn compare(&mut self) -> Result<Next<()>> {
         self.found.sort_unstable();
         let Some((newest, size)) = self.found.last().copied() else { return self.open() };
-        self.name = newest.or_later(self.now);
+        self.name = newest.or_later(self.shared.now.get());
         if size != self.bytes.len() as u64 {
             return self.open();
         }
-        let file = WholeFile::new(self.place(newest.to_string())?, self.bytes.len());
-        let operation = file.begin();
+        let (file, operation) = WholeFile::begin(self.place(newest.to_string())?, self.bytes.len());
         Ok(self.wait(Phase::Comparing(file), operation))
     }
 
@@ -231,6 +227,8 @@ impl Keep {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::disk::inline::Options;
     use crate::disk::scrambled::{Faults, Scrambled};
@@ -255,7 +253,9 @@ mod tests {
         fn keep(&mut self, bytes: &[u8], count: usize) -> Result<()> {
             let versions = Versions::new(self.directory.path().join("state/history"), count).unwrap();
             let file = Location::new(Root::new("/srv/repo"), RelativePath::new(FILE).unwrap());
-            let (mut keep, operation) = Keep::begin(&Rc::default(), versions, &file, bytes.to_vec(), self.now)?;
+            let shared = Rc::<Shared>::default();
+            shared.now.set(self.now);
+            let (mut keep, operation) = Keep::begin(&shared, versions, &file, bytes.to_vec())?;
             let mut next = Next::Disk(operation);
             while let Next::Disk(operation) = next {
                 self.disk.submit(Ticket { session: 0, operation: 0 }, operation);

@@ -16,8 +16,8 @@ use crate::protocol::release::Release;
 use crate::protocol::response::{Payload, classic};
 
 use super::listing_memory::{Ledger, Share};
-use crate::repository::policy::view::{Place, leads_out};
-use crate::repository::{Answer, Step, Task, unexpected_outcome};
+use crate::repository::policy::view::Place;
+use crate::repository::{Answer, Step, Task, refused, unexpected_outcome};
 
 /// The level that a client names by its number.
 pub(crate) fn decode_level(level: u32) -> Result<Level> {
@@ -135,13 +135,12 @@ fn take_metadata(completion: Completion, at: &Location, called: impl fmt::Displa
         Ok(_) => Err(unexpected_outcome()),
         Err(failure) => match failure.errno {
             Errno::NOENT => Ok(None),
-            Errno::XDEV => Err(leads_out(at)),
             errno => {
                 let (code, text) = match failure.step {
                     disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
                     _ => (Code::FileOpen, "unable to get info for path/file"),
                 };
-                Err(Error::system(code, format_args!("{text} '{called}'"), errno.0))
+                Err(refused(code, format_args!("{text} '{called}'"), at, errno))
             }
         },
     }
@@ -221,8 +220,8 @@ impl List {
     }
 
     fn add(&mut self, name: &[u8], metadata: &Metadata) {
-        if let (Some(destinations), Some(text)) = (&self.place.destinations, &metadata.link_destination) {
-            destinations.note(&self.place.location, name, text);
+        if let (Some(cluster), Some(text)) = (&self.place.cluster, &metadata.link_destination) {
+            cluster.note(&self.place.location, name, text);
         }
         let (previous, level) = (&mut self.previous, self.level);
         let fill = |pack: &mut Writer| {
@@ -291,10 +290,10 @@ impl List {
             disk::Step::LinkDestination => (Code::FileRead, "unable to get destination for link"),
             _ => (Code::PathOpen, "unable to list file info for path"),
         };
-        match (failure.errno, failure.path) {
-            (Errno::XDEV, None) => leads_out(&self.place.location),
-            (errno, Some(path)) => Error::system(code, format_args!("{text} '{path}'"), errno.0),
-            (errno, None) => Error::system(code, format_args!("{text} '{}'", self.place.location), errno.0),
+        let (at, errno) = (&self.place.location, failure.errno);
+        match failure.path {
+            Some(path) => Error::system(code, format_args!("{text} '{path}'"), errno.0),
+            None => refused(code, format_args!("{text} '{at}'"), at, errno),
         }
     }
 }

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::disk::{Completion, Errno, Location, Operation, RelativePath, Root};
-
-use crate::repository::{Next, Shared};
+use crate::protocol::error::{Code, Error, Result};
+use crate::repository::{Next, Shared, refused};
 
 /// A directory that is being made, from the first ancestor that exists downwards.
 #[derive(Debug)]
-pub(crate) struct MakePath {
-    /// The directory and its ancestors, deepest first.
-    chain: Vec<Location>,
-    at: usize,
+pub(super) struct MakePath {
+    pub(super) directory: Location,
+    /// What is to be made above it before, the nearest first.
+    missing: Vec<Location>,
     /// Something above is there, so that whatever is missing from now on cannot be made.
     descending: bool,
     mode: u32,
@@ -20,37 +20,47 @@ pub(crate) struct MakePath {
 }
 
 impl MakePath {
-    /// Makes `directory`, with permission bits `mode` for all that is made.
-    pub(crate) fn new(shared: &Rc<Shared>, directory: Location, mode: u32) -> Self {
-        let mut chain = vec![directory];
-        while let Some(parent) = chain.last().and_then(parent) {
-            chain.push(parent);
-        }
-        Self { chain, at: 0, descending: false, mode, shared: Rc::clone(shared) }
+    /// Makes `directory`, and if `parents` what is missing above it, with permission bits `mode` for all that is made.
+    pub(super) fn begin(shared: &Rc<Shared>, directory: Location, parents: bool, mode: u32) -> (Self, Operation) {
+        let shared = Rc::clone(shared);
+        let path = Self { directory, missing: Vec::new(), descending: !parents, mode, shared };
+        let operation = path.make();
+        (path, operation)
     }
 
-    /// The first operation.
-    pub(crate) fn begin(&self) -> Operation {
-        self.shared.anchored.make(self.chain[self.at].clone(), self.mode)
+    /// What is being made.
+    fn at(&self) -> &Location {
+        self.missing.last().unwrap_or(&self.directory)
     }
 
-    /// What comes after `completion`. The error is the directory that cannot be made, and why.
-    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<()>, (Location, Errno)> {
+    fn make(&self) -> Operation {
+        self.shared.anchored.make(self.at().clone(), self.mode)
+    }
+
+    /// What comes after `completion`.
+    pub(super) fn resume(&mut self, completion: Completion) -> Result<Next<()>> {
         match completion.map_err(|failure| failure.errno) {
-            Err(Errno::NOENT) if !self.descending && self.at + 1 < self.chain.len() => self.at += 1,
-            Err(errno) if errno != Errno::EXIST => return Err((self.chain[self.at].clone(), errno)),
-            _ if self.at == 0 => return Ok(Next::Done(())),
-            _ => {
-                self.at -= 1;
-                self.descending = true;
+            Err(errno) if errno != Errno::EXIST => {
+                let above = if errno == Errno::NOENT && !self.descending { parent(self.at()) } else { None };
+                let above = above.ok_or_else(|| uncreated(self.at(), errno))?;
+                self.missing.push(above);
             }
+            _ => match self.missing.pop() {
+                Some(_) => self.descending = true,
+                None => return Ok(Next::Done(())),
+            },
         }
-        Ok(Next::Disk(self.begin()))
+        Ok(Next::Disk(self.make()))
     }
 }
 
+/// The error of a directory that cannot be made.
+pub(super) fn uncreated(at: &Location, errno: Errno) -> Error {
+    refused(Code::PathCreate, format_args!("unable to create path '{at}'"), at, errno)
+}
+
 /// The directory that `location` is in, also where that is above its root.
-pub(crate) fn parent(location: &Location) -> Option<Location> {
+pub(super) fn parent(location: &Location) -> Option<Location> {
     location.parent().or_else(|| {
         let above = location.root.path().parent().filter(|above| *above != Path::new(""))?;
         Some(Location::new(Root::new(above), RelativePath::default()))
@@ -69,16 +79,15 @@ mod tests {
         std::os::unix::fs::symlink("/nonexistent/volume", directory.path().join("archive")).unwrap();
         let at = Location::new(Root::new(directory.path().join("archive/demo")), RelativePath::default());
         let mut disk = Inline::new(Options::default());
-        let mut path = MakePath::new(&Rc::default(), at, 0o750);
-        let mut operation = path.begin();
+        let (mut path, mut operation) = MakePath::begin(&Rc::default(), at, true, 0o750);
         for _ in 0..20 {
             disk.submit(Ticket { session: 0, operation: 0 }, operation);
             match path.resume(disk.complete().unwrap().1) {
                 Ok(Next::Disk(next)) => operation = next,
                 Ok(Next::Done(())) => panic!("there is nothing to make it in"),
-                Err((at, errno)) => {
-                    assert_eq!(errno, Errno::NOENT);
-                    assert!(at.to_string().ends_with("archive/demo"), "{at}");
+                Err(error) => {
+                    assert_eq!(error.code, Code::PathCreate);
+                    assert!(error.message.ends_with("archive/demo': [2] No such file or directory"), "{error}");
                     return;
                 }
             }

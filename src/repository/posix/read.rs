@@ -16,8 +16,7 @@ use crate::protocol::release::Release;
 use crate::protocol::request::ReadRequest;
 use crate::protocol::response::{Payload, classic, session};
 
-use crate::repository::policy::view::leads_out;
-use crate::repository::{Answer, Shared, Step, failed, unexpected_outcome};
+use crate::repository::{Answer, Shared, Step, failed, refused, unexpected_outcome};
 
 /// Work of filters is cut into slices of about so many bytes, so that other sessions get their turn.
 /// 256 KiB of the slowest codec take some 20 ms.
@@ -180,10 +179,7 @@ impl ReadStream {
                 Errno::NOENT => {
                     Err(Error::new(Code::FileMissing, format!("unable to open missing file '{at}' for read")))
                 }
-                Errno::XDEV => Err(leads_out(&at)),
-                errno => {
-                    Err(Error::system(Code::FileOpen, format_args!("unable to open file '{at}' for read"), errno.0))
-                }
+                errno => Err(refused(Code::FileOpen, format_args!("unable to open file '{at}' for read"), &at, errno)),
             },
         }
     }

@@ -14,7 +14,7 @@ const MAXIMUM: usize = 1 << 20;
 
 /// A comparison of two files.
 #[derive(Debug)]
-pub(crate) struct Comparison {
+pub(super) struct Comparison {
     reading: WholeFile,
     second: Option<Location>,
     first: Vec<u8>,
@@ -24,27 +24,23 @@ pub(crate) struct Comparison {
 impl Comparison {
     /// Compares `first` and `second`, which are encrypted with `key` if there is one: each with a salt
     /// of its own.
-    pub(crate) fn new(first: Location, second: Location, key: Option<Secret>) -> Self {
-        let reading = WholeFile::new(first, MAXIMUM);
-        Self { reading, second: Some(second), first: Vec::new(), key }
-    }
-
-    /// The first operation.
-    pub(crate) fn begin(&self) -> Operation {
-        self.reading.begin()
+    pub(super) fn begin(first: Location, second: Location, key: Option<Secret>) -> (Self, Operation) {
+        let (reading, operation) = WholeFile::begin(first, MAXIMUM);
+        (Self { reading, second: Some(second), first: Vec::new(), key }, operation)
     }
 
     /// Goes on after the operation that was asked for last; whether they say the same comes of it.
-    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<bool>> {
+    pub(super) fn resume(&mut self, completion: Completion) -> Result<Next<bool>> {
         let bytes = match self.reading.resume(completion)? {
             Next::Disk(operation) => return Ok(Next::Disk(operation)),
-            Next::Done(Contents::Read(bytes)) => bytes,
+            Next::Done(Ok(Contents::Read(bytes))) => bytes,
             Next::Done(_) => return Ok(Next::Done(false)),
         };
         if let Some(second) = self.second.take() {
             self.first = bytes;
-            self.reading = WholeFile::new(second, MAXIMUM);
-            return Ok(Next::Disk(self.reading.begin()));
+            let (reading, operation) = WholeFile::begin(second, MAXIMUM);
+            self.reading = reading;
+            return Ok(Next::Disk(operation));
         }
         Ok(Next::Done(match &self.key {
             None => self.first == bytes,

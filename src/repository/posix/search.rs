@@ -7,9 +7,9 @@ use super::whole_file::{Contents, WholeFile};
 use crate::disk::{Completion, Errno, Kind, Level, Location, Operation, Outcome, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
 use crate::repository::policy::aged::{Protected, future, is_young};
+use crate::repository::policy::guard::Guard;
 use crate::repository::policy::info::{self, InfoFile, Reading};
 use crate::repository::policy::layout::{MANIFEST, is_label};
-use crate::repository::policy::shared::Shared as Protection;
 use crate::repository::{Next, Shared, unexpected_outcome};
 
 /// More backups than any stanza has; who makes so many directories must not make the server hold them.
@@ -28,9 +28,9 @@ enum Phase {
 
 /// Finds out what is protected in one stanza.
 #[derive(Debug)]
-pub(crate) struct Search {
+pub(super) struct Search {
     shared: Rc<Shared>,
-    protection: Rc<Protection>,
+    guard: Rc<Guard>,
     /// `backup/STANZA`.
     backups: Location,
     phase: Phase,
@@ -40,23 +40,18 @@ pub(crate) struct Search {
 
 impl Search {
     /// Looks through `backups`, unless the session has done so just before.
-    pub(super) fn begin(
-        shared: &Rc<Shared>,
-        protection: Rc<Protection>,
-        backups: Location,
-    ) -> (Self, Next<Rc<Protected>>) {
-        let progress = match protection.protected(&backups.to_string(), shared.now.get()) {
+    pub(super) fn begin(shared: &Rc<Shared>, guard: Rc<Guard>, backups: Location) -> (Self, Next<Rc<Protected>>) {
+        let progress = match guard.protected(&backups.to_string(), shared.now.get()) {
             Some(protected) => Next::Done(protected),
-            None if protection.min_age.is_zero() => Next::Done(Rc::default()),
+            None if guard.measures.min_age.is_zero() => Next::Done(Rc::default()),
             None => Next::Disk(Operation::List { at: backups.clone(), level: Level::Type }),
         };
-        let (finished, young) = (BTreeSet::new(), BTreeSet::new());
-        let shared = Rc::clone(shared);
-        (Self { shared, protection, backups, phase: Phase::Listing, finished, young }, progress)
+        let (shared, finished, young) = (Rc::clone(shared), BTreeSet::new(), BTreeSet::new());
+        (Self { shared, guard, backups, phase: Phase::Listing, finished, young }, progress)
     }
 
     /// Goes on after the operation that was asked for last.
-    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Rc<Protected>>> {
+    pub(super) fn resume(&mut self, completion: Completion) -> Result<Next<Rc<Protected>>> {
         match &mut self.phase {
             Phase::Listing => {
                 let (entries, rest) = match completion {
@@ -84,10 +79,10 @@ impl Search {
                 match label {
                     Ok(Outcome::Metadata(metadata)) => {
                         let now = self.shared.now.get();
-                        if is_young(metadata.changed, self.protection.min_age, now) {
+                        if is_young(metadata.changed, self.guard.measures.min_age, now) {
                             self.young.insert(last.clone());
                             if let Some(time) = future(metadata.changed, now) {
-                                self.protection.note_future(&self.backups, &last, time);
+                                self.guard.note_future(&self.backups, &last, time);
                             }
                         }
                         self.finished.insert(last);
@@ -102,10 +97,10 @@ impl Search {
                 let index = *index;
                 let bytes = match file.resume(completion)? {
                     Next::Disk(operation) => return Ok(Next::Disk(operation)),
-                    Next::Done(Contents::Read(bytes)) => bytes,
+                    Next::Done(Ok(Contents::Read(bytes))) => bytes,
                     Next::Done(_) => Vec::new(),
                 };
-                let keys: Vec<&[u8]> = self.protection.keys.iter().map(|key| key.0.as_slice()).collect();
+                let keys: Vec<&[u8]> = self.guard.measures.keys.iter().map(|key| key.0.as_slice()).collect();
                 match InfoFile::read(&bytes, &keys) {
                     Reading::Known(info) => Ok(self.found(self.needed(Some(&info)))),
                     Reading::Opaque | Reading::Damaged(_) => Ok(self.read_info(index + 1)),
@@ -128,8 +123,7 @@ impl Search {
         let Some(at) = INFO.get(index).and_then(|name| self.below(name).ok()) else {
             return self.found(self.needed(None));
         };
-        let file = WholeFile::new(at, info::MAXIMUM);
-        let operation = file.begin();
+        let (file, operation) = WholeFile::begin(at, info::MAXIMUM);
         self.phase = Phase::Info(file, index);
         Next::Disk(operation)
     }
@@ -137,7 +131,7 @@ impl Search {
     fn found(&self, protected: Protected) -> Next<Rc<Protected>> {
         let protected = Rc::new(protected);
         let now = self.shared.now.get();
-        self.protection.note_protected(self.backups.to_string(), &protected, now);
+        self.guard.note_protected(self.backups.to_string(), &protected, now);
         Next::Done(protected)
     }
 

@@ -8,23 +8,19 @@ use crate::repository::{Next, unexpected_outcome};
 /// Bytes that are asked for at a time.
 const CHUNK: usize = 64 << 10;
 
-/// What came of it.
-#[derive(Debug)]
-pub(crate) enum Contents {
-    /// Here it is.
+/// What there is under a name.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(super) enum Contents {
     Read(Vec<u8>),
-    /// There is no such file.
+    #[default]
     Missing,
     /// It has more bytes than are wanted.
     TooLarge,
-    /// It cannot be read.
-    Failed(Failure),
 }
 
 /// A file that is being read.
 #[derive(Debug)]
-pub(crate) struct WholeFile {
-    at: Location,
+pub(super) struct WholeFile {
     maximum: usize,
     file: Option<File>,
     /// How many bytes of it were read.
@@ -33,35 +29,30 @@ pub(crate) struct WholeFile {
 
 impl WholeFile {
     /// Reads the file `at`, of `maximum` bytes at most.
-    pub(crate) const fn new(at: Location, maximum: usize) -> Self {
-        Self { at, maximum, file: None, length: 0 }
+    pub(super) fn begin(at: Location, maximum: usize) -> (Self, Operation) {
+        (Self { maximum, file: None, length: 0 }, Operation::OpenRead { at })
     }
 
     /// The file, once it is open.
-    pub(crate) const fn file(&self) -> Option<&File> {
+    pub(super) const fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
-    /// The first operation.
-    pub(crate) fn begin(&self) -> Operation {
-        Operation::OpenRead { at: self.at.clone() }
-    }
-
-    /// Goes on after the operation that was asked for last.
-    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Contents>> {
+    /// Goes on after the operation that was asked for last; a failure is that of one of them.
+    pub(super) fn resume(&mut self, completion: Completion) -> Result<Next<Result<Contents, Failure>>> {
         let buffer = match completion {
             Ok(Outcome::File(file)) => {
                 self.file = Some(file);
                 Vec::new()
             }
-            Ok(Outcome::Read(buffer)) if buffer.len() > self.maximum => return Ok(Next::Done(Contents::TooLarge)),
+            Ok(Outcome::Read(buffer)) if buffer.len() > self.maximum => return Ok(Next::Done(Ok(Contents::TooLarge))),
             Ok(Outcome::Read(buffer)) if buffer.len() < self.length + CHUNK => {
-                return Ok(Next::Done(Contents::Read(buffer)));
+                return Ok(Next::Done(Ok(Contents::Read(buffer))));
             }
             Ok(Outcome::Read(buffer)) => buffer,
             Ok(_) => return Err(unexpected_outcome()),
-            Err(failure) if failure.errno == Errno::NOENT => return Ok(Next::Done(Contents::Missing)),
-            Err(failure) => return Ok(Next::Done(Contents::Failed(failure))),
+            Err(failure) if failure.errno == Errno::NOENT => return Ok(Next::Done(Ok(Contents::Missing))),
+            Err(failure) => return Ok(Next::Done(Err(failure))),
         };
         let file = self.file.clone().ok_or_else(unexpected_outcome)?;
         self.length = buffer.len();
@@ -75,11 +66,10 @@ mod tests {
     use crate::disk::inline::{Inline, Options};
     use crate::disk::{Disk, RelativePath, Root, Ticket};
 
-    fn read(path: &std::path::Path, name: &str, maximum: usize) -> Contents {
+    fn read(path: &std::path::Path, name: &str, maximum: usize) -> Result<Contents, Failure> {
         let at = Location::new(Root::new(path), RelativePath::new(name).unwrap());
         let mut disk = Inline::new(Options::default());
-        let mut file = WholeFile::new(at, maximum);
-        let mut operation = file.begin();
+        let (mut file, mut operation) = WholeFile::begin(at, maximum);
         loop {
             disk.submit(Ticket { session: 0, operation: 0 }, operation);
             match file.resume(disk.complete().unwrap().1).unwrap() {
@@ -95,12 +85,12 @@ mod tests {
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
             let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
             std::fs::write(directory.path().join("file"), &bytes).unwrap();
-            let Contents::Read(found) = read(directory.path(), "file", 3 * CHUNK) else { panic!("{length} bytes") };
-            assert_eq!(found, bytes);
+            let found = read(directory.path(), "file", 3 * CHUNK);
+            assert!(matches!(found, Ok(Contents::Read(found)) if found == bytes), "{length} bytes");
             let found = read(directory.path(), "file", length.saturating_sub(1));
-            assert_eq!(matches!(found, Contents::TooLarge), length > 0, "{length} bytes");
+            assert_eq!(matches!(found, Ok(Contents::TooLarge)), length > 0, "{length} bytes");
         }
-        assert!(matches!(read(directory.path(), "other", 1), Contents::Missing));
-        assert!(matches!(read(directory.path(), "", 1), Contents::Failed(_)));
+        assert!(matches!(read(directory.path(), "other", 1), Ok(Contents::Missing)));
+        assert!(read(directory.path(), "", 1).is_err());
     }
 }

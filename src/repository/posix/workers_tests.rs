@@ -20,9 +20,8 @@ use crate::disk::{Completion, Disk, Operation, Ticket};
 use crate::protocol::error::{Code, Result};
 use crate::protocol::release::Release;
 use crate::repository::policy::access::Access;
-use crate::repository::policy::guard::Guard;
+use crate::repository::policy::guard::{Guard, Measures};
 use crate::repository::policy::layout::TEMPORARY_SUFFIX;
-use crate::repository::policy::shared::Measures;
 use crate::repository::policy::view::View;
 use crate::repository::{Shared, Step};
 

@@ -8,7 +8,6 @@
 mod compare;
 mod entry;
 mod parse;
-mod rules;
 
 use std::collections::BTreeMap;
 
@@ -17,8 +16,6 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::filter::whole;
 use crate::protocol::filter::Secret;
-
-pub(crate) use rules::InfoRules;
 
 /// Bytes of the largest info file that is read. A backup takes about a thousand.
 pub const MAXIMUM: usize = 16 << 20;

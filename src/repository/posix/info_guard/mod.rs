@@ -15,10 +15,12 @@ use super::whole_file::{Contents, WholeFile};
 use crate::config::Role;
 use crate::disk::{Completion, Errno, File, Level, Location, Operation, RelativePath};
 use crate::protocol::error::{Code, Error, Result};
-use crate::repository::policy::info::{InfoFile, InfoRules, MAXIMUM, Reading};
+use crate::protocol::filter::Secret;
+use crate::repository::policy::aged::Protected;
+use crate::repository::policy::guard::{Guard, InfoReplacement};
+use crate::repository::policy::info::{InfoFile, MAXIMUM, Reading};
 use crate::repository::policy::layout::MANIFEST;
-use crate::repository::policy::view::leads_out;
-use crate::repository::{Next, Shared, unexpected_outcome};
+use crate::repository::{Next, Shared, refused, unexpected_outcome};
 
 const BACKUP: &str = "backup.info";
 const COPY_SUFFIX: &str = ".copy";
@@ -27,35 +29,12 @@ const NAMED: usize = 3;
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict {
+pub(super) struct Verdict {
     /// What could not be verified, for the log.
-    pub(crate) unverified: Option<String>,
+    pub(super) unverified: Option<String>,
     /// The file that was looked at under the final name, or none if there was none. When another one has
     /// the name by now, the verdict is void.
-    pub(crate) replaced: Option<File>,
-}
-
-/// What was found under a name.
-#[derive(Debug, PartialEq, Eq, Default)]
-enum Found {
-    #[default]
-    Nothing,
-    Bytes(Vec<u8>),
-    TooLarge,
-}
-
-impl Found {
-    fn memory(&self) -> usize {
-        if let Self::Bytes(bytes) = self { bytes.capacity() } else { 0 }
-    }
-
-    fn understand(&self, keys: &[&[u8]]) -> Option<Reading> {
-        match self {
-            Self::Nothing => None,
-            Self::Bytes(bytes) => Some(InfoFile::read(bytes, keys)),
-            Self::TooLarge => Some(Reading::Damaged(format!("it is larger than {} MiB", MAXIMUM >> 20))),
-        }
-    }
+    pub(super) replaced: Option<File>,
 }
 
 #[derive(Debug)]
@@ -69,18 +48,22 @@ enum Phase {
 
 /// The check of one new info file.
 #[derive(Debug)]
-pub(crate) struct InfoGuard {
+pub(super) struct InfoGuard {
     shared: Rc<Shared>,
-    rules: InfoRules,
+    guard: Rc<Guard>,
+    /// What no client may lose.
+    protected: Rc<Protected>,
+    /// What the client encrypts with.
+    key: Option<Secret>,
     target: Location,
     /// The file is removed, not replaced.
     removes: bool,
     /// What is still to be read after the present one.
     unread: VecDeque<Location>,
     /// What was read of the present file, its sibling and the new one.
-    read: Vec<Found>,
+    read: Vec<Contents>,
     /// The present file, if the new one differs.
-    replaced: Found,
+    replaced: Contents,
     /// Labels that are not in the new file, and which of them are still there.
     lost: Vec<String>,
     present: Vec<String>,
@@ -90,39 +73,32 @@ pub(crate) struct InfoGuard {
 
 impl InfoGuard {
     /// Starts to look at what is `written` and meant to get the name `target`.
-    pub(crate) fn begin(
+    pub(super) fn begin(
         shared: &Rc<Shared>,
-        rules: InfoRules,
+        replacement: &InfoReplacement,
+        protected: Rc<Protected>,
         target: Location,
         written: Location,
     ) -> (Self, Operation) {
-        let mut unread: VecDeque<_> = sibling(&target).into_iter().collect();
-        unread.push_back(written);
-        Self::start(shared, rules, target, unread, false)
+        let (mut guard, operation) = Self::begin_removal(shared, &replacement.guard, target);
+        guard.unread.extend(sibling(&guard.target));
+        guard.unread.push_back(written);
+        (Self { protected, key: replacement.key.clone(), removes: false, ..guard }, operation)
     }
 
     /// Starts to keep what is at `target`, which is going to be removed. Whether it may be is seen to before.
-    pub(crate) fn begin_removal(shared: &Rc<Shared>, rules: InfoRules, target: Location) -> (Self, Operation) {
-        Self::start(shared, rules, target, VecDeque::new(), true)
-    }
-
-    fn start(
-        shared: &Rc<Shared>,
-        rules: InfoRules,
-        target: Location,
-        unread: VecDeque<Location>,
-        removes: bool,
-    ) -> (Self, Operation) {
-        let file = WholeFile::new(target.clone(), MAXIMUM);
-        let operation = file.begin();
+    pub(super) fn begin_removal(shared: &Rc<Shared>, guard: &Rc<Guard>, target: Location) -> (Self, Operation) {
+        let (file, operation) = WholeFile::begin(target.clone(), MAXIMUM);
         let guard = Self {
             shared: Rc::clone(shared),
-            rules,
+            guard: Rc::clone(guard),
+            protected: Rc::default(),
+            key: None,
             target,
-            removes,
-            unread,
+            removes: true,
+            unread: VecDeque::new(),
             read: vec![],
-            replaced: Found::Nothing,
+            replaced: Contents::Missing,
             lost: vec![],
             present: vec![],
             verdict: Verdict::default(),
@@ -132,23 +108,20 @@ impl InfoGuard {
     }
 
     /// About how many bytes it holds.
-    pub(crate) fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         let keeping = if let Phase::Keeping(keep) = &self.phase { keep.memory() } else { 0 };
-        self.read.iter().chain([&self.replaced]).map(Found::memory).sum::<usize>() + keeping
+        self.read.iter().chain([&self.replaced]).map(memory).sum::<usize>() + keeping
     }
 
     /// Goes on after `completion`. After an error, 105 when the client may not do that, the file must not be replaced.
-    pub(crate) fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
+    pub(super) fn resume(&mut self, completion: Completion) -> Result<Next<Verdict>> {
         match &mut self.phase {
             Phase::Reading(file) => match file.resume(completion)? {
                 Next::Disk(operation) => Ok(Next::Disk(operation)),
-                Next::Done(Contents::Read(bytes)) => self.was_read(Found::Bytes(bytes)),
-                Next::Done(Contents::TooLarge) => self.was_read(Found::TooLarge),
-                Next::Done(Contents::Missing) => self.was_read(Found::Nothing),
-                Next::Done(Contents::Failed(failure)) if failure.errno == Errno::XDEV => Err(leads_out(&self.target)),
-                Next::Done(Contents::Failed(failure)) => {
+                Next::Done(Ok(contents)) => self.was_read(contents),
+                Next::Done(Err(failure)) => {
                     let text = format_args!("unable to read '{}' before it is replaced", self.target);
-                    Err(Error::system(Code::FileRead, text, failure.errno.0))
+                    Err(refused(Code::FileRead, text, &self.target, failure.errno))
                 }
             },
             Phase::Looking => {
@@ -156,10 +129,9 @@ impl InfoGuard {
                 match completion {
                     Ok(_) => self.present.push(label),
                     Err(failure) if [Errno::NOENT, Errno::NOTDIR].contains(&failure.errno) => {}
-                    Err(failure) if failure.errno == Errno::XDEV => return Err(leads_out(&self.target)),
                     Err(failure) => {
                         let text = format_args!("unable to get info for the manifest of backup '{label}'");
-                        return Err(Error::system(Code::FileOpen, text, failure.errno.0));
+                        return Err(refused(Code::FileOpen, text, &self.target, failure.errno));
                     }
                 }
                 self.look()
@@ -171,58 +143,53 @@ impl InfoGuard {
         }
     }
 
-    fn was_read(&mut self, found: Found) -> Result<Next<Verdict>> {
+    fn was_read(&mut self, found: Contents) -> Result<Next<Verdict>> {
         if let (Phase::Reading(file), true) = (&self.phase, self.read.is_empty()) {
             self.verdict.replaced = file.file().cloned();
         }
         self.read.push(found);
         if let Some(next) = self.unread.pop_front() {
-            let file = WholeFile::new(next, MAXIMUM);
-            let operation = file.begin();
+            let (file, operation) = WholeFile::begin(next, MAXIMUM);
             self.phase = Phase::Reading(file);
             return Ok(Next::Disk(operation));
         }
-        let new = self.read.pop().unwrap_or(Found::Nothing);
+        let new = self.read.pop().unwrap_or_default();
         if self.removes {
             self.replaced = new;
             return self.keep();
         }
-        if let Found::Nothing = new {
+        if let Contents::Missing = new {
             let message = format!("'{}' is gone before it has its name: another client writes it too", self.target);
             return Err(Error::new(Code::FileMissing, message));
         }
         if self.read.first() != Some(&new) {
             self.judge(&new)?;
-            self.replaced = self.read.drain(..).next().unwrap_or(Found::Nothing);
+            self.replaced = self.read.drain(..).next().unwrap_or_default();
         }
         self.read.clear();
         self.phase = Phase::Looking;
         self.look()
     }
 
-    fn keys(&self) -> Vec<&[u8]> {
-        self.rules.keys.iter().map(|key| key.0.as_slice()).collect()
-    }
-
     /// Whether the client may do that, as far as the files tell.
-    fn judge(&mut self, new: &Found) -> Result<()> {
+    fn judge(&mut self, new: &Contents) -> Result<()> {
         // Both are usually alike.
         self.read.dedup();
-        let keys = self.keys();
-        let admin = self.rules.role == Role::Admin;
-        if admin && self.rules.protected.is_empty() {
+        let keys: Vec<_> = self.guard.measures.keys.iter().chain(&self.key).map(|key| key.0.as_slice()).collect();
+        let admin = self.guard.measures.role == Role::Admin;
+        if admin && self.protected.labels().is_empty() {
             return Ok(());
         }
         let mut opaque = false;
         let mut known = Vec::new();
         for old in &self.read {
-            match old.understand(&keys) {
+            match understand(old, &keys) {
                 Some(Reading::Known(file)) => known.push(file),
                 Some(Reading::Opaque) => opaque = true,
                 Some(Reading::Damaged(_)) | None => {}
             }
         }
-        let Some(new) = new.understand(&keys) else { return Err(unexpected_outcome()) };
+        let Some(new) = understand(new, &keys) else { return Err(unexpected_outcome()) };
         match new {
             Reading::Known(new) if !known.is_empty() => {
                 let mut lost = BTreeSet::new();
@@ -251,8 +218,8 @@ impl InfoGuard {
     }
 
     fn compare(&self, old: &InfoFile, new: &InfoFile) -> Result<Vec<String>> {
-        let result = if self.rules.role == Role::Admin {
-            old.keeps_in(new, self.rules.protected.iter().map(String::as_str)).map(|()| vec![])
+        let result = if self.guard.measures.role == Role::Admin {
+            old.keeps_in(new, self.protected.labels().iter().map(String::as_str)).map(|()| vec![])
         } else if self.is_backup() {
             old.lost_in(new)
         } else {
@@ -263,7 +230,7 @@ impl InfoGuard {
 
     /// Nothing is known of either file.
     fn opaque(&mut self) -> Result<()> {
-        if !self.rules.opaque_info {
+        if !self.guard.measures.opaque_info {
             let reason = "the server cannot read it without the repository's passphrase, and opaque-info=n is set";
             return Err(self.denied(reason));
         }
@@ -308,18 +275,18 @@ impl InfoGuard {
     }
 
     fn keep(&mut self) -> Result<Next<Verdict>> {
-        let Some(versions) = self.rules.versions.take() else { return Ok(self.done()) };
+        let Some(versions) = self.guard.measures.versions.clone() else { return Ok(self.done()) };
         let bytes = match std::mem::take(&mut self.replaced) {
-            Found::Bytes(bytes) => bytes,
-            Found::Nothing => return Ok(self.done()),
-            Found::TooLarge => {
+            Contents::Read(bytes) => bytes,
+            Contents::Missing => return Ok(self.done()),
+            Contents::TooLarge => {
                 let target = &self.target;
                 self.verdict.unverified =
                     Some(format!("'{target}' is larger than {} MiB, so no version of it is kept", MAXIMUM >> 20));
                 return Ok(self.done());
             }
         };
-        let (keep, operation) = Keep::begin(&self.shared, versions, &self.target, bytes, self.rules.now)?;
+        let (keep, operation) = Keep::begin(&self.shared, versions, &self.target, bytes)?;
         self.phase = Phase::Keeping(Box::new(keep));
         Ok(Next::Disk(operation))
     }
@@ -331,7 +298,7 @@ impl InfoGuard {
     /// The refusal, with what would be needed instead.
     fn denied(&self, reason: &str) -> Error {
         let target = &self.target;
-        if self.rules.role == Role::Admin {
+        if self.guard.measures.role == Role::Admin {
             return Error::access(format!(
                 "access denied: '{target}' has backups that are protected: {reason}\nHINT: min-age in repohostd.conf \
                  of the repository host protects them from every client; retention must be longer than that."
@@ -340,7 +307,7 @@ impl InfoGuard {
         let may = if self.is_backup() { "only add backups to it" } else { "not change it" };
         Error::access(format!(
             "access denied: role '{}' may {may}, but {reason}: '{target}'\nHINT: that needs role '{}'.",
-            self.rules.role.name(),
+            self.guard.measures.role.name(),
             Role::Admin.name()
         ))
     }
@@ -348,6 +315,18 @@ impl InfoGuard {
 
 fn damaged(reason: &str) -> String {
     format!("no client could read the new one: {reason}")
+}
+
+fn memory(contents: &Contents) -> usize {
+    if let Contents::Read(bytes) = contents { bytes.capacity() } else { 0 }
+}
+
+fn understand(contents: &Contents, keys: &[&[u8]]) -> Option<Reading> {
+    match contents {
+        Contents::Missing => None,
+        Contents::Read(bytes) => Some(InfoFile::read(bytes, keys)),
+        Contents::TooLarge => Some(Reading::Damaged(format!("it is larger than {} MiB", MAXIMUM >> 20))),
+    }
 }
 
 /// The copy of an info file, or what it is a copy of.

@@ -1,10 +1,12 @@
 //! The guard at work on a disk, with files that real clients wrote.
 
+use std::time::Duration;
+
 use super::*;
 use crate::disk::inline::Options;
 use crate::disk::scrambled::{Faults, Scrambled};
 use crate::disk::{Disk, Root, Ticket};
-use crate::protocol::filter::Secret;
+use crate::repository::policy::guard::Measures;
 use crate::repository::policy::versions::Versions;
 
 macro_rules! file {
@@ -23,6 +25,12 @@ const ARCHIVE: &[u8] = file!("2.45.archive.info");
 const ARCHIVE_LAST: &[u8] = file!("2.60.0.archive.info");
 const FULL: &str = "20261125-030052F";
 const PASS: &str = "secret passphrase";
+
+fn shared() -> Rc<Shared> {
+    let shared = Rc::<Shared>::default();
+    shared.now.set("2026-11-25T10:11:12Z".parse().unwrap());
+    shared
+}
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -66,28 +74,31 @@ impl Bench {
 
     fn replace(&mut self, bytes: &[u8]) -> Result<Verdict> {
         self.put("written.tmp", bytes);
-        let (rules, target, written) = (self.rules(), self.at(self.target), self.at("written.tmp"));
-        self.run(InfoGuard::begin(&Rc::default(), rules, target, written))
+        let (guard, target, written) = (self.guard(), self.at(self.target), self.at("written.tmp"));
+        let replacement = InfoReplacement { guard, backups: self.at("backups"), key: None };
+        let labels = self.protected.iter().map(|label| (*label).to_owned()).collect();
+        let protected = Rc::new(Protected::of(&labels, &BTreeSet::new(), None));
+        self.run(InfoGuard::begin(&shared(), &replacement, protected, target, written))
     }
 
     fn remove(&mut self) -> Result<Verdict> {
-        let (rules, target) = (self.rules(), self.at(self.target));
-        self.run(InfoGuard::begin_removal(&Rc::default(), rules, target))
+        let (guard, target) = (self.guard(), self.at(self.target));
+        self.run(InfoGuard::begin_removal(&shared(), &guard, target))
     }
 
     fn at(&self, name: &str) -> Location {
         Location::new(Root::new(self.directory.path()), RelativePath::new(format!("demo/{name}")).unwrap())
     }
 
-    fn rules(&self) -> InfoRules {
-        InfoRules {
+    fn guard(&self) -> Rc<Guard> {
+        let measures = Measures {
             role: self.role,
-            protected: self.protected.iter().map(|label| (*label).to_owned()).collect(),
+            min_age: Duration::ZERO,
             opaque_info: self.opaque_info,
             keys: self.pass.iter().map(|pass| Secret(pass.as_bytes().to_vec())).collect(),
             versions: Versions::new(self.directory.path().join("history"), self.history),
-            now: "2026-11-25T10:11:12Z".parse().unwrap(),
-        }
+        };
+        Guard::new(measures, &Rc::default())
     }
 
     fn run(&mut self, (mut guard, mut operation): (InfoGuard, Operation)) -> Result<Verdict> {

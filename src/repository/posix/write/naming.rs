@@ -62,7 +62,7 @@ impl Naming {
                 None => Found::Free(Over::Nothing, Held::default()),
             },
             Replace::Info(rules) => {
-                let (search, next) = Search::begin(shared, Rc::clone(&rules.shared), rules.backups.clone());
+                let (search, next) = Search::begin(shared, Rc::clone(&rules.guard), rules.backups.clone());
                 searched(shared, commit, Rc::clone(rules), Box::new(search), next)
             }
         }
@@ -74,8 +74,7 @@ impl Naming {
         match (errno, replace) {
             (Errno::EXIST, Replace::NeverSegment) => Ok(Found::Same),
             (Errno::EXIST, Replace::Never { key }) => {
-                let comparison = Comparison::new(target.clone(), place.clone(), key.clone());
-                let operation = comparison.begin();
+                let (comparison, operation) = Comparison::begin(target.clone(), place.clone(), key.clone());
                 Ok(Found::More(Self::Comparing(Box::new(comparison)), operation))
             }
             (Errno::EXIST, Replace::Always) => Err(unexpected_outcome()),
@@ -146,8 +145,8 @@ fn searched(
         Next::Disk(operation) => return Found::More(Naming::Searching(search, rules), operation),
         Next::Done(protected) => protected,
     };
-    let rules = rules.shared.info_rules(&protected, rules.key.as_ref(), shared.now.get());
-    let (guard, operation) = InfoGuard::begin(shared, rules, commit.target.clone(), commit.place().clone());
+    let (target, written) = (commit.target.clone(), commit.place().clone());
+    let (guard, operation) = InfoGuard::begin(shared, &rules, protected, target, written);
     Found::More(Naming::Guarding(Box::new(guard)), operation)
 }
 

@@ -7,11 +7,10 @@ use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 use crate::protocol::request::WriteRequest;
 use crate::repository::policy::preconditions::Preconditions;
-use crate::repository::policy::view::leads_out;
 use crate::repository::posix::check::Check;
 use crate::repository::posix::commit::Commit;
 use crate::repository::posix::make_path::MakePath;
-use crate::repository::{Next, Shared, failed, unexpected_outcome};
+use crate::repository::{Next, Shared, failed, refused, unexpected_outcome};
 
 pub(super) struct Opening {
     request: WriteRequest,
@@ -44,7 +43,7 @@ impl Opening {
     ) -> Result<(Self, Operation)> {
         let mut opening = Self { request, separate, release, phase: Phase::Opening };
         if let Some(preconditions) = preconditions
-            && let Some((check, operation)) = Check::begin(shared, commit.target.clone(), preconditions)?
+            && let Some((check, operation)) = Check::begin(shared, preconditions)?
         {
             opening.phase = Phase::Checking(Box::new(check));
             return Ok((opening, operation));
@@ -66,15 +65,13 @@ impl Opening {
                 Next::Done(()) => self.open(commit),
             })),
             Phase::Opening => self.opened(shared, commit, completion),
-            Phase::MakingPath(path) => match path.resume(completion) {
-                Ok(Next::Disk(operation)) => Ok(Next::Disk(operation)),
-                Ok(Next::Done(())) => {
+            Phase::MakingPath(path) => Ok(Next::Disk(match path.resume(completion)? {
+                Next::Disk(operation) => operation,
+                Next::Done(()) => {
                     self.request.create_path = false;
-                    Ok(Next::Disk(self.open(commit)))
+                    self.open(commit)
                 }
-                Err((at, Errno::XDEV)) => Err(leads_out(&at)),
-                Err((at, errno)) => Err(failed(Code::PathCreate, "unable to create path", &at, errno)),
-            },
+            })),
             Phase::Owning => match completion {
                 Ok(_) => Ok(Next::Done(())),
                 Err(failure) => Err(self.owner_failure(commit, failure)),
@@ -105,8 +102,7 @@ impl Opening {
         let target = &commit.target;
         match (failure.errno, target.parent()) {
             (Errno::NOENT, Some(directory)) if self.request.create_path => {
-                let path = MakePath::new(shared, directory, self.request.path_mode);
-                let operation = path.begin();
+                let (path, operation) = MakePath::begin(shared, directory, true, self.request.path_mode);
                 self.phase = Phase::MakingPath(path);
                 Ok(Next::Disk(operation))
             }
@@ -114,9 +110,8 @@ impl Opening {
                 let message = format!("unable to open file '{target}' for write in missing path");
                 Err(Error::new(Code::FileMissing, message))
             }
-            (Errno::XDEV, _) => Err(leads_out(target)),
             (errno, _) => {
-                Err(Error::system(Code::FileOpen, format_args!("unable to open file '{target}' for write"), errno.0))
+                Err(refused(Code::FileOpen, format_args!("unable to open file '{target}' for write"), target, errno))
             }
         }
     }
