@@ -158,13 +158,13 @@ impl BlockMap {
         // Where the next super block begins.
         let mut offset;
         if is_new {
-            state.super_block.bundle_id = if head & BUNDLE_ID == 0 { 0 } else { take(bytes)? };
-            offset = if head & OFFSET == 0 { 0 } else { take(bytes)? };
+            state.super_block.bundle_id = take_with(bytes, head, BUNDLE_ID)?;
+            offset = take_with(bytes, head, OFFSET)?;
         } else if head & CONTINUE != 0 {
             continues = true;
             offset = state.super_block.offset;
         } else {
-            let gap = if head & OFFSET == 0 { 0 } else { take(bytes)? };
+            let gap = take_with(bytes, head, OFFSET)?;
             offset = sum(sum(state.super_block.offset, state.super_block.stored)?, gap)?;
         }
         loop {
@@ -178,7 +178,7 @@ impl BlockMap {
                 if head & SIZE_CHANGE != 0 {
                     let size = take(bytes)?;
                     let whole = (size >> 1).checked_mul(block_size).ok_or_else(out_of_range)?;
-                    state.super_block.size = sum(whole, if size & REMAINDER == 0 { 0 } else { take(bytes)? })?;
+                    state.super_block.size = sum(whole, take_with(bytes, size, REMAINDER)?)?;
                 }
                 state.super_block.offset = offset;
                 state.block = 0;
@@ -189,9 +189,7 @@ impl BlockMap {
                 state.super_block.size.div_ceil(block_size)
             } else {
                 let total = take(bytes)?;
-                if total & BLOCK_OFFSET != 0 {
-                    state.block = sum(state.block, take(bytes)?)?;
-                }
+                state.block = sum(state.block, take_with(bytes, total, BLOCK_OFFSET)?)?;
                 (total >> 1) + 1
             };
             let within = self.push_super_block(state.super_block);
@@ -224,25 +222,14 @@ impl BlockMap {
             let (state, is_new) = known.find(first.reference, block_size);
             let mut continued = None;
             if is_new {
-                let bundle_id = if first.bundle_id > 0 { BUNDLE_ID } else { 0 };
-                let offset = if first.offset > 0 { OFFSET } else { 0 };
-                varint::push(&mut bytes, head | bundle_id | offset);
-                if bundle_id != 0 {
-                    varint::push(&mut bytes, first.bundle_id);
-                }
-                if offset != 0 {
-                    varint::push(&mut bytes, first.offset);
-                }
+                push_with(&mut bytes, head, &[(BUNDLE_ID, first.bundle_id), (OFFSET, first.offset)]);
             } else if first.offset == state.super_block.offset {
                 // Written once it is known whether the super block is the last of the group.
                 continued = Some(head | CONTINUE);
             } else {
                 let behind = sum(state.super_block.offset, state.super_block.stored)?;
                 let gap = first.offset.checked_sub(behind).ok_or_else(out_of_order)?;
-                varint::push(&mut bytes, head | if gap > 0 { OFFSET } else { 0 });
-                if gap > 0 {
-                    varint::push(&mut bytes, gap);
-                }
+                push_with(&mut bytes, head, &[(OFFSET, gap)]);
             }
             self.encode_group(&mut bytes, start..end, continued, state, &mut previous, block_size)?;
             start = end;
@@ -279,11 +266,7 @@ impl BlockMap {
                 varint::push(bytes, stored << SUPER_BLOCK_SHIFT | flags | if changed { SIZE_CHANGE } else { 0 });
                 if changed {
                     let remainder = super_block.size % block_size;
-                    let flag = if remainder == 0 { 0 } else { REMAINDER };
-                    varint::push(bytes, (super_block.size / block_size) << 1 | flag);
-                    if remainder != 0 {
-                        varint::push(bytes, remainder);
-                    }
+                    push_with(bytes, (super_block.size / block_size) << 1, &[(REMAINDER, remainder)]);
                 }
                 *state = Reference { super_block: *super_block, block: 0 };
             }
@@ -291,10 +274,7 @@ impl BlockMap {
             let number = u64::from(number);
             if is_part {
                 let skipped = number.checked_sub(state.block).ok_or_else(out_of_order)?;
-                varint::push(bytes, (total - 1) << 1 | if skipped > 0 { BLOCK_OFFSET } else { 0 });
-                if skipped > 0 {
-                    varint::push(bytes, skipped);
-                }
+                push_with(bytes, (total - 1) << 1, &[(BLOCK_OFFSET, skipped)]);
                 state.block = number;
             }
             state.block += total;
@@ -411,6 +391,18 @@ impl Known {
             }
         }
     }
+}
+
+/// Writes `head` with the flags of those numbers that are not 0, and then these.
+fn push_with(bytes: &mut Vec<u8>, head: u64, numbers: &[(u64, u64)]) {
+    let present = numbers.iter().filter(|(_, number)| *number != 0);
+    varint::push(bytes, present.clone().fold(head, |head, (flag, _)| head | flag));
+    present.for_each(|(_, number)| varint::push(bytes, *number));
+}
+
+/// Takes the number that is there if `head` has its `flag`, and otherwise 0.
+fn take_with(bytes: &mut &[u8], head: u64, flag: u64) -> Result<u64> {
+    if head & flag == 0 { Ok(0) } else { take(bytes) }
 }
 
 /// Offsets and sizes are those of files, so their sums fit into a signed number.

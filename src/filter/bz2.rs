@@ -5,7 +5,7 @@
 
 use bzip2::{Action, Compress as Encoder, Compression, Decompress as Decoder, Error as BzError, Status};
 
-use super::{Step, Transform, check_level, difference, no_memory, unexpected_end};
+use super::{Step, Transform, check_level, no_memory};
 use crate::protocol::error::{Error, Result};
 
 /// Compresses with blocks of level × 100 kB.
@@ -24,20 +24,18 @@ impl Compress {
 
 impl Transform for Compress {
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
+        let before = (self.encoder.total_in(), self.encoder.total_out());
         let mut step = Step::default();
         // The library takes a run without input for a mistake, and wants the input of a finish to
         // stay the same until it is done. So: run while there is input, then finish with none.
         if !input.is_empty() {
-            let before = (self.encoder.total_in(), self.encoder.total_out());
             self.encoder.compress(input, output, Action::Run).map_err(describe)?;
-            step.consumed = difference(self.encoder.total_in(), before.0);
-            step.produced = difference(self.encoder.total_out(), before.1);
+            step = Step::between(before, (self.encoder.total_in(), self.encoder.total_out()), false);
         }
         if ended && step.consumed == input.len() && step.produced < output.len() {
-            let before = self.encoder.total_out();
             let status = self.encoder.compress(&[], &mut output[step.produced..], Action::Finish).map_err(describe)?;
-            step.produced += difference(self.encoder.total_out(), before);
-            step.done = status == Status::StreamEnd;
+            let after = (self.encoder.total_in(), self.encoder.total_out());
+            step = Step::between(before, after, status == Status::StreamEnd);
         }
         Ok(step)
     }
@@ -70,16 +68,8 @@ impl Transform for Decompress {
         if status == Status::MemNeeded {
             return Err(no_memory("bz2-dcmp"));
         }
-        let step = Step {
-            consumed: difference(self.0.total_in(), before.0),
-            produced: difference(self.0.total_out(), before.1),
-            done: status == Status::StreamEnd,
-            ..Step::default()
-        };
-        if ended && !step.done && step.consumed == input.len() && step.produced == 0 {
-            return Err(unexpected_end());
-        }
-        Ok(step)
+        let after = (self.0.total_in(), self.0.total_out());
+        Step::between(before, after, status == Status::StreamEnd).unless_cut_off(input, ended)
     }
 
     fn memory(&self) -> usize {

@@ -65,11 +65,7 @@ impl Chain {
     }
 
     /// As [`Chain::new`], with compressors that use and keep `contexts`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Chain::new`].
-    pub fn sharing(contexts: &Rc<Contexts>, specs: Vec<FilterSpec>) -> Result<Self> {
+    pub(crate) fn sharing(contexts: &Rc<Contexts>, specs: Vec<FilterSpec>) -> Result<Self> {
         if specs.len() > MAXIMUM_FILTERS {
             return Err(Error::format(format!("a list of {} filters is longer than {MAXIMUM_FILTERS}", specs.len())));
         }
@@ -90,14 +86,12 @@ impl Chain {
 
     /// Whether no filter changes or swallows the data: they may then be observed where they are,
     /// without a copy.
-    #[must_use]
-    pub fn is_passive(&self) -> bool {
+    pub(crate) fn is_passive(&self) -> bool {
         self.stages.is_empty()
     }
 
     /// About how many bytes the filters and the buffers between them take now.
-    #[must_use]
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let stages: usize = self.stages.iter().map(|stage| STEP + stage.transform.memory()).sum();
         if self.collects { stages + self.observers().map(Observer::memory).sum::<usize>() } else { stages }
     }
@@ -118,13 +112,12 @@ impl Chain {
     /// A page of the file that looks wrong. The caller reads it once more, without filters, and tells
     /// [`settle`](Self::settle) what it is now. It may do so after every piece of the data, and until
     /// there are no more; a page that is never read again is reported as damaged.
-    #[must_use]
-    pub fn suspect(&self) -> Option<Suspect> {
+    pub(crate) fn suspect(&self) -> Option<Suspect> {
         if self.collects { self.observers().find_map(Observer::suspect) } else { None }
     }
 
     /// Decides on the page that [`suspect`](Self::suspect) named, of which `again` was read now.
-    pub fn settle(&mut self, again: &[u8]) {
+    pub(crate) fn settle(&mut self, again: &[u8]) {
         let behind = self.stages.iter_mut().flat_map(|stage| &mut stage.observers);
         if let Some(observer) = self.head.iter_mut().chain(behind).find(|observer| observer.suspect().is_some())
             && let View::Pages(pages) = &mut observer.view

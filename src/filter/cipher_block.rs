@@ -95,19 +95,31 @@ impl Transform for Decrypt {
             self.cipher = Some(self.start()?);
             self.pass = Secret(Vec::new());
         }
-        match &mut self.cipher {
-            Some(cipher) => {
-                let step = run(cipher, &input[header..], ended, output)?;
-                Ok(Step { consumed: step.consumed + header, ..step })
-            }
-            None if ended => Err(error("cipher header missing")),
-            None => Ok(Step { consumed: header, ..Step::default() }),
+        decrypt(self.cipher.as_mut(), header, input, ended, output)
+    }
+}
+
+/// A step of decryption whose first `header` bytes of the input were of the header; once that is complete there is a
+/// cipher.
+pub(super) fn decrypt(
+    cipher: Option<&mut Cipher>,
+    header: usize,
+    input: &[u8],
+    ended: bool,
+    output: &mut [u8],
+) -> Result<Step> {
+    match cipher {
+        Some(cipher) => {
+            let step = run(cipher, &input[header..], ended, output)?;
+            Ok(Step { consumed: step.consumed + header, ..step })
         }
+        None if ended => Err(error("cipher header missing")),
+        None => Ok(Step { consumed: header, ..Step::default() }),
     }
 }
 
 /// A step of a cipher whose header is done with.
-pub(super) fn run(cipher: &mut Cipher, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
+fn run(cipher: &mut Cipher, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
     let (consumed, mut produced) = cipher.update(input, output)?;
     let mut done = false;
     if ended

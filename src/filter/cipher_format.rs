@@ -1,6 +1,6 @@
 //! `cipher-fmt`: decrypts a repository file that tells its format and its key itself.
 
-use super::cipher_block::{MAGIC, run};
+use super::cipher_block::{MAGIC, decrypt};
 use super::cipher_key::{Cipher, SALT, error};
 use super::{Step, Transform};
 use crate::protocol::error::{Error, Result};
@@ -79,14 +79,7 @@ impl Decrypt {
 impl Transform for Decrypt {
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
         let header = self.read_header(input)?;
-        match &mut self.cipher {
-            Some(cipher) => {
-                let step = run(cipher, &input[header..], ended, output)?;
-                Ok(Step { consumed: step.consumed + header, ..step })
-            }
-            None if ended => Err(error("cipher header missing")),
-            None => Ok(Step { consumed: header, ..Step::default() }),
-        }
+        decrypt(self.cipher.as_mut(), header, input, ended, output)
     }
 
     fn result(&self) -> FilterResult {
@@ -111,6 +104,12 @@ impl<'a> Header<'a> {
         let key = rest.get(1..).unwrap_or(DEFAULT_KEY);
         Ok(Some(Self { format, key, salt: *salt, digest }))
     }
+}
+
+/// The id of the key that the header which `bytes` begin with names.
+pub(super) fn key_of(bytes: &[u8]) -> Option<&[u8]> {
+    let header = bytes.get(..header_length(bytes).ok()?)?;
+    Some(Header::parse(header).ok()??.key)
 }
 
 /// How long the header that begins with `bytes` is, as far as they can tell.

@@ -7,7 +7,7 @@ use flate2::{
     Compress as Deflate, Compression, Decompress as Inflate, DecompressError, FlushCompress, FlushDecompress, Status,
 };
 
-use super::{Step, Transform, check_level, difference, unexpected_end};
+use super::{Step, Transform, check_level};
 use crate::protocol::error::{Code, Error, Result};
 
 const WINDOW_BITS: u8 = 15;
@@ -32,12 +32,7 @@ impl Transform for Compress {
             let detail = error.message().unwrap_or("stream error");
             Error::new(Code::Format, format!("zlib threw error: [-2] {detail}"))
         })?;
-        Ok(Step {
-            consumed: difference(self.0.total_in(), before.0),
-            produced: difference(self.0.total_out(), before.1),
-            done: status == Status::StreamEnd,
-            ..Step::default()
-        })
+        Ok(Step::between(before, (self.0.total_in(), self.0.total_out()), status == Status::StreamEnd))
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -59,16 +54,8 @@ impl Transform for Decompress {
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step> {
         let before = (self.0.total_in(), self.0.total_out());
         let status = self.0.decompress(input, output, FlushDecompress::None).map_err(|error| describe(&error))?;
-        let step = Step {
-            consumed: difference(self.0.total_in(), before.0),
-            produced: difference(self.0.total_out(), before.1),
-            done: status == Status::StreamEnd,
-            ..Step::default()
-        };
-        if ended && !step.done && step.consumed == input.len() && step.produced == 0 {
-            return Err(unexpected_end());
-        }
-        Ok(step)
+        let after = (self.0.total_in(), self.0.total_out());
+        Step::between(before, after, status == Status::StreamEnd).unless_cut_off(input, ended)
     }
 }
 

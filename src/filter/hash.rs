@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use md5::{Digest as _, Md5};
 use zeroize::Zeroizing;
 
+use super::simple::copy;
 use crate::protocol::filter::Digest;
 
 /// The longest digest that a filter computes.
@@ -43,8 +44,8 @@ impl Hasher {
     pub(super) fn finish(self) -> Output {
         let mut bytes = Zeroizing::new([0; LONGEST]);
         let length = match self {
-            Self::Md5(state) => store(&mut bytes, &state.finalize()),
-            Self::Sha(context) => store(&mut bytes, context.finish().as_ref()),
+            Self::Md5(state) => copy(&state.finalize(), &mut *bytes),
+            Self::Sha(context) => copy(context.finish().as_ref(), &mut *bytes),
         };
         Output { bytes, length }
     }
@@ -54,11 +55,6 @@ impl AsRef<[u8]> for Output {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
-}
-
-fn store(bytes: &mut [u8; LONGEST], digest: &[u8]) -> usize {
-    bytes[..digest.len()].copy_from_slice(digest);
-    digest.len()
 }
 
 #[cfg(test)]

@@ -26,12 +26,11 @@ mod lz4;
 mod page_checksum;
 mod simple;
 mod varint;
-pub mod whole;
+pub(crate) mod whole;
 mod zst;
 
 pub use chain::{Chain, Progress};
-pub use page_checksum::Suspect;
-pub use zst::Contexts;
+pub(crate) use zst::Contexts;
 
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::FilterResult;
@@ -53,6 +52,23 @@ struct Step {
     done: bool,
     /// What else the step did, as the number of bytes that would have taken as long to move.
     effort: usize,
+}
+
+impl Step {
+    /// The step in which a library's counters of bytes taken and put out went from `before` to `after`.
+    fn between(before: (u64, u64), after: (u64, u64), done: bool) -> Self {
+        // `STEP` bounds them.
+        let count = |after: u64, before: u64| usize::try_from(after - before).unwrap_or(usize::MAX);
+        Self { consumed: count(after.0, before.0), produced: count(after.1, before.1), done, ..Self::default() }
+    }
+
+    /// The step of a decompressor, unless all of its `input` has `ended` and its stream has not.
+    fn unless_cut_off(self, input: &[u8], ended: bool) -> Result<Self> {
+        if ended && !self.done && self.consumed == input.len() && self.produced == 0 {
+            return Err(unexpected_end());
+        }
+        Ok(self)
+    }
 }
 
 /// A filter that puts out other bytes than it takes in.
@@ -103,11 +119,6 @@ fn unexpected_end() -> Error {
 /// What a filter says when it gets no memory.
 fn no_memory(filter: &str) -> Error {
     Error::new(Code::Memory, format!("unable to allocate memory for filter '{filter}'"))
-}
-
-/// What a counter of the library grew by within one step, which [`STEP`] bounds.
-fn difference(after: u64, before: u64) -> usize {
-    usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
 /// Checks a compression level, which pgBackRest's options bound on the client already.

@@ -24,11 +24,11 @@ const PARTIAL_MINIMUM: usize = 512;
 
 /// A page that looks wrong and is to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Suspect {
+pub(crate) struct Suspect {
     /// Where it is in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How many bytes it has.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 /// The pages of one file, as they pass.

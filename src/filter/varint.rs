@@ -12,40 +12,20 @@ pub(super) fn push(bytes: &mut Vec<u8>, value: u64) {
 }
 
 /// `value` as bytes, and how many of them there are.
-pub(super) fn encode(mut value: u64) -> ([u8; LONGEST], usize) {
+pub(super) fn encode(value: u64) -> ([u8; LONGEST], usize) {
     let mut bytes = [0; LONGEST];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            *byte = low & 0x7f;
-            return (bytes, index + 1);
-        }
-        *byte = low | 0x80;
-    }
-    (bytes, LONGEST)
+    let length = postcard::to_slice(&value, &mut bytes).map_or(LONGEST, |encoded| encoded.len());
+    (bytes, length)
 }
 
-/// Takes a number from the front of `bytes`.
-///
-/// # Errors
-///
-/// Code 29 when it has no end or does not fit.
+/// Takes a number from the front of `bytes`. Code 29 when it has no end or does not fit.
 pub(super) fn take(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for index in 0..LONGEST {
-        let Some((byte, rest)) = bytes.split_first() else { return Err(ends_early()) };
-        *bytes = rest;
-        let part = u64::from(byte & 0x7f);
-        if index == LONGEST - 1 && part > 1 {
-            break;
-        }
-        value |= part << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Error::format("unterminated varint-128 integer"))
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => ends_early(),
+        _ => Error::format("unterminated varint-128 integer"),
+    })?;
+    *bytes = rest;
+    Ok(value)
 }
 
 /// The error for a map that does not go on.

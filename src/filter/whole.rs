@@ -1,42 +1,27 @@
 //! Decrypting a small file as a whole, for what the server itself looks into.
 
+use super::cipher_format::key_of;
 use super::{Chain, Progress};
 use crate::protocol::filter::{CipherKey, CipherMode, FilterSpec, Secret};
 
-/// What a file without a header of its own names its key.
-const DEFAULT_KEY: &str = "0";
-/// Where the key's length stands in a header that names one.
-const KEY_LENGTH: usize = 8;
-
 /// Whether `bytes` begin like an encrypted file of any format.
-#[must_use]
-pub fn is_encrypted(bytes: &[u8]) -> bool {
+pub(crate) fn is_encrypted(bytes: &[u8]) -> bool {
     bytes.starts_with(b"Salted__") || bytes.starts_with(b"PGBR")
 }
 
 /// What the encrypted file `bytes` holds, or `None` when `pass` is not its passphrase. It takes as much
 /// memory again as the file.
-#[must_use]
-pub fn decrypt(bytes: &[u8], pass: &Secret) -> Option<Vec<u8>> {
-    let key = CipherKey { id: key_of(bytes)?.to_owned(), digest: None, pass: pass.clone() };
+pub(crate) fn decrypt(bytes: &[u8], pass: &Secret) -> Option<Vec<u8>> {
+    let key = CipherKey { id: str::from_utf8(key_of(bytes)?).ok()?.to_owned(), digest: None, pass: pass.clone() };
     run(FilterSpec::CipherFormat { keys: vec![key], expected: None }, bytes)
 }
 
 /// The passphrase that a list of filters encrypts with.
-#[must_use]
-pub fn encryption_key(filters: &[FilterSpec]) -> Option<&Secret> {
+pub(crate) fn encryption_key(filters: &[FilterSpec]) -> Option<&Secret> {
     filters.iter().find_map(|filter| match filter {
         FilterSpec::CipherBlock { mode: CipherMode::Encrypt, pass, .. } => Some(pass),
         _ => None,
     })
-}
-
-fn key_of(bytes: &[u8]) -> Option<&str> {
-    if !bytes.starts_with(b"PGBR") || bytes.get(KEY_LENGTH - 1) != Some(&b'K') {
-        return Some(DEFAULT_KEY);
-    }
-    let end = KEY_LENGTH + 1 + usize::from(*bytes.get(KEY_LENGTH)?);
-    std::str::from_utf8(bytes.get(KEY_LENGTH + 1..end)?).ok()
 }
 
 fn run(filter: FilterSpec, mut input: &[u8]) -> Option<Vec<u8>> {

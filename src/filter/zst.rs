@@ -16,7 +16,7 @@ use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, ErrorCode, InBuffer, OutBuffer, ResetDirective, get_error_name, is_error_kind,
 };
 
-use super::{Step, Transform, check_level, no_memory, unexpected_end};
+use super::{Step, Transform, check_level, no_memory};
 use crate::protocol::error::{Code, Error, Result};
 
 /// Contexts that are kept while nobody uses them: those of a process' share of a backup.
@@ -26,11 +26,11 @@ const KEPT_SIZE: usize = 8 << 20;
 
 /// Contexts that are kept for the next file to be compressed.
 #[derive(Default)]
-pub struct Contexts(RefCell<Vec<CCtx<'static>>>);
+pub(crate) struct Contexts(RefCell<Vec<CCtx<'static>>>);
 
 impl Contexts {
     /// Frees them, once nobody transfers anything.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.borrow_mut().clear();
     }
 }
@@ -109,11 +109,9 @@ impl Transform for Decompress {
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
         self.complete = self.context.decompress_stream(&mut target, &mut source).map_err(describe)? == 0;
-        let step = Step { consumed: source.pos(), produced: target.pos(), ..Step::default() };
-        if step.consumed == input.len() && ended && !self.complete && step.produced == 0 {
-            return Err(unexpected_end());
-        }
-        Ok(Step { done: ended && self.complete && step.consumed == input.len(), ..step })
+        let (consumed, produced) = (source.pos(), target.pos());
+        let done = ended && self.complete && consumed == input.len();
+        Step { consumed, produced, done, ..Step::default() }.unless_cut_off(input, ended)
     }
 
     fn memory(&self) -> usize {
