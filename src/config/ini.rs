@@ -21,6 +21,13 @@ pub struct Value {
     pub line: u32,
 }
 
+impl Value {
+    /// Where it stands, for messages.
+    pub(super) fn place(&self) -> String {
+        place(&self.file, self.line)
+    }
+}
+
 /// A key of a section with all its values, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -28,6 +35,13 @@ pub struct Entry {
     pub key: String,
     /// Never empty; more than one where the key was repeated.
     pub values: Vec<Value>,
+}
+
+impl Entry {
+    /// Where its first value stands, for messages.
+    pub(super) fn place(&self) -> String {
+        self.values.first().map_or_else(String::new, Value::place)
+    }
 }
 
 /// Sections with their keys in the order in which they were first written.

@@ -4,13 +4,13 @@
 //! `pgbackrest.conf` stays free of options that pgBackRest would warn of. This file is ours alone:
 //! whatever it says that is not known here is an error, so that a typo cannot pass unseen.
 
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Environment;
 use super::files::Files;
-use super::ini::{Ini, Value, place};
+use super::ini::{Entry, Ini, Value};
 use super::pins::{self, ListenerPin, Pin};
 use super::role::{NamedRights, Protection, Role};
 use super::value;
@@ -23,34 +23,6 @@ const SECTION: &str = "global";
 pub(super) const ENVIRONMENT_PREFIX: &str = "REPOHOSTD_";
 /// Variables of the tests, which are nobody's options.
 const TESTS_PREFIX: &str = "REPOHOSTD_TEST_";
-/// Known options, in alphabetical order.
-const KNOWN: [&str; 24] = [
-    "allow-client-config",
-    "allow-client-pg-path",
-    "allow-client-repository",
-    "connection-max",
-    "connection-max-per-address",
-    "crl-file",
-    "drain-timeout",
-    "end-revoked-sessions",
-    "handshake-timeout",
-    "history-path",
-    "info-history",
-    "installed-release",
-    "listing-memory-max",
-    "memory-max",
-    "min-age",
-    "opaque-info",
-    "release",
-    "releases",
-    "role",
-    "sql",
-    "state-path",
-    "status-socket",
-    "worker-timeout",
-    "workers",
-];
-
 /// Options that earlier versions had. A file that still has one is no mistake.
 const GONE: [&str; 1] = ["io-uring"];
 const TIMEOUT_MAXIMUM: i64 = 3_600_000;
@@ -60,6 +32,49 @@ const AGE_MAXIMUM: i64 = 10 * 366 * 86_400_000;
 const VERSIONS_MAXIMUM: i64 = 10_000;
 const CONNECTION_MAXIMUM: i64 = 1_000_000;
 const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
+
+/// Sets one option to what its entry says.
+type Set = fn(&mut OwnSettings, &Entry) -> Result<()>;
+
+/// Known options of `[global]`, in alphabetical order.
+const OPTIONS: [(&str, Set); 24] = [
+    ("allow-client-config", |own, entry| put(&mut own.allow_client_config, Ok(entry.words()))),
+    ("allow-client-pg-path", |own, entry| put(&mut own.allow_client_pg_path, Ok(entry.words()))),
+    ("allow-client-repository", |own, entry| put(&mut own.allow_client_repository, Ok(entry.words()))),
+    ("connection-max", |own, entry| put(&mut own.connection_max, entry.count(1, CONNECTION_MAXIMUM))),
+    ("connection-max-per-address", |own, entry| {
+        put(&mut own.connection_max_per_address, entry.count(1, CONNECTION_MAXIMUM).map(Some))
+    }),
+    ("crl-file", |own, entry| put(&mut own.crl_file, entry.path().map(Some))),
+    ("drain-timeout", |own, entry| put(&mut own.drain_timeout, entry.time(0, TIMEOUT_MAXIMUM))),
+    ("end-revoked-sessions", |own, entry| put(&mut own.end_revoked_sessions, entry.boolean())),
+    ("handshake-timeout", |own, entry| put(&mut own.handshake_timeout, entry.time(100, TIMEOUT_MAXIMUM))),
+    ("history-path", |own, entry| put(&mut own.history_path, entry.path().map(Some))),
+    ("info-history", |own, entry| put(&mut own.protection.info_history, entry.count(0, VERSIONS_MAXIMUM))),
+    ("installed-release", |own, entry| put(&mut own.installed_release, entry.boolean())),
+    ("listing-memory-max", |own, entry| put(&mut own.listing_memory_max, entry.memory())),
+    ("memory-max", |own, entry| put(&mut own.memory_max, entry.memory())),
+    ("min-age", |own, entry| put(&mut own.protection.min_age, entry.time(0, AGE_MAXIMUM))),
+    ("opaque-info", |own, entry| put(&mut own.protection.opaque_info, entry.boolean())),
+    ("release", |own, entry| put(&mut own.release, entry.release().map(Some))),
+    ("releases", |own, entry| put(&mut own.releases, entry.releases())),
+    ("role", |own, entry| put(&mut own.role, entry.role())),
+    ("sql", |own, entry| put(&mut own.any_statement, entry.any_statement())),
+    ("state-path", |own, entry| put(&mut own.state_path, entry.path().map(Some))),
+    ("status-socket", |own, entry| put(&mut own.status_socket, entry.path().map(Some))),
+    ("worker-timeout", |own, entry| put(&mut own.worker_timeout, entry.time(WORKER_TIMEOUT_MINIMUM, TIMEOUT_MAXIMUM))),
+    ("workers", |own, entry| put(&mut own.workers, entry.workers())),
+];
+
+fn put<T>(place: &mut T, value: Result<T>) -> Result<()> {
+    *place = value?;
+    Ok(())
+}
+
+/// The line that says which options there are.
+fn known_options() -> String {
+    format!("HINT: known options are {}.", OPTIONS.map(|(name, _)| name).join(", "))
+}
 
 /// The settings of `repohostd.conf`: section `[global]` unless another one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,10 +203,8 @@ impl OwnSettings {
                     continue;
                 }
                 let shown = files.own_or_default();
-                let line = entries
-                    .first()
-                    .and_then(|entry| entry.values.first())
-                    .map_or(String::new(), |value| format!(", above line {}", value.line));
+                let first = entries.first().and_then(|entry| entry.values.first());
+                let line = first.map_or(String::new(), |value| format!(", above line {}", value.line));
                 return Err(Error::new(
                     Code::Config,
                     format!(
@@ -202,7 +215,7 @@ impl OwnSettings {
                 ));
             }
             for entry in entries {
-                result.set(&entry.key, &entry.values)?;
+                result.set(entry)?;
             }
         }
         Ok(result)
@@ -225,11 +238,9 @@ impl OwnSettings {
                 continue;
             }
             let key = key.to_ascii_lowercase().replace('_', "-");
-            if !KNOWN.contains(&key.as_str()) && !GONE.contains(&key.as_str()) {
-                warnings.push(format!(
-                    "environment contains invalid option '{key}' ({variable})\nHINT: known options are {}.",
-                    KNOWN.join(", ")
-                ));
+            if !OPTIONS.iter().any(|(name, _)| *name == key) && !GONE.contains(&key.as_str()) {
+                let hint = known_options();
+                warnings.push(format!("environment contains invalid option '{key}' ({variable})\n{hint}"));
                 continue;
             }
             if text.is_empty() {
@@ -245,8 +256,8 @@ impl OwnSettings {
     /// Warns of options that have no effect any more.
     pub(super) fn warn_of_gone(own_ini: &Ini, warnings: &mut Vec<String>) {
         for entry in own_ini.section(SECTION).iter().filter(|entry| GONE.contains(&entry.key.as_str())) {
-            let place = entry.values.first().map_or(String::new(), |value| place(&value.file, value.line));
-            warnings.push(format!("option '{}' has no effect any more\nHINT: remove it; see '{place}'.", entry.key));
+            let (key, place) = (&entry.key, entry.place());
+            warnings.push(format!("option '{key}' has no effect any more\nHINT: remove it; see '{place}'."));
         }
     }
 
@@ -259,58 +270,16 @@ impl OwnSettings {
         spoken.and_then(Release::find).unwrap_or_else(Release::newest)
     }
 
-    fn set(&mut self, key: &str, values: &[Value]) -> Result<()> {
-        let texts = || values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
-        let list = || texts().filter(|text| !text.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        let Some(first) = values.first() else { return Ok(()) };
-        let one = Single { key, values };
-        match key {
-            "release" => self.release = Some(one.release()?),
-            "releases" => {
-                self.releases = list();
-                if let Some(bad) = self.releases.iter().find(|text| !Release::is_name(text)) {
-                    return Err(one.invalid(bad));
-                }
-            }
-            "installed-release" => self.installed_release = one.boolean()?,
-            "drain-timeout" => self.drain_timeout = value::duration(one.time(0, TIMEOUT_MAXIMUM)?),
-            "handshake-timeout" => self.handshake_timeout = value::duration(one.time(100, TIMEOUT_MAXIMUM)?),
-            "connection-max" => self.connection_max = one.count(1, CONNECTION_MAXIMUM)?,
-            "connection-max-per-address" => {
-                self.connection_max_per_address = Some(one.count(1, CONNECTION_MAXIMUM)?);
-            }
-            "role" => self.role = one.role()?,
-            "min-age" => self.protection.min_age = value::duration(one.time(0, AGE_MAXIMUM)?),
-            "opaque-info" => self.protection.opaque_info = one.boolean()?,
-            "info-history" => self.protection.info_history = one.count(0, VERSIONS_MAXIMUM)?,
-            "history-path" => self.history_path = Some(PathBuf::from(one.path()?)),
-            "allow-client-config" => self.allow_client_config = list(),
-            "allow-client-pg-path" => self.allow_client_pg_path = list(),
-            "allow-client-repository" => self.allow_client_repository = list(),
-            "sql" => self.any_statement = one.any_statement()?,
-            "end-revoked-sessions" => self.end_revoked_sessions = one.boolean()?,
-            "crl-file" => self.crl_file = Some(PathBuf::from(one.path()?)),
-            "listing-memory-max" => self.listing_memory_max = one.memory()?,
-            "memory-max" => self.memory_max = one.memory()?,
-            "state-path" => self.state_path = Some(PathBuf::from(one.path()?)),
-            "worker-timeout" => {
-                self.worker_timeout = value::duration(one.time(WORKER_TIMEOUT_MINIMUM, TIMEOUT_MAXIMUM)?);
-            }
-            "workers" => self.workers = one.workers()?,
-            "status-socket" => self.status_socket = Some(PathBuf::from(one.path()?)),
-            key if GONE.contains(&key) => {}
-            _ => {
-                return Err(Error::new(
-                    Code::Config,
-                    format!(
-                        "unknown option '{key}' in '{}'\nHINT: known options are {}.",
-                        place(&first.file, first.line),
-                        KNOWN.join(", ")
-                    ),
-                ));
-            }
+    fn set(&mut self, entry: &Entry) -> Result<()> {
+        let key = entry.key.as_str();
+        if let Some((_, set)) = OPTIONS.iter().find(|(name, _)| *name == key) {
+            return set(self, entry);
         }
-        Ok(())
+        if GONE.contains(&key) {
+            return Ok(());
+        }
+        let message = format!("unknown option '{key}' in '{}'\n{}", entry.place(), known_options());
+        Err(Error::new(Code::Config, message))
     }
 
     /// Names, values and places of what is set, for a report.
@@ -321,7 +290,7 @@ impl OwnSettings {
             for entry in entries {
                 for value in &entry.values {
                     let name = format!("{prefix}{}", entry.key);
-                    result.push((name, value.text.clone(), place(&value.file, value.line)));
+                    result.push((name, value.text.clone(), value.place()));
                 }
             }
         }
@@ -329,16 +298,12 @@ impl OwnSettings {
     }
 }
 
-/// An option that has one value.
-pub(super) struct Single<'a> {
-    pub(super) key: &'a str,
-    pub(super) values: &'a [Value],
-}
-
-impl Single<'_> {
+/// What an option of our own may say.
+impl Entry {
+    /// The only value.
     fn text(&self) -> Result<&str> {
         let Self { key, values } = self;
-        match values {
+        match values.as_slice() {
             [only] if !only.text.is_empty() => Ok(&only.text),
             [_] => Err(self.error(Code::OptionInvalidValue, format!("option '{key}' must have a value"))),
             _ => Err(self.error(Code::OptionInvalid, format!("option '{key}' cannot be set multiple times"))),
@@ -346,13 +311,18 @@ impl Single<'_> {
     }
 
     fn error(&self, code: Code, message: String) -> Error {
-        let last = self.values.last();
-        let place = last.map_or(String::new(), |value| format!("\nHINT: see '{}'.", place(&value.file, value.line)));
+        let place = self.values.last().map_or(String::new(), |value| format!("\nHINT: see '{}'.", value.place()));
         Error::new(code, message + &place)
     }
 
     fn invalid(&self, text: &str) -> Error {
         self.error(Code::OptionInvalidValue, format!("'{text}' is not valid for '{}' option", self.key))
+    }
+
+    /// As [`Self::invalid`], with what would be valid.
+    fn invalid_but(&self, text: &str, valid: impl Display) -> Error {
+        let error = self.invalid(text);
+        Error { message: format!("{}\nHINT: {valid}.", error.message), ..error }
     }
 
     fn number(&self, number: Option<i64>, minimum: i64, maximum: i64) -> Result<i64> {
@@ -364,8 +334,9 @@ impl Single<'_> {
         Err(self.error(Code::OptionInvalidValue, format!("'{text}' is out of range for '{}' option", self.key)))
     }
 
-    fn time(&self, minimum: i64, maximum: i64) -> Result<i64> {
-        self.number(value::time(self.text()?, false), minimum, maximum)
+    /// A time from `minimum` to `maximum` milliseconds.
+    fn time(&self, minimum: i64, maximum: i64) -> Result<Duration> {
+        self.number(value::time(self.text()?, false), minimum, maximum).map(value::duration)
     }
 
     fn count(&self, minimum: i64, maximum: i64) -> Result<usize> {
@@ -390,77 +361,57 @@ impl Single<'_> {
     }
 
     fn workers(&self) -> Result<Workers> {
-        let text = self.text()?;
-        if text == "auto" {
-            return Ok(Workers::Auto);
+        match self.text()? {
+            "auto" => Ok(Workers::Auto),
+            text if text.parse::<i64>().is_ok() => self.count(1, workers::MAXIMUM).map(Workers::Number),
+            text => Err(self.invalid_but(text, format_args!("auto, or a number from 1 to {}", workers::MAXIMUM))),
         }
-        if text.parse::<i64>().is_err() {
-            let mut error = self.invalid(text);
-            let _ = write!(error.message, "\nHINT: auto, or a number from 1 to {}.", workers::MAXIMUM);
-            return Err(error);
-        }
-        self.count(1, workers::MAXIMUM).map(Workers::Number)
     }
 
     fn any_statement(&self) -> Result<bool> {
         match self.text()? {
             "any" => Ok(true),
             "known" => Ok(false),
-            text => {
-                let mut error = self.invalid(text);
-                error.message += "\nHINT: known, which is what pgbackrest clients send, or any.";
-                Err(error)
-            }
+            text => Err(self.invalid_but(text, "known, which is what pgbackrest clients send, or any")),
         }
     }
 
-    fn path(&self) -> Result<String> {
-        value::path(|| self.key.to_owned(), self.text()?).map_err(|error| self.error(error.code, error.message))
+    fn path(&self) -> Result<PathBuf> {
+        let path = value::path(|| self.key.clone(), self.text()?);
+        path.map(PathBuf::from).map_err(|error| self.error(error.code, error.message))
     }
 
-    /// A list with at least one entry.
+    /// A list, which may be empty.
+    fn words(&self) -> Vec<String> {
+        let words = self.values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A list with at least one word.
     pub(super) fn list(&self) -> Result<Vec<String>> {
-        let texts = self.values.iter().flat_map(|value| value.text.split(',')).map(str::trim);
-        let list: Vec<_> = texts.filter(|text| !text.is_empty()).map(str::to_owned).collect();
-        if list.is_empty() {
+        let words = self.words();
+        if words.is_empty() {
             return Err(self.error(Code::OptionInvalidValue, format!("option '{}' must have a value", self.key)));
         }
-        Ok(list)
+        Ok(words)
     }
 
     pub(super) fn role(&self) -> Result<Role> {
         let text = self.text()?;
-        Role::from_name(text).ok_or_else(|| {
-            let mut error = self.invalid(text);
-            let _ = write!(error.message, "\nHINT: roles are {}.", Role::NAMES.join(", "));
-            error
-        })
-    }
-
-    /// Where it stands.
-    pub(super) fn place(&self) -> String {
-        self.values.first().map_or(String::new(), |value| place(&value.file, value.line))
+        let roles = || format!("roles are {}", Role::NAMES.join(", "));
+        Role::from_name(text).ok_or_else(|| self.invalid_but(text, roles()))
     }
 
     pub(super) fn release(&self) -> Result<String> {
         let text = self.text()?;
         Release::is_name(text).then(|| text.to_owned()).ok_or_else(|| self.invalid(text))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_option_is_in_the_manual_and_in_the_example() {
-        let manual = include_str!("../../packaging/repohostd.conf.5");
-        let example = include_str!("../../packaging/examples/repohostd.conf");
-        for name in KNOWN {
-            assert!(manual.contains(&format!("\n.It Cm {name}\n")), "{name} is not in repohostd.conf(5)");
-            let line = |line: &str| line.trim_start_matches('#').starts_with(&format!("{name}="));
-            assert!(example.lines().any(line), "{name} is not in the example");
+    fn releases(&self) -> Result<Vec<String>> {
+        let releases = self.words();
+        match releases.iter().find(|text| !Release::is_name(text)) {
+            Some(bad) => Err(self.invalid(bad)),
+            None => Ok(releases),
         }
-        assert_eq!(manual.matches("\n.It Cm ").count(), KNOWN.len(), "repohostd.conf(5) has options that do not exist");
     }
 }

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ini::{Entry, place};
-use super::own::{OwnSettings, Single};
+use super::ini::Entry;
+use super::own::OwnSettings;
 use super::role::NamedRights;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
@@ -66,8 +66,7 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
         RELEASE => Release::is_name(name).then_some(About::Release(name)),
         _ => return Ok(false),
     };
-    let first = entries.first().and_then(|entry| entry.values.first());
-    let hint = first.map_or(String::new(), |value| format!("\nHINT: see '{}'.", place(&value.file, value.line)));
+    let hint = entries.first().map_or(String::new(), |entry| format!("\nHINT: see '{}'.", entry.place()));
     let Some(about) = about else {
         let wanted = match kind {
             CLIENT => "names of certificates, separated by commas",
@@ -84,16 +83,15 @@ pub(super) fn read_section(own: &mut OwnSettings, section: &str, entries: &[Entr
     };
     let (mut given, mut role, mut stanzas) = (None, None, None);
     for entry in entries {
-        let one = Single { key: &entry.key, values: &entry.values };
         match entry.key.as_str() {
             key if !known.contains(&key) => {
                 let message = format!("unknown option '{key}' in section '[{section}]'");
                 let hint = format!("{hint}\nHINT: known options are {}.", known.join(", "));
                 return Err(Error::new(Code::Config, message + &hint));
             }
-            "role" => role = Some(one.role()?),
-            "stanza" => stanzas = Some(one.list()?),
-            _ => given = Some((one.release()?, one.place())),
+            "role" => role = Some(entry.role()?),
+            "stanza" => stanzas = Some(entry.list()?),
+            _ => given = Some((entry.release()?, entry.place())),
         }
     }
     if given.is_none() && role.is_none() && stanzas.is_none() {
