@@ -86,9 +86,9 @@ fn text(client: &str, grant: &Grant, own: &OwnSettings, names: &[String]) -> Res
         )));
     }
     let reach = if all { "every stanza".to_owned() } else { format!("stanza {}", stanzas.join(", ")) };
-    let of_role = |wanted: Role| Command::ALL.iter().filter(move |command| Role::for_command(**command) == wanted);
-    let commands: Vec<_> = Role::ALL.into_iter().filter(|other| *other <= role).flat_map(of_role).collect();
-    let commands: Vec<_> = commands.into_iter().map(|command| command.name()).collect();
+    let of_role = |wanted| Command::ALL.into_iter().filter(move |(command, _)| Role::for_command(*command) == wanted);
+    let commands = Role::ALL.into_iter().filter(|other| *other <= role).flat_map(of_role);
+    let commands: Vec<_> = commands.map(|(_, name)| name).collect();
 
     let mut out = String::new();
     // Writing to a string does not fail.

@@ -32,49 +32,36 @@ const WITHOUT_REMOTE: [&str; 7] = ["help", "repo-create", "server", "server-ping
 const ROLES: [&str; 3] = ["async", "local", "remote"];
 
 impl Command {
-    /// All commands.
-    pub const ALL: [Self; 17] = [
-        Self::Annotate,
-        Self::ArchiveGet,
-        Self::ArchivePush,
-        Self::Backup,
-        Self::Check,
-        Self::Expire,
-        Self::Info,
-        Self::Manifest,
-        Self::RepoGet,
-        Self::RepoLs,
-        Self::RepoPut,
-        Self::RepoRm,
-        Self::Restore,
-        Self::StanzaCreate,
-        Self::StanzaDelete,
-        Self::StanzaUpgrade,
-        Self::Verify,
+    /// All commands with the names that they have on a command line, in the order of their declaration.
+    pub const ALL: [(Self, &'static str); 17] = [
+        (Self::Annotate, "annotate"),
+        (Self::ArchiveGet, "archive-get"),
+        (Self::ArchivePush, "archive-push"),
+        (Self::Backup, "backup"),
+        (Self::Check, "check"),
+        (Self::Expire, "expire"),
+        (Self::Info, "info"),
+        (Self::Manifest, "manifest"),
+        (Self::RepoGet, "repo-get"),
+        (Self::RepoLs, "repo-ls"),
+        (Self::RepoPut, "repo-put"),
+        (Self::RepoRm, "repo-rm"),
+        (Self::Restore, "restore"),
+        (Self::StanzaCreate, "stanza-create"),
+        (Self::StanzaDelete, "stanza-delete"),
+        (Self::StanzaUpgrade, "stanza-upgrade"),
+        (Self::Verify, "verify"),
     ];
 
     /// The name as it stands on a command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Annotate => "annotate",
-            Self::ArchiveGet => "archive-get",
-            Self::ArchivePush => "archive-push",
-            Self::Backup => "backup",
-            Self::Check => "check",
-            Self::Expire => "expire",
-            Self::Info => "info",
-            Self::Manifest => "manifest",
-            Self::RepoGet => "repo-get",
-            Self::RepoLs => "repo-ls",
-            Self::RepoPut => "repo-put",
-            Self::RepoRm => "repo-rm",
-            Self::Restore => "restore",
-            Self::StanzaCreate => "stanza-create",
-            Self::StanzaDelete => "stanza-delete",
-            Self::StanzaUpgrade => "stanza-upgrade",
-            Self::Verify => "verify",
-        }
+        Self::ALL[self as usize].1
+    }
+
+    /// The command that has this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, other)| *other == name).map(|(command, _)| command)
     }
 
     /// The command and role at the end of a client's list, such as `backup:remote`.
@@ -86,7 +73,7 @@ impl Command {
     pub(super) fn from_word(word: &str) -> Result<Self> {
         let invalid = |message: String| Err(Error::new(Code::CommandInvalid, message));
         let (name, role) = word.split_once(':').map_or((word, None), |(name, role)| (name, Some(role)));
-        let command = Self::ALL.into_iter().find(|command| command.name() == name);
+        let command = Self::named(name);
         if command.is_none() && !WITHOUT_REMOTE.contains(&name) {
             return invalid(format!("invalid command '{word}'"));
         }
@@ -130,3 +117,12 @@ impl Command {
         }
     }
 }
+
+// `Command::name` finds each by its number.
+const _: () = {
+    let mut index = 0;
+    while index < Command::ALL.len() {
+        assert!(Command::ALL[index].0 as usize == index);
+        index += 1;
+    }
+};

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use super::command::Command;
 use crate::protocol::error::{Code, Error, Result};
 
 /// The highest index of `repoN-…` and `pgN-…`.
@@ -14,25 +15,6 @@ pub(super) const INDEX_MAXIMUM: u16 = 256;
 
 const TABLE: &str = include_str!("data/options.tsv");
 const NAME_MAXIMUM: usize = 64;
-const REMOTE_COMMANDS: [&str; 17] = [
-    "annotate",
-    "archive-get",
-    "archive-push",
-    "backup",
-    "check",
-    "expire",
-    "info",
-    "manifest",
-    "repo-get",
-    "repo-ls",
-    "repo-put",
-    "repo-rm",
-    "restore",
-    "stanza-create",
-    "stanza-delete",
-    "stanza-upgrade",
-    "verify",
-];
 
 /// What the text of an option's value means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +77,7 @@ impl Definition {
     pub(super) fn known_to(&self, command: &str) -> bool {
         let mut known = false;
         for word in self.commands.split(',') {
-            if word == command || (word == "*" && REMOTE_COMMANDS.contains(&command)) {
+            if word == command || (word == "*" && Command::named(command).is_some()) {
                 known = true;
             } else if word.strip_prefix('-') == Some(command) {
                 known = false;

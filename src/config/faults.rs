@@ -69,13 +69,12 @@ pub fn faults(files: &Files, environment: &Environment, own: &OwnSettings) -> Ve
     );
     for (section, _) in files.ini.sections() {
         let command = section.split_once(':').map(|(_, command)| command);
-        let known = command.map(|name| Command::ALL.into_iter().find(|command| command.name() == name));
+        let known = command.map(Command::named);
         // The others are of no session.
-        let command = match known {
-            Some(None) => continue,
-            Some(command) => command,
-            None => None,
-        };
+        if known == Some(None) {
+            continue;
+        }
+        let command = known.flatten();
         note(
             section,
             check(fractions, command, |settings, scope| {
@@ -103,7 +102,7 @@ fn check(
 ) -> Result<()> {
     let takes = |definition: &Definition| match command {
         Some(command) => takes(definition, command),
-        None => Command::ALL.into_iter().any(|command| takes(definition, command)),
+        None => Command::ALL.into_iter().any(|(command, _)| takes(definition, command)),
     };
     let scope = Scope { command: command.map_or("", Command::name), stanza: None, takes: &takes };
     let mut settings = Settings::default();
