@@ -5,9 +5,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+
+use crate::process::mounts::{self, Mount};
 
 /// Links that are followed on one path, as many as the kernel follows.
 const LINKS_MAXIMUM: usize = 40;
@@ -25,15 +26,13 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
     if one.len().max(other.len()) > PATH_MAXIMUM {
         return false;
     }
-    let mounts = fs::read("/proc/self/mountinfo").map(|text| mounts(&text)).unwrap_or_default();
-    let links = Resolver { mounts, trusted: [0, rustix::process::geteuid().as_raw()] };
+    let links = Resolver { mounts: mounts::read(), trusted: [0, rustix::process::geteuid().as_raw()] };
     let place = links.resolve(Path::new(one));
     place.is_some() && place == links.resolve(Path::new(other))
 }
 
 struct Resolver {
-    /// Mount points in the order in which they were mounted, and whether what is there is local.
-    mounts: Vec<(PathBuf, bool)>,
+    mounts: Vec<Mount>,
     /// Whose links are followed.
     trusted: [u32; 2],
 }
@@ -73,9 +72,7 @@ impl Resolver {
     }
 
     fn is_local(&self, path: &Path) -> bool {
-        let above = self.mounts.iter().filter(|(point, _)| path.starts_with(point));
-        // Of several in one place the last one is seen.
-        above.max_by_key(|(point, _)| point.as_os_str().len()).is_some_and(|(_, local)| *local)
+        mounts::above(&self.mounts, path).is_some_and(|mount| LOCAL.contains(&mount.name.as_str()))
     }
 }
 
@@ -88,35 +85,6 @@ fn names(path: &Path) -> Vec<OsString> {
         .collect();
     names.reverse();
     names
-}
-
-/// Mount points of a `mountinfo` file.
-fn mounts(text: &[u8]) -> Vec<(PathBuf, bool)> {
-    let line = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let point = fields.nth(4)?;
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        let is_local = LOCAL.iter().any(|local| local.as_bytes() == kind);
-        Some((PathBuf::from(OsString::from_vec(unescaped(point))), is_local))
-    };
-    text.split(|byte| *byte == b'\n').filter_map(line).collect()
-}
-
-/// Blanks, tabs, line ends and backslashes are written as three octal digits.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut result = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, others)) = rest.split_first() {
-        let digits = others.get(..3).filter(|_| *first == b'\\').and_then(|digits| str::from_utf8(digits).ok());
-        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            result.push(byte);
-            rest = &others[3..];
-        } else {
-            result.push(*first);
-            rest = others;
-        }
-    }
-    result
 }
 
 #[cfg(test)]
@@ -166,15 +134,14 @@ mod tests {
                  0:9 / {} rw - {kind} x rw\n",
                 directory.path().display()
             );
-            Resolver { mounts: mounts(text.as_bytes()), trusted: [trusted; 2] }
+            Resolver { mounts: mounts::parse(text.as_bytes()), trusted: [trusted; 2] }
         };
         assert_eq!(resolver(owner, "xfs").resolve(&link), Some(real));
         assert_eq!(resolver(owner + 1, "xfs").resolve(&link), None);
         for kind in ["nfs4", "fuse.sshfs", "autofs", "unheard-of"] {
             assert_eq!(resolver(owner, kind).resolve(&link), Some(link.clone()), "{kind}");
         }
-        let mounts = resolver(0, "nfs").mounts;
-        assert_eq!(mounts[1], (PathBuf::from("/else where"), true));
-        assert!(!mounts[2].1);
+        let resolver = resolver(0, "nfs");
+        assert!(resolver.is_local(Path::new("/else where")) && !resolver.is_local(directory.path()));
     }
 }

@@ -10,8 +10,6 @@
 //! open handle: asking the file system itself may mean to wait for it.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,6 +18,7 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::location::Root;
 use super::{FileSystemView, Operation};
+use crate::process::mounts::{self, Mount};
 
 /// A call that takes longer keeps others waiting that want an answer within some 50 ms.
 const SLOW: Duration = Duration::from_millis(10);
@@ -233,12 +232,10 @@ impl FileSystems {
     fn find(&self, path: &Path, device: Option<(u32, u32)>) -> Option<Rc<FileSystem>> {
         let mounts = &mut *self.mounts.borrow_mut();
         if mounts.1.is_none_or(|at| at.elapsed() > MOUNTS_LAST) {
-            *mounts = (read(), Some(Instant::now()));
+            *mounts = (mounts::read(), Some(Instant::now()));
         }
         let (mounts, _) = mounts;
-        let above = mounts.iter().filter(|mount| path.starts_with(&mount.place));
-        // Of those at one place the last one covers the others.
-        let by_path = above.max_by_key(|mount| mount.place.as_os_str().len());
+        let by_path = mounts::above(mounts, path);
         let is_device = |mount: &&Mount| device.is_none_or(|device| mount.device == device);
         // Some file systems have devices that no mount tells of.
         let mount = by_path.filter(is_device).or_else(|| mounts.iter().rfind(is_device)).or(by_path)?;
@@ -265,45 +262,6 @@ impl FileSystems {
     }
 }
 
-/// A line of `mountinfo`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    device: (u32, u32),
-    place: PathBuf,
-    name: String,
-}
-
-fn read() -> Vec<Mount> {
-    std::fs::read("/proc/self/mountinfo").map(|text| parse(&text)).unwrap_or_default()
-}
-
-fn parse(text: &[u8]) -> Vec<Mount> {
-    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
-}
-
-/// `ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [FIELDS…] - NAME SOURCE OPTIONS`
-fn mount(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
-    let device = (device.0.parse().ok()?, device.1.parse().ok()?);
-    let place = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    let name = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { device, place, name: String::from_utf8_lossy(name).into_owned() })
-}
-
-/// Blanks and backslashes are written as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
-        let octal = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(octal.unwrap_or(*byte));
-        rest = if octal.is_some() { &after[3..] } else { after };
-    }
-    plain
-}
-
 /// What kind of call an operation is, and whether it is one that a slow file system is asked for at all.
 pub(super) const fn kind_of(operation: &Operation) -> Kind {
     match operation {
@@ -328,7 +286,7 @@ mod tests {
 
     fn systems() -> FileSystems {
         let systems = FileSystems::default();
-        *systems.mounts.borrow_mut() = (parse(MOUNTS), Some(Instant::now()));
+        *systems.mounts.borrow_mut() = (mounts::parse(MOUNTS), Some(Instant::now()));
         systems
     }
 

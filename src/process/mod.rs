@@ -1,9 +1,10 @@
 //! Processes that this program starts: itself, as helpers of the disk and workers of the server, and what they share;
-//! and programs of the host that it asks.
+//! programs of the host that it asks; and the file systems that it sees.
 
 pub mod asked;
 pub mod budget;
 pub mod link;
+pub mod mounts;
 
 use std::ffi::OsStr;
 use std::fs;
