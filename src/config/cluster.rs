@@ -12,9 +12,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::server::ServerSettings;
-use super::session::{invalid_value, is_listed, without_slash};
-use super::settings::Settings;
+use super::session::{Parts, invalid_value, is_listed, without_slash};
 use crate::protocol::error::{Error, Result};
 
 const PATH: &str = "pg-path";
@@ -43,19 +41,6 @@ pub struct Cluster {
     pub any_statement: bool,
 }
 
-/// What the choice depends on.
-pub(super) struct Choice<'a> {
-    /// What the client says.
-    pub(super) client: &'a Settings,
-    /// What the environment and the files say of the stanza.
-    pub(super) configured: &'a Settings,
-    /// The former over the latter.
-    pub(super) merged: &'a Settings,
-    /// The server's file.
-    pub(super) file: PathBuf,
-    pub(super) server: &'a ServerSettings,
-}
-
 /// A `pgN-path` of the server's own configuration.
 struct Own {
     key: u16,
@@ -63,19 +48,20 @@ struct Own {
     is_here: bool,
 }
 
-impl Choice<'_> {
-    /// The cluster; `None` when neither side names one.
+impl Parts<'_> {
+    /// The cluster that the client asks for, or the stanza's first one on this host.
     ///
     /// # Errors
     ///
-    /// 32 with a remedy for a path that is not the stanza's on this host; 32 for bad values.
-    pub(super) fn find(&self, stanza: Option<&str>, db_timeout: Duration) -> Result<Option<Cluster>> {
-        let own = self.own()?;
+    /// 37 when neither side names one; 32 with a remedy for a path that is not the stanza's on this host; 32 for bad
+    /// values.
+    pub(super) fn cluster(&self, stanza: Option<&str>, db_timeout: Duration) -> Result<Cluster> {
+        let own = self.own_clusters()?;
         let wanted = match self.client.setting(PATH, 1) {
             Some(_) => self.merged.text(PATH, 1)?,
             None => own.iter().find(|own| own.is_here).map(|own| own.path.clone()),
         };
-        let Some(path) = wanted else { return Ok(None) };
+        let path = wanted.ok_or_else(|| self.required_path())?;
         let same = |own: &&Own| without_slash(&own.path) == without_slash(&path);
         let key = match own.iter().filter(|own| own.is_here).find(same) {
             Some(own) => own.key,
@@ -91,7 +77,7 @@ impl Choice<'_> {
             Some(_) => self.merged.number("pg-port", 1)?,
             None => self.configured.number("pg-port", key)?,
         };
-        Ok(Some(Cluster {
+        Ok(Cluster {
             path: PathBuf::from(path),
             port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
             socket_path: text("pg-socket-path")?,
@@ -99,11 +85,11 @@ impl Choice<'_> {
             database: text("pg-database")?.unwrap_or_default(),
             db_timeout,
             any_statement: self.server.own.any_statement,
-        }))
+        })
     }
 
     /// All paths of the server's own configuration, in the order of their indexes.
-    fn own(&self) -> Result<Vec<Own>> {
+    fn own_clusters(&self) -> Result<Vec<Own>> {
         let keys = self.configured.iter().filter(|(name, _, setting)| *name == PATH && !setting.reset);
         let mut result = Vec::new();
         for (_, key, _) in keys {
@@ -138,7 +124,7 @@ impl Choice<'_> {
             "'{wanted}' is not allowed for 'pg1-path' option because {why}\nHINT: see '{}' of the PostgreSQL host: \
              {remedy}\nHINT: to accept it from clients, add 'allow-client-pg-path={wanted}' to '{}' of the PostgreSQL \
              host and reload.",
-            self.file.display(),
+            self.files.main_or_default().display(),
             self.server.own_file.display()
         ))
     }

@@ -156,18 +156,6 @@ impl Files {
         &self.found
     }
 
-    /// The main file in use.
-    #[must_use]
-    pub fn main(&self) -> Option<&Path> {
-        self.main.as_deref()
-    }
-
-    /// The file of our own settings in use.
-    #[must_use]
-    pub fn own(&self) -> Option<&Path> {
-        self.own.as_deref()
-    }
-
     /// The main file in use, or the one that an administrator would create.
     #[must_use]
     pub fn main_or_default(&self) -> PathBuf {

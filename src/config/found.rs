@@ -3,9 +3,9 @@
 //! Owns what identifies a state of the files without reading them, and how long that can be trusted: a file that was
 //! written twice within one tick of its file system's clock may look the same both times. It knows no grammar.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ impl Found {
     /// What was found, in the order in which it is read.
     pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
         self.0.iter().map(|(path, looked)| {
-            let path = Path::new(std::ffi::OsStr::from_bytes(path));
+            let path = Path::new(OsStr::from_bytes(path));
             match &looked.contents {
                 Contents::File(contents) => Item::File(path, contents.as_deref().map_err(|error| *error)),
                 Contents::Directory(names) => Item::Directory(path, names.as_ref().map(|_| ()).map_err(|error| *error)),
@@ -103,8 +103,7 @@ impl Found {
 
     /// Whether no file has changed, appeared or vanished, as far as can be told without reading any.
     fn looks_the_same(&self, origin: &Origin) -> bool {
-        let path = |bytes: &Vec<u8>| PathBuf::from(OsString::from_vec(bytes.clone()));
-        self.0.iter().all(|(bytes, looked)| origin.is_still(&path(bytes), looked.stamp))
+        self.0.iter().all(|(path, looked)| origin.is_still(Path::new(OsStr::from_bytes(path)), looked.stamp))
     }
 }
 

@@ -48,8 +48,8 @@ pub use own::OwnSettings;
 pub use pins::{ListenerPin, Pin};
 pub use repositories::{Host, KnownRepository, load_host, repositories};
 pub use role::{NamedRights, Protection, Rights, Role};
-pub use server::{AS_ROOT, Loaded, LogLevel, ServerSettings, check_files, load_from, load_own, load_server};
-pub use session::{CipherType, Repository, RepositoryKind, SessionSettings, Storage, parse_session};
+pub use server::{AS_ROOT, Loaded, ServerSettings, check_files, load_from, load_own, load_server};
+pub use session::{Repository, RepositoryKind, SessionSettings, Storage, parse_session};
 pub use workers::Workers;
 
 /// What the configuration takes from the process, whose caller looks so that tests can pass their own.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::cluster::Cluster;
 use super::definitions::{self, Matching};
-use super::session::{CipherType, Repository, RepositoryKind, SessionSettings, Storage};
+use super::session::{Repository, RepositoryKind, SessionSettings, Storage};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::string_id::StringId;
 
@@ -70,9 +70,9 @@ impl SessionSettings {
 /// The value of an option of a repository, if it is one that is told.
 fn repository_value(repository: &Repository, name: &str) -> Option<Value> {
     Some(match name {
-        "repo-cipher-type" => id(match repository.cipher {
-            CipherType::None => StringId::new("none"),
-            CipherType::Aes256Cbc => StringId::new("aes-256-cbc"),
+        "repo-cipher-type" => id(match repository.cipher_pass {
+            None => StringId::new("none"),
+            Some(_) => StringId::new("aes-256-cbc"),
         }),
         "repo-cipher-pass" => match &repository.cipher_pass {
             Some(pass) => Value::from(String::from_utf8_lossy(&pass.0)),

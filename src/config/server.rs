@@ -13,6 +13,7 @@ use super::own::OwnSettings;
 use super::settings::{self, Arguments, Scope, Setting, Settings, Source};
 use super::snapshot::Origin;
 use super::value;
+use crate::observe::log::Level;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 
@@ -21,34 +22,6 @@ pub const AS_ROOT: &str = "the 'server' command is run as the root user";
 pub(super) const COMMAND: &str = "server";
 const KEEP_ALIVE: [&str; 3] = ["tcp-keep-alive-count", "tcp-keep-alive-idle", "tcp-keep-alive-interval"];
 const COMMANDS_BEFORE_SERVER: [&str; 1] = ["serve"];
-
-/// How much is logged to one place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the names are pgBackRest's own and explain themselves")]
-pub enum LogLevel {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Detail,
-    Debug,
-    Trace,
-}
-
-impl LogLevel {
-    fn named(text: &str) -> Option<Self> {
-        Some(match text {
-            "off" => Self::Off,
-            "error" => Self::Error,
-            "warn" => Self::Warn,
-            "info" => Self::Info,
-            "detail" => Self::Detail,
-            "debug" => Self::Debug,
-            "trace" => Self::Trace,
-            _ => return None,
-        })
-    }
-}
 
 /// Everything that the server itself is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +59,11 @@ pub struct ServerSettings {
     /// `tcp-keep-alive-interval`; none leaves the system's default.
     pub keep_alive_interval: Option<Duration>,
     /// `log-level-console`: to standard output.
-    pub log_level_console: LogLevel,
+    pub log_level_console: Level,
     /// `log-level-stderr`: to standard error.
-    pub log_level_stderr: LogLevel,
+    pub log_level_stderr: Level,
     /// `log-level-file`: to `all-server.log` in `log_path`.
-    pub log_level_file: LogLevel,
+    pub log_level_file: Level,
     /// `log-path`.
     pub log_path: PathBuf,
     /// `log-timestamp`: whether log lines start with the time.
@@ -283,50 +256,37 @@ fn search(settings: &Settings, defaults: &Search) -> Search {
 fn resolve(sources: &Sources, own: OwnSettings, environment: &Environment) -> Result<ServerSettings> {
     let take = Take(&sources.settings);
     let settings = &sources.settings;
-    let buffer_size = take.size("buffer-size")?;
+    let buffer_size = take.number("buffer-size")?;
     for name in ["config", "config-include-path", "config-path"] {
         settings.text(name, 1)?;
     }
     let is_given = settings.texts("exec-id", 1).is_some();
-    let exec_id = if is_given { take.text("exec-id")? } else { new_exec_id(environment.process)? };
-    let io_timeout = take.time("io-timeout")?;
-    let log_level_console = take.level("log-level-console")?;
-    let log_level_file = take.level("log-level-file")?;
-    let log_level_stderr = take.level("log-level-stderr")?;
-    let log_path = take.path("log-path")?;
-    let priority = settings.number("priority", 1)?.and_then(|number| i32::try_from(number).ok());
-    let protocol_timeout = take.time("protocol-timeout")?;
     let keep_alive = settings.boolean("sck-keep-alive");
-    let [count, idle, interval] = keep_alive_options(settings, keep_alive)?;
-    let seconds = |number: Option<u32>| number.map(|number| Duration::from_secs(u64::from(number)));
-    let tls_cipher_12 = settings.text("tls-cipher-12", 1)?;
-    let tls_cipher_13 = settings.text("tls-cipher-13", 1)?;
-    let addresses = addresses(settings)?;
-    let grants = grants(settings)?;
+    let seconds = |number: u32| Duration::from_secs(u64::from(number));
     Ok(ServerSettings {
-        addresses,
-        grants,
+        buffer_size,
+        exec_id: if is_given { take.text("exec-id")? } else { new_exec_id(environment.process)? },
+        io_timeout: take.time("io-timeout")?,
+        log_level_console: take.level("log-level-console")?,
+        log_level_file: take.level("log-level-file")?,
+        log_level_stderr: take.level("log-level-stderr")?,
+        log_path: take.path("log-path")?,
+        priority: settings.number("priority", 1)?.and_then(|number| i32::try_from(number).ok()),
+        protocol_timeout: take.time("protocol-timeout")?,
+        keep_alive,
+        keep_alive_count: keep_alive_option(settings, KEEP_ALIVE[0], keep_alive)?,
+        keep_alive_idle: keep_alive_option(settings, KEEP_ALIVE[1], keep_alive)?.map(seconds),
+        keep_alive_interval: keep_alive_option(settings, KEEP_ALIVE[2], keep_alive)?.map(seconds),
+        tls_cipher_12: settings.text("tls-cipher-12", 1)?,
+        tls_cipher_13: settings.text("tls-cipher-13", 1)?,
+        addresses: addresses(settings)?,
+        grants: grants(settings)?,
         ca_file: take.path("tls-server-ca-file")?,
         cert_file: take.path("tls-server-cert-file")?,
         key_file: take.path("tls-server-key-file")?,
         port: take.number("tls-server-port")?,
-        tls_cipher_12,
-        tls_cipher_13,
-        protocol_timeout,
-        io_timeout,
-        buffer_size,
-        keep_alive,
-        keep_alive_count: count,
-        keep_alive_idle: seconds(idle),
-        keep_alive_interval: seconds(interval),
-        log_level_console,
-        log_level_stderr,
-        log_level_file,
-        log_path,
         log_timestamp: settings.boolean("log-timestamp"),
-        priority,
         allow_root: settings.boolean("allow-root"),
-        exec_id,
         lock_path: Take(&sources.session).path("lock-path")?,
         config_file: sources.files.main_or_default(),
         own_file: sources.files.own_or_default(),
@@ -350,16 +310,12 @@ impl Take<'_> {
         self.0.number(name, 1)?.and_then(|number| T::try_from(number).ok()).ok_or_else(|| required(name))
     }
 
-    pub(super) fn size(&self, name: &'static str) -> Result<usize> {
-        self.number(name)
-    }
-
     pub(super) fn time(&self, name: &'static str) -> Result<Duration> {
         self.number(name).map(value::duration)
     }
 
-    fn level(&self, name: &'static str) -> Result<LogLevel> {
-        LogLevel::named(&self.text(name)?).ok_or_else(|| required(name))
+    fn level(&self, name: &'static str) -> Result<Level> {
+        Level::from_name(&self.text(name)?).ok_or_else(|| required(name))
     }
 }
 
@@ -367,18 +323,16 @@ fn required(name: &str) -> Error {
     Error::new(Code::OptionRequired, format!("{COMMAND} command requires option: {name}"))
 }
 
-/// Count, idle and interval; from files and environment they are unset without keep-alive.
-fn keep_alive_options(settings: &Settings, keep_alive: bool) -> Result<[Option<u32>; 3]> {
-    let mut result = [None; 3];
-    for (name, slot) in KEEP_ALIVE.into_iter().zip(&mut result) {
-        if keep_alive {
-            *slot = settings.number(name, 1)?.and_then(|number| u32::try_from(number).ok());
-        } else if settings.texts(name, 1).is_some_and(|setting| setting.source == Source::CommandLine) {
-            let message = format!("option '{name}' not valid without option 'sck-keep-alive'");
-            return Err(Error::new(Code::OptionInvalid, message));
-        }
+/// One of [`KEEP_ALIVE`]; from files and environment they are unset without keep-alive.
+fn keep_alive_option(settings: &Settings, name: &'static str, keep_alive: bool) -> Result<Option<u32>> {
+    if keep_alive {
+        return Ok(settings.number(name, 1)?.and_then(|number| u32::try_from(number).ok()));
     }
-    Ok(result)
+    if settings.texts(name, 1).is_some_and(|setting| setting.source == Source::CommandLine) {
+        let message = format!("option '{name}' not valid without option 'sck-keep-alive'");
+        return Err(Error::new(Code::OptionInvalid, message));
+    }
+    Ok(None)
 }
 
 /// All addresses: a comma list, repeated options, or both.

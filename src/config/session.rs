@@ -53,15 +53,6 @@ pub enum RepositoryKind {
     Cifs,
 }
 
-/// `repoN-cipher-type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CipherType {
-    /// `none`.
-    None,
-    /// `aes-256-cbc`.
-    Aes256Cbc,
-}
-
 /// The repository that a session selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
@@ -71,9 +62,7 @@ pub struct Repository {
     pub path: PathBuf,
     /// `repoN-type`.
     pub kind: RepositoryKind,
-    /// `repoN-cipher-type`.
-    pub cipher: CipherType,
-    /// `repoN-cipher-pass`; there whenever a cipher is.
+    /// `repoN-cipher-pass`, where `repoN-cipher-type` is `aes-256-cbc` and not `none`.
     pub cipher_pass: Option<Secret>,
     /// `repoN-cipher-pass` of the server's own configuration, which no client can override.
     pub own_pass: Option<Secret>,
@@ -177,14 +166,14 @@ pub(super) fn takes(definition: &Definition, command: Command) -> bool {
 }
 
 /// What a session is built from.
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     command: Command,
     release: &'static Release,
-    client: Settings,
-    configured: Settings,
-    merged: Settings,
-    files: &'a Files,
-    server: &'a ServerSettings,
+    pub(super) client: Settings,
+    pub(super) configured: Settings,
+    pub(super) merged: Settings,
+    pub(super) files: &'a Files,
+    pub(super) server: &'a ServerSettings,
 }
 
 impl Parts<'_> {
@@ -216,7 +205,7 @@ impl Parts<'_> {
             process,
             exec_id,
             lock_path: self.lock_path()?,
-            buffer_size: take.size("buffer-size")?,
+            buffer_size: take.number("buffer-size")?,
             neutral_umask: self.merged.boolean("neutral-umask"),
             protocol_timeout,
             db_timeout,
@@ -233,9 +222,13 @@ impl Parts<'_> {
             return Err(self.required("stanza", ""));
         }
         if self.command.requires_pg_path(stanza.is_some()) && self.merged.texts("pg-path", 1).is_none() {
-            return Err(self.required("pg1-path", "\nHINT: does this stanza exist?"));
+            return Err(self.required_path());
         }
         Ok(())
+    }
+
+    pub(super) fn required_path(&self) -> Error {
+        self.required("pg1-path", "\nHINT: does this stanza exist?")
     }
 
     /// The repository that `repo` selects, by default the first one.
@@ -278,7 +271,6 @@ impl Parts<'_> {
             key: u32::from(key),
             path: PathBuf::from(path),
             kind,
-            cipher: if encrypted { CipherType::Aes256Cbc } else { CipherType::None },
             cipher_pass: pass.map(|text| Secret(text.into_bytes())),
             own_pass: self.configured.text("repo-cipher-pass", key)?.map(|text| Secret(text.into_bytes())),
         })
@@ -301,19 +293,6 @@ impl Parts<'_> {
         let option = format!("repo{key}-path");
         let refusal = Refusal { host: "repository", option: &option, wanted: Some(&wanted), ours: Some(&ours) };
         Err(refusal.error(self.server, &self.files.main_or_default(), "allow-client-repository"))
-    }
-
-    /// The cluster that the client asks for, if it is the stanza's on this host.
-    fn cluster(&self, stanza: Option<&str>, db_timeout: Duration) -> Result<Cluster> {
-        cluster::Choice {
-            client: &self.client,
-            configured: &self.configured,
-            merged: &self.merged,
-            file: self.files.main_or_default(),
-            server: self.server,
-        }
-        .find(stanza, db_timeout)?
-        .ok_or_else(|| self.required("pg1-path", "\nHINT: does this stanza exist?"))
     }
 
     /// The administrator's lock path; real clients never send one.

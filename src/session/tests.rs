@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{CipherType, Command, Repository, RepositoryKind, Storage};
+use crate::config::{Command, Repository, RepositoryKind, Storage};
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Ticket};
 use crate::protocol::error::Code;
@@ -45,7 +45,6 @@ impl Authority for Grant {
                 key: 1,
                 path: self.repository.clone(),
                 kind: RepositoryKind::Posix,
-                cipher: CipherType::None,
                 cipher_pass: None,
                 own_pass: None,
             }),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
+use repohostd::config::{Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::postgres::{Finished, First};
@@ -65,7 +65,6 @@ pub(crate) fn settings(base: &Path) -> SessionSettings {
             key: 1,
             path: base.to_owned(),
             kind: RepositoryKind::Posix,
-            cipher: CipherType::None,
             cipher_pass: None,
             own_pass: None,
         }),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{CipherType, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
+use repohostd::config::{Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
 use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::release::Release;
 use repohostd::session::{Authority, Authorized, Event, Host, Limits, Peer, Refusal, Session};
@@ -47,7 +47,6 @@ impl Authority for Grant {
                 key: 1,
                 path: self.directory.join("repo"),
                 kind: RepositoryKind::Posix,
-                cipher: CipherType::None,
                 cipher_pass: None,
                 own_pass: None,
             }),

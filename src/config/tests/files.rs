@@ -137,11 +137,11 @@ fn our_own_file_is_read_again_only_by_a_reload_of_the_server() {
     site.write("repohostd.conf", "[global]\nrelease=2.45\n");
     assert!(files.watch().is_current(Instant::now()));
     let renewed = |files: &Files| files.renewed(files.watch().renew().clone()).unwrap();
-    assert_eq!(renewed(&files).own(), None);
+    assert!(renewed(&files).own_ini.section("global").is_empty());
     let files = Files::load(&site.search(), &Origin::Disk).unwrap();
-    assert_eq!(files.own(), Some(site.path("repohostd.conf").as_path()));
+    assert_eq!(files.own_ini.section("global")[0].key, "release");
     site.write("repohostd.conf", "broken");
-    assert_eq!(renewed(&files).own(), files.own());
+    assert_eq!(renewed(&files).own_ini, files.own_ini);
 }
 
 #[test]
@@ -150,10 +150,12 @@ fn our_own_file_is_looked_for_beside_the_main_file_in_use() {
     site.write("deep/x.conf", "[global]\n");
     site.write("deep/repohostd.conf", "[global]\nrelease=2.45\n");
     let search = Search { config: Some(site.path("deep/x.conf")), ..site.search() };
-    assert_eq!(Files::load(&search, &Origin::Disk).unwrap().own(), Some(site.path("deep/repohostd.conf").as_path()));
-    assert_eq!(Files::load(&site.search(), &Origin::Disk).unwrap().own(), None);
-    let own = Files::load(&site.search(), &Origin::Disk).unwrap().own_or_default();
-    assert_eq!(own, site.path("repohostd.conf"));
+    let files = Files::load(&search, &Origin::Disk).unwrap();
+    assert_eq!(files.own_or_default(), site.path("deep/repohostd.conf"));
+    assert_eq!(files.own_ini.section("global")[0].key, "release");
+    let files = Files::load(&site.search(), &Origin::Disk).unwrap();
+    assert_eq!(files.own_or_default(), site.path("repohostd.conf"));
+    assert!(files.own_ini.section("global").is_empty());
 }
 
 #[test]

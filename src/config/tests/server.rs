@@ -4,9 +4,9 @@ use std::time::Duration;
 use super::{MINIMAL, Site, assert_error, environment, strings};
 use crate::config::snapshot::Origin;
 use crate::config::{
-    Files, ListenerPin, LogLevel, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, Workers, describe,
-    load_from,
+    Files, ListenerPin, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, Workers, describe, load_from,
 };
+use crate::observe::log::Level;
 use crate::protocol::error::{Code, Error};
 
 fn settings(main: &str, arguments: &[&str]) -> ServerSettings {
@@ -28,7 +28,7 @@ fn defaults_are_the_originals() {
     assert!(server.keep_alive && server.log_timestamp && !server.allow_root);
     assert_eq!((server.keep_alive_count, server.keep_alive_idle, server.keep_alive_interval), (None, None, None));
     let levels = [server.log_level_console, server.log_level_stderr, server.log_level_file];
-    assert_eq!(levels, [LogLevel::Warn, LogLevel::Off, LogLevel::Info]);
+    assert_eq!(levels, [Level::Warn, Level::Off, Level::Info]);
     assert_eq!(server.log_path, Path::new("/var/log/pgbackrest"));
     assert_eq!(server.lock_path, Path::new("/tmp/pgbackrest"));
     assert_eq!((server.priority, server.tls_cipher_12, server.tls_cipher_13), (None, None, None));
@@ -56,7 +56,7 @@ fn every_option_of_the_server_arrives() {
         (Some(2), seconds(3), seconds(4))
     );
     let levels = [server.log_level_console, server.log_level_stderr, server.log_level_file];
-    assert_eq!(levels, [LogLevel::Detail, LogLevel::Error, LogLevel::Off]);
+    assert_eq!(levels, [Level::Detail, Level::Error, Level::Off]);
     assert_eq!((server.log_path.as_path(), server.lock_path.as_path()), (Path::new("/l"), Path::new("/lock")));
     assert_eq!((server.priority, server.log_timestamp, server.allow_root), (Some(-5), false, true));
     assert_eq!((server.tls_cipher_12.as_deref(), server.tls_cipher_13.as_deref()), (Some("A"), Some("B")));
@@ -411,7 +411,7 @@ fn the_environment_names_the_configuration_file() {
     let file = site.filled("$/x/main.conf");
     let (files, loaded): (Files, _) =
         load_from(&[], &environment(&[("PGBACKREST_CONFIG", &file)]), &site.search(), &Origin::Disk).unwrap();
-    assert_eq!(files.main(), Some(Path::new(&file)));
+    assert_eq!(files.main_or_default(), Path::new(&file));
     assert_eq!(loaded.server.config_file, Path::new(&file));
     assert_eq!(loaded.server.own_file, site.path("x/repohostd.conf"));
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, NEWEST, Site, assert_error, environment, strings};
-use crate::config::{CipherType, Command, RepositoryKind, SessionSettings, parse_session};
+use crate::config::{Command, RepositoryKind, SessionSettings, parse_session};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::Secret;
 use crate::protocol::release::Release;
@@ -431,7 +431,6 @@ fn the_cipher_of_the_repository_is_answered_and_no_other_secret() {
         "{MINIMAL}repo1-path=/r\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=pa\"ss\nrepo2-path=/b\n"
     ));
     let session = run(&site, &[], "info:remote").unwrap();
-    assert_eq!(session.repository().unwrap().cipher, CipherType::Aes256Cbc);
     assert_eq!(session.repository().unwrap().cipher_pass, Some(Secret(b"pa\"ss".to_vec())));
     assert!(!format!("{session:?}").contains("ss\\"));
     let json = |names: &[&str]| session.option_json(names);

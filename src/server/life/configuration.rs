@@ -10,8 +10,8 @@ use rustix::fs::{Access, access};
 use super::limits;
 use super::umask;
 use crate::config::snapshot::Origin;
-use crate::config::{self, Environment, Fault, KnownRepository, LogLevel, OwnSettings, Role, ServerSettings};
-use crate::observe::log::{self, Level};
+use crate::config::{self, Environment, Fault, KnownRepository, OwnSettings, Role, ServerSettings};
+use crate::observe::log;
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::release::Release;
 use crate::repository::policy::versions::Versions;
@@ -282,23 +282,11 @@ pub(crate) fn tls_of(server: &ServerSettings, user: Option<u32>, origin: &Origin
 
 fn log_settings(server: &ServerSettings) -> log::Settings {
     log::Settings {
-        console: level(server.log_level_console),
-        stderr: level(server.log_level_stderr),
-        file: level(server.log_level_file),
+        console: server.log_level_console,
+        stderr: server.log_level_stderr,
+        file: server.log_level_file,
         path: server.log_path.join(LOG_FILE),
         timestamp: server.log_timestamp,
-    }
-}
-
-const fn level(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Off => Level::Off,
-        LogLevel::Error => Level::Error,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Info => Level::Info,
-        LogLevel::Detail => Level::Detail,
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Trace => Level::Trace,
     }
 }
 

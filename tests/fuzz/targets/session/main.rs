@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use repohostd::config::{
-    CipherType, Cluster, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
+    Cluster, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
 };
 use repohostd::disk::Ticket;
 use repohostd::postgres::{Finished, First};
@@ -392,7 +392,6 @@ fn grant(tape: &mut Tape<'_>, place: &Place, what: u8) -> Grant {
             key: 1,
             path: place.base.clone(),
             kind: if what % 4 == 2 { RepositoryKind::Cifs } else { RepositoryKind::Posix },
-            cipher: CipherType::None,
             cipher_pass: None,
             own_pass: None,
         })
