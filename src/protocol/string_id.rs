@@ -9,6 +9,9 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StringId(pub u64);
 
+/// The characters that five bits tell apart, and those that six do, in the order of their codes.
+const FIVE_BIT: &[u8] = b"abcdefghijklmnopqrstuvwxyz-256";
+const SIX_BIT: &[u8] = b"abcdefghijklmnopqrstuvwxyz-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const FIVE_BIT_MAXIMUM: usize = 12;
 const SIX_BIT_MAXIMUM: usize = 10;
 
@@ -25,18 +28,18 @@ impl StringId {
         let mut small = bytes.len() <= FIVE_BIT_MAXIMUM;
         let mut index = 0;
         while index < bytes.len() {
-            if five_bit(bytes[index]) == 0 {
+            if code(FIVE_BIT, bytes[index]) == 0 {
                 small = false;
             }
             index += 1;
         }
         assert!(!bytes.is_empty() && (small || bytes.len() <= SIX_BIT_MAXIMUM), "a string id has 1 to 12 characters");
-        let (width, mut value) = if small { (5, 0) } else { (6, 1) };
+        let (alphabet, width, mut value) = if small { (FIVE_BIT, 5, 0) } else { (SIX_BIT, 6, 1) };
         let mut index = 0;
         while index < bytes.len() {
-            let code = if small { five_bit(bytes[index]) } else { six_bit(bytes[index]) };
+            let code = code(alphabet, bytes[index]);
             assert!(code != 0, "a character has no place in a string id");
-            value |= (code as u64) << (4 + width * index);
+            value |= code << (4 + width * index);
             index += 1;
         }
         Self(value)
@@ -46,16 +49,12 @@ impl StringId {
 impl fmt::Display for StringId {
     /// The text behind the id. A number that is no id shows what can be decoded of it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let small = self.0 & 1 == 0;
-        let width = if small { 5 } else { 6 };
+        let (alphabet, width) = if self.0 & 1 == 0 { (FIVE_BIT, 5) } else { (SIX_BIT, 6) };
         let mut rest = self.0 >> 4;
         while rest != 0 {
             let code = rest.to_le_bytes()[0] & ((1 << width) - 1);
-            if code == 0 {
-                break;
-            }
-            let character = if small { five_bit_character(code) } else { six_bit_character(code) };
-            fmt::Write::write_char(f, character)?;
+            let Some(index) = usize::from(code).checked_sub(1) else { break };
+            fmt::Write::write_char(f, alphabet.get(index).copied().unwrap_or(b'?').into())?;
             rest >>= width;
         }
         Ok(())
@@ -68,45 +67,16 @@ impl fmt::Debug for StringId {
     }
 }
 
-const fn five_bit(byte: u8) -> u8 {
-    match byte {
-        b'a'..=b'z' => byte - b'a' + 1,
-        b'-' => 27,
-        b'2' => 28,
-        b'5' => 29,
-        b'6' => 30,
-        _ => 0,
+/// The code of a character, from 1; 0 if it has none.
+const fn code(alphabet: &[u8], character: u8) -> u64 {
+    let mut index = 0;
+    while index < alphabet.len() {
+        if alphabet[index] == character {
+            return index as u64 + 1;
+        }
+        index += 1;
     }
-}
-
-const fn six_bit(byte: u8) -> u8 {
-    match byte {
-        b'a'..=b'z' => byte - b'a' + 1,
-        b'-' => 27,
-        b'0'..=b'9' => byte - b'0' + 28,
-        b'A'..=b'Z' => byte - b'A' + 38,
-        _ => 0,
-    }
-}
-
-fn five_bit_character(code: u8) -> char {
-    match code {
-        1..=26 => char::from(b'a' + code - 1),
-        27 => '-',
-        28 => '2',
-        29 => '5',
-        30 => '6',
-        _ => '?',
-    }
-}
-
-fn six_bit_character(code: u8) -> char {
-    match code {
-        1..=26 => char::from(b'a' + code - 1),
-        27 => '-',
-        28..=37 => char::from(b'0' + code - 28),
-        _ => char::from(b'A' + code - 38),
-    }
+    0
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! in memory and against the running server.
 
 use repohostd::protocol::framing::Framing;
-use repohostd::protocol::pack::{Incomplete, Reader, Type, Writer, decode_field};
+use repohostd::protocol::pack::{Reader, Type, Writer, decode_field};
 use repohostd::protocol::release::{DatabaseAnswers, ReadLayout, Release};
 use repohostd::protocol::string_id::StringId;
 
@@ -420,11 +420,7 @@ fn failure(framing: Framing, message: &[u8]) -> Answer {
 fn message_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let (field, length) = match decode_field(bytes.get(at..)?) {
-            Ok(decoded) => decoded,
-            Err(Incomplete::NeedMore) => return None,
-            Err(Incomplete::Invalid(error)) => panic!("the server sends no pack: {error:?}"),
-        };
+        let (field, length) = decode_field(bytes.get(at..)?).expect("the server sends packs")?;
         at += length;
         let Some(field) = field else { return Some(at) };
         if matches!(field.kind, Type::Str | Type::Bin | Type::Pack) {

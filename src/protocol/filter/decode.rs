@@ -59,7 +59,7 @@ fn decode_filter(name: StringId, parameters: &mut Reader<'_>, defaults: bool, re
     };
     Ok(match name.to_string().as_str() {
         "hash" if release.hash_layout == HashLayout::Text => FilterSpec::Hash(decode_digest_text(parameters)?),
-        "hash" => FilterSpec::Hash(decode_digest(parameters.read_string_id()?)?.unwrap_or(Digest::Sha1)),
+        "hash" => FilterSpec::Hash(decode_digest(parameters)?.unwrap_or(Digest::Sha1)),
         "size" => FilterSpec::Size,
         "sink" => FilterSpec::Sink,
         "buffer" => FilterSpec::Buffer,
@@ -90,23 +90,21 @@ fn decode_filter(name: StringId, parameters: &mut Reader<'_>, defaults: bool, re
     })
 }
 
-fn decode_digest(name: Option<StringId>) -> Result<Option<Digest>> {
-    let Some(name) = name else { return Ok(None) };
-    Ok(Some(match name.to_string().as_str() {
-        "md5" => Digest::Md5,
-        "sha1" => Digest::Sha1,
-        "sha256" => Digest::Sha256,
-        _ => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
-    }))
+fn decode_digest(parameters: &mut Reader<'_>) -> Result<Option<Digest>> {
+    parameters.read_string_id()?.map(|name| digest(&name.to_string())).transpose()
 }
 
 fn decode_digest_text(parameters: &mut Reader<'_>) -> Result<Digest> {
-    Ok(match parameters.read_str()? {
-        None | Some("sha1") => Digest::Sha1,
-        Some("sha256") => Digest::Sha256,
-        Some("md5") => Digest::Md5,
-        Some(name) => return Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
-    })
+    parameters.read_str()?.map_or(Ok(Digest::Sha1), digest)
+}
+
+fn digest(name: &str) -> Result<Digest> {
+    match name {
+        "md5" => Ok(Digest::Md5),
+        "sha1" => Ok(Digest::Sha1),
+        "sha256" => Ok(Digest::Sha256),
+        _ => Err(Error::new(Code::Assert, format!("unable to load digest '{name}'"))),
+    }
 }
 
 fn decode_cipher(parameters: &mut Reader<'_>, layout: CipherLayout) -> Result<FilterSpec> {
@@ -124,8 +122,8 @@ fn decode_cipher(parameters: &mut Reader<'_>, layout: CipherLayout) -> Result<Fi
         }
         CipherLayout::Header => {
             decode_cipher_type(parameters.read_string_id()?)?;
-            let digest = decode_digest(parameters.read_string_id()?)?
-                .ok_or_else(|| Error::new(Code::Assert, "unable to load digest '!'"))?;
+            let digest = decode_digest(parameters)?;
+            let digest = digest.ok_or_else(|| Error::new(Code::Assert, "unable to load digest '!'"))?;
             let pass = decode_pass(parameters)?;
             let magic = match parameters.read_u32()? {
                 0 => true,
@@ -159,7 +157,7 @@ fn decode_cipher_format(parameters: &mut Reader<'_>) -> Result<FilterSpec> {
     for _ in 0..count {
         let id = parameters.read_str()?.unwrap_or_default().to_owned();
         decode_cipher_type(parameters.read_string_id()?)?;
-        let digest = decode_digest(parameters.read_string_id()?)?;
+        let digest = decode_digest(parameters)?;
         keys.push(CipherKey { id, digest, pass: decode_pass(parameters)? });
     }
     // The key that new files are written with; a reader does not need it.

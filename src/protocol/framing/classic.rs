@@ -6,7 +6,7 @@
 
 use super::{Envelope, Head, name};
 use crate::protocol::error::{Error, Result};
-use crate::protocol::pack::{Field, Incomplete, Type, decode_field};
+use crate::protocol::pack::{Field, Type, decode_field};
 use crate::protocol::string_id::StringId;
 
 const DATA: u64 = 0;
@@ -21,14 +21,9 @@ pub(super) fn decode_head(bytes: &[u8]) -> Result<Option<Head>> {
     let wrong = || Error::format("expected command message");
     let mut at = 0;
     let mut next = || -> Result<Option<Option<Field>>> {
-        match decode_field(&bytes[at..]) {
-            Ok((field, length)) => {
-                at += length;
-                Ok(Some(field))
-            }
-            Err(Incomplete::NeedMore) => Ok(None),
-            Err(Incomplete::Invalid(error)) => Err(error),
-        }
+        let Some((field, length)) = decode_field(&bytes[at..])? else { return Ok(None) };
+        at += length;
+        Ok(Some(field))
     };
     let kind = match next()? {
         None => return Ok(None),

@@ -8,7 +8,7 @@ mod classic;
 mod session;
 
 use super::error::{Error, Result};
-use super::pack::{Field, Incomplete, Type, decode_field};
+use super::pack::{Field, Type, decode_field};
 use super::string_id::StringId;
 
 /// Commands, request types and names, as numbers (specification, section 2.3).
@@ -284,11 +284,7 @@ impl Framer {
             return Ok(Some((Piece::Request(head.envelope, Vec::new()), head.length)));
         };
         if self.framing.is_block(head.envelope) {
-            let (field, length) = match decode_field(&bytes[head.length..]) {
-                Ok(decoded) => decoded,
-                Err(Incomplete::NeedMore) => return Ok(None),
-                Err(Incomplete::Invalid(error)) => return Err(error),
-            };
+            let Some((field, length)) = decode_field(&bytes[head.length..])? else { return Ok(None) };
             let is_data = field.is_some_and(|field| field.kind == Type::Bin && field.skipped == 0);
             if is_data || self.framing == Framing::Session {
                 return self.block(&head, field, length, size);

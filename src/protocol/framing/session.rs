@@ -2,7 +2,7 @@
 
 use super::{Envelope, Head};
 use crate::protocol::error::{Error, Result};
-use crate::protocol::pack::{Incomplete, Type, decode_field};
+use crate::protocol::pack::{Type, decode_field};
 use crate::protocol::string_id::StringId;
 
 /// Decodes the fields before the parameters; `None` when more bytes are needed.
@@ -14,11 +14,7 @@ pub(super) fn decode_head(bytes: &[u8]) -> Result<Option<Head>> {
     let mut envelope = Envelope { command: StringId(0), kind: StringId(0), session: 0, open: false };
     let (mut at, mut id) = (0, 0);
     loop {
-        let (field, length) = match decode_field(&bytes[at..]) {
-            Ok(decoded) => decoded,
-            Err(Incomplete::NeedMore) => return Ok(None),
-            Err(Incomplete::Invalid(error)) => return Err(error),
-        };
+        let Some((field, length)) = decode_field(&bytes[at..])? else { return Ok(None) };
         at += length;
         let Some(field) = field else {
             if envelope.command == StringId(0) {

@@ -94,41 +94,25 @@ pub struct Field {
     pub value: u64,
 }
 
-/// Why bytes could not be decoded as a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Incomplete {
-    /// More bytes are needed.
-    NeedMore,
-    /// No bytes could make this right.
-    Invalid(Error),
-}
-
-impl From<Error> for Incomplete {
-    fn from(error: Error) -> Self {
-        Self::Invalid(error)
-    }
-}
-
 /// Decodes the head of one field at the start of `bytes`: its tag, and its value or length.
 ///
-/// Returns the field and how many bytes its head took, or `None` and one byte for the end of a
-/// pack or container.
+/// Returns the field and how many bytes its head took, no field and one byte for the end of a pack or
+/// container, or `None` when `bytes` ends within the head.
 ///
 /// # Errors
 ///
-/// [`Incomplete::NeedMore`] when `bytes` ends within the head, [`Incomplete::Invalid`] for an
-/// unknown type or a number that does not fit.
-pub fn decode_field(bytes: &[u8]) -> Result<(Option<Field>, usize), Incomplete> {
-    let tag = *bytes.first().ok_or(Incomplete::NeedMore)?;
+/// [`Code::Format`](super::error::Code::Format) for an unknown type or a number that does not fit: no further bytes
+/// could make this right.
+pub fn decode_field(bytes: &[u8]) -> Result<Option<(Option<Field>, usize)>> {
+    let Some(tag) = bytes.first().copied() else { return Ok(None) };
     if tag == 0 {
-        return Ok((None, 1));
+        return Ok(Some((None, 1)));
     }
     let mut at = 1;
     let mut number = u64::from(tag >> 4);
     if number == 15 {
-        number = decode_varint(bytes, &mut at)?
-            .checked_add(15)
-            .ok_or_else(|| Error::format("pack field type is out of range"))?;
+        let Some(further) = decode_varint(bytes, &mut at)? else { return Ok(None) };
+        number = further.checked_add(15).ok_or_else(|| Error::format("pack field type is out of range"))?;
     }
     let kind = Type::from_number(number).ok_or_else(|| Error::format(format!("invalid pack field type {number}")))?;
     // How the low four bits are shared between the id's delta and the value depends on the class.
@@ -141,23 +125,24 @@ pub fn decode_field(bytes: &[u8]) -> Result<(Option<Field>, usize), Incomplete> 
     };
     let mut skipped = u64::from(tag) & ((1 << delta_bits) - 1);
     if more != 0 {
-        let high = decode_varint(bytes, &mut at)?;
+        let Some(high) = decode_varint(bytes, &mut at)? else { return Ok(None) };
         if high > u64::from(u32::MAX) {
-            return Err(Error::format("pack field id is out of range").into());
+            return Err(Error::format("pack field id is out of range"));
         }
         skipped |= high << delta_bits;
     }
     let value = match (kind, inline) {
         (Type::Str | Type::Bin, Some(1)) | (Type::Pack, _) | (_, None) => decode_varint(bytes, &mut at)?,
-        (_, Some(value)) => value,
+        (_, inline) => inline,
     };
-    Ok((Some(Field { kind, skipped, value }), at))
+    Ok(value.map(|value| (Some(Field { kind, skipped, value }), at)))
 }
 
-fn decode_varint(bytes: &[u8], at: &mut usize) -> Result<u64, Incomplete> {
+/// The number at `at`, which is moved behind it; `None` when `bytes` ends within it.
+fn decode_varint(bytes: &[u8], at: &mut usize) -> Result<Option<u64>> {
     let mut value = 0u64;
     for index in 0..VARINT_MAXIMUM {
-        let byte = *bytes.get(*at).ok_or(Incomplete::NeedMore)?;
+        let Some(byte) = bytes.get(*at) else { return Ok(None) };
         *at += 1;
         let part = u64::from(byte & 0x7f);
         if index == VARINT_MAXIMUM - 1 && part > 1 {
@@ -165,10 +150,10 @@ fn decode_varint(bytes: &[u8], at: &mut usize) -> Result<u64, Incomplete> {
         }
         value |= part << (7 * index);
         if byte & 0x80 == 0 {
-            return Ok(value);
+            return Ok(Some(value));
         }
     }
-    Err(Error::format("unterminated varint-128 integer").into())
+    Err(Error::format("unterminated varint-128 integer"))
 }
 
 #[cfg(test)]
@@ -199,7 +184,7 @@ mod tests {
         assert_eq!(reader.read_u64().unwrap(), Some(1));
 
         let mut negative = Writer::new();
-        negative.i64(-16);
+        negative.i64_forced(-16);
         assert_eq!(hex(&negative.finish()), "481f00");
 
         let mut text = Writer::new();

@@ -2,7 +2,7 @@
 
 use super::super::error::{Error, Result};
 use super::super::string_id::StringId;
-use super::{Field, Incomplete, MAXIMUM_DEPTH, Type, decode_field};
+use super::{Field, MAXIMUM_DEPTH, Type, decode_field};
 
 /// Elements of an array, of which the longest that a client sends is its command line. Null ones take no bytes, so the
 /// length of a pack does not bound them.
@@ -200,8 +200,8 @@ impl<'a> Reader<'a> {
 
     fn head(&mut self) -> Result<Option<(u64, Field, usize)>> {
         if self.pending.is_none() && !self.ended {
-            match decode_field(&self.bytes[self.at..]) {
-                Ok((Some(field), head)) => {
+            match decode_field(&self.bytes[self.at..])? {
+                Some((Some(field), head)) => {
                     let id = self
                         .present
                         .checked_add(field.skipped)
@@ -209,12 +209,11 @@ impl<'a> Reader<'a> {
                         .ok_or_else(|| Error::format("pack field id is out of range"))?;
                     self.pending = Some((id, field, head));
                 }
-                Ok((None, head)) => {
+                Some((None, head)) => {
                     self.at += head;
                     self.ended = true;
                 }
-                Err(Incomplete::NeedMore) => return Err(Error::format("unexpected end of pack")),
-                Err(Incomplete::Invalid(error)) => return Err(error),
+                None => return Err(Error::format("unexpected end of pack")),
             }
         }
         Ok(self.pending)
@@ -248,11 +247,16 @@ impl<'a> Reader<'a> {
     fn data(&mut self, expected: Type) -> Result<Option<&'a [u8]>> {
         let Some((field, head)) = self.take(expected)? else { return Ok(None) };
         self.at += head;
-        let length = usize::try_from(field.value).ok().filter(|length| *length <= self.bytes.len() - self.at);
+        self.bytes(field.value).map(Some)
+    }
+
+    /// The next so many bytes.
+    fn bytes(&mut self, length: u64) -> Result<&'a [u8]> {
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.bytes.len() - self.at);
         let length = length.ok_or_else(|| Error::format("unexpected end of pack"))?;
-        let data = &self.bytes[self.at..self.at + length];
+        let bytes = &self.bytes[self.at..self.at + length];
         self.at += length;
-        Ok(Some(data))
+        Ok(bytes)
     }
 
     fn skip_field(&mut self, field: Field, head: usize) -> Result<()> {
@@ -260,8 +264,8 @@ impl<'a> Reader<'a> {
             self.present = id;
         }
         self.at += head;
-        let length = match field.kind {
-            Type::Str | Type::Bin | Type::Pack => field.value,
+        match field.kind {
+            Type::Str | Type::Bin | Type::Pack => _ = self.bytes(field.value)?,
             Type::Array | Type::Object => {
                 let depth = self.deeper()?;
                 let mut inner = Reader { depth, ..Reader::new(&self.bytes[self.at..]) };
@@ -269,12 +273,9 @@ impl<'a> Reader<'a> {
                     inner.skip_field(field, head)?;
                 }
                 self.at += inner.at;
-                return Ok(());
             }
-            _ => 0,
-        };
-        let length = usize::try_from(length).ok().filter(|length| *length <= self.bytes.len() - self.at);
-        self.at += length.ok_or_else(|| Error::format("unexpected end of pack"))?;
+            _ => {}
+        }
         Ok(())
     }
 }

@@ -113,11 +113,6 @@ impl Writer {
         self.multi_bit(Type::I64, zigzag(value))
     }
 
-    /// An `i64`, left out when 0.
-    pub fn i64(&mut self, value: i64) -> &mut Self {
-        if value == 0 { self.null() } else { self.i64_forced(value) }
-    }
-
     /// Seconds since 1970, left out when 0.
     pub fn time(&mut self, value: i64) -> &mut Self {
         if value == 0 { self.null() } else { self.multi_bit(Type::Time, zigzag(value)) }
