@@ -129,7 +129,7 @@ pub(super) fn rename(file: Option<&File>, over: &Over, (old, old_name): At<'_>, 
         return if is_there() { Ok(()) } else { Err(Errno::STALE) };
     }
     match over {
-        Over::Nothing => match rename_new(old, old_name, new, new_name) {
+        Over::Nothing => match rename_new((old, old_name), (new, new_name)) {
             // Both names are the file's.
             Err(Errno::EXIST) if is_there() => rustix::fs::unlinkat(old, old_name, AtFlags::empty()),
             result => result,
@@ -140,10 +140,10 @@ pub(super) fn rename(file: Option<&File>, over: &Over, (old, old_name): At<'_>, 
 }
 
 /// Renames to a name that nothing has, also where the file system does not know how to.
-fn rename_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
-    match rename_refusing(old, old_name, new, new_name)? {
+fn rename_new(old: At<'_>, new: At<'_>) -> Result<()> {
+    match rename_refusing(old, new)? {
         Refusing::Renamed => Ok(()),
-        Refusing::Cannot => look_and_rename(old, old_name, new, new_name),
+        Refusing::Cannot => look_and_rename(old, new),
     }
 }
 
@@ -155,21 +155,16 @@ pub(super) enum Refusing {
 }
 
 /// Renames to a name that nothing has, if the file system can tell by itself.
-pub(super) fn rename_refusing(
-    old: BorrowedFd<'_>,
-    old_name: &[u8],
-    new: BorrowedFd<'_>,
-    new_name: &[u8],
-) -> Result<Refusing> {
-    match rustix::fs::renameat_with(old, old_name, new, new_name, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_new(old, old_name, new, new_name),
+pub(super) fn rename_refusing(old: At<'_>, new: At<'_>) -> Result<Refusing> {
+    match rustix::fs::renameat_with(old.0, old.1, new.0, new.1, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_new(old, new),
         result => result.map(|()| Refusing::Renamed),
     }
 }
 
 /// As [`rename_refusing`], in two steps: a crash in between leaves both names, of which the old one is known
 /// to be temporary.
-fn link_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<Refusing> {
+fn link_new((old, old_name): At<'_>, (new, new_name): At<'_>) -> Result<Refusing> {
     match rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty()) {
         Ok(()) => rustix::fs::unlinkat(old, old_name, AtFlags::empty()).map(|()| Refusing::Renamed),
         // What the kernel and file systems say that have no hard links.
@@ -180,7 +175,7 @@ fn link_new(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name:
 
 /// As [`rename_new`] where nothing else is left. Operations of this server on one name follow each other, so only
 /// another program can give the name to something else in between.
-fn look_and_rename(old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]) -> Result<()> {
+fn look_and_rename((old, old_name): At<'_>, (new, new_name): At<'_>) -> Result<()> {
     match rustix::fs::statat(new, new_name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(Errno::EXIST),
         Err(Errno::NOENT) => rustix::fs::renameat(old, old_name, new, new_name),
@@ -223,15 +218,14 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = rustix::fs::open(base.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
         let at = directory.as_fd();
-        let by_link = |old: BorrowedFd<'_>, old_name: &[u8], new: BorrowedFd<'_>, new_name: &[u8]| {
-            link_new(old, old_name, new, new_name).map(|done| assert!(matches!(done, Refusing::Renamed)))
-        };
+        let by_link =
+            |old: At<'_>, new: At<'_>| link_new(old, new).map(|done| assert!(matches!(done, Refusing::Renamed)));
         for rename in [rename_new, by_link, look_and_rename] {
             std::fs::write(base.path().join("old"), "old").unwrap();
             std::fs::write(base.path().join("taken"), "taken").unwrap();
-            assert_eq!(rename(at, b"old", at, b"taken"), Err(Errno::EXIST));
+            assert_eq!(rename((at, b"old"), (at, b"taken")), Err(Errno::EXIST));
             assert_eq!(std::fs::read(base.path().join("taken")).unwrap(), b"taken");
-            rename(at, b"old", at, b"new").unwrap();
+            rename((at, b"old"), (at, b"new")).unwrap();
             assert!(!base.path().join("old").exists());
             assert_eq!(std::fs::read(base.path().join("new")).unwrap(), b"old");
             std::fs::remove_file(base.path().join("new")).unwrap();

@@ -59,7 +59,7 @@ impl Claim {
     /// seconds.
     #[must_use]
     pub fn others(&self) -> Option<Instant> {
-        self.claimed.as_ref().and_then(Claimed::others)
+        self.claimed.as_ref().and_then(|claimed| claimed.others)
     }
 }
 

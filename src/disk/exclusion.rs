@@ -94,7 +94,8 @@ pub(super) struct Taken {
 pub(super) struct Claimed {
     taken: Taken,
     row: u16,
-    others: Option<Instant>,
+    /// Until when other processes may have had this name claimed, within the last ten seconds.
+    pub(super) others: Option<Instant>,
 }
 
 impl Exclusion {
@@ -196,13 +197,6 @@ impl Drop for Taken {
             // This cannot fail but for want of memory; the name is held until the process ends then.
             let _ = fcntl(&self.shared.file, FcntlArg::F_OFD_SETLK(&range(libc::F_UNLCK, *byte)));
         }
-    }
-}
-
-impl Claimed {
-    /// Until when other processes may have had this name claimed, within the last ten seconds.
-    pub(super) const fn others(&self) -> Option<Instant> {
-        self.others
     }
 }
 
@@ -413,11 +407,11 @@ mod tests {
         drop(first);
         pass(TICK * 3, [&one, &two]);
         let second = claim(&two).unwrap();
-        let others = second.others().unwrap();
+        let others = second.others.unwrap();
         assert!((between..between + TICK * 2).contains(&others), "{:?}", others - before);
         drop(second);
         pass(TICK * 3, [&one, &two]);
-        assert!(claim(&two).unwrap().others().unwrap() < between + TICK * 2, "only others count");
+        assert!(claim(&two).unwrap().others.unwrap() < between + TICK * 2, "only others count");
     }
 
     #[test]
@@ -428,17 +422,17 @@ mod tests {
         let first = one.claim("0").unwrap().unwrap();
         drop(one.claim(&twin).unwrap().unwrap());
         let asked = pass(TICK * 3, [&one, &two]);
-        assert!(two.claim(&twin).unwrap().unwrap().others().unwrap() >= asked);
+        assert!(two.claim(&twin).unwrap().unwrap().others.unwrap() >= asked);
         let dropped = one.0.clock.now().at;
         drop(first);
         pass(TICK * 3, [&one, &two]);
-        assert!(two.claim(&twin).unwrap().unwrap().others().unwrap() < dropped + TICK * 2);
+        assert!(two.claim(&twin).unwrap().unwrap().others.unwrap() < dropped + TICK * 2);
     }
 
     #[test]
     fn what_was_claimed_long_ago_is_not_told() {
         let [one, two] = processes();
-        let others = |name: &str| two.claim(name).unwrap().unwrap().others();
+        let others = |name: &str| two.claim(name).unwrap().unwrap().others;
         for name in ["a", "b", "c"] {
             drop(one.claim(name).unwrap().unwrap());
         }
@@ -484,7 +478,7 @@ mod tests {
             std::thread::yield_now();
         }
         let asked = pass(TICK * 3, [&exclusion]);
-        let others = exclusion.claim("b").unwrap().unwrap().others();
+        let others = exclusion.claim("b").unwrap().unwrap().others;
         assert!(others.is_some_and(|others| others >= asked), "it may have added something before it died");
     }
 }

@@ -1,6 +1,6 @@
 //! What the system says of an entry, as [`Metadata`] at the level that was asked for.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bstr::BString;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, readlinkat, statat};
@@ -27,19 +27,8 @@ impl From<FileType> for Kind {
 }
 
 /// An entry of which only the kind is known.
-pub(super) const fn of_kind(kind: Kind) -> Metadata {
-    Metadata {
-        kind,
-        modified: 0,
-        size: 0,
-        mode: 0,
-        changed: 0,
-        uid: 0,
-        user: None,
-        gid: 0,
-        group: None,
-        link_destination: None,
-    }
+pub(super) fn of_kind(kind: Kind) -> Metadata {
+    Metadata { kind, ..Metadata::default() }
 }
 
 /// Looks at a place.
@@ -65,7 +54,8 @@ pub(super) fn look(
         }
         Some(_) => {}
     }
-    describe_entry(open_entry(resolver, at, follow)?.as_fd(), level, names)
+    let not_followed = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    describe_entry(resolver.open(at, OFlags::PATH | not_followed, Mode::empty())?.as_fd(), level, names)
 }
 
 /// Looks at what the link at a place points to, but not at what a link there points to.
@@ -112,11 +102,6 @@ pub(super) fn describe(
         }
     }
     Ok(metadata)
-}
-
-fn open_entry(resolver: &Resolver, at: &Location, follow: bool) -> Result<OwnedFd> {
-    let not_followed = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-    resolver.open(at, OFlags::PATH | not_followed, Mode::empty())
 }
 
 /// The text of a link.

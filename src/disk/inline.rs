@@ -20,7 +20,7 @@ use super::calls::{
 use super::claims::Claims;
 use super::exclusion::Exclusion;
 use super::location::Location;
-use super::names::Names;
+use super::names::{CHECK_INTERVAL, Names};
 use super::passwd::{GROUP, PASSWD};
 use super::resolve::Resolver;
 use super::{Completion, Disk, Failure, Listing, Operation, Outcome, OwnerChange, Removal, Step, Ticket};
@@ -63,7 +63,7 @@ impl Inline {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let resolver = if options.by_component { Resolver::by_component() } else { Resolver::new() };
-        let names = Names::new(options.passwd, options.group);
+        let names = Names::new(options.passwd, options.group, CHECK_INTERVAL);
         Self { resolver, names, claims: Claims::default(), slice: SLICE_TIME, completed: VecDeque::new() }
     }
 

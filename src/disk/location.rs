@@ -183,9 +183,7 @@ impl Location {
         let path = RelativePath::checked([&self.path.0, suffix.as_bytes()].concat().into())?;
         Some(Self { root: Rc::clone(&self.root), path, ..*self })
     }
-}
 
-impl Location {
     /// The absolute path.
     #[must_use]
     pub fn absolute(&self) -> BString {

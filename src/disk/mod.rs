@@ -11,7 +11,6 @@
 
 mod calls;
 mod claims;
-mod ended;
 mod errno;
 pub mod exclusion;
 mod file_system;
@@ -27,7 +26,7 @@ pub mod offload;
 pub mod passwd;
 mod queue;
 mod replace_file;
-pub mod resolve;
+mod resolve;
 pub mod scrambled;
 pub mod tree;
 pub mod trial;
@@ -68,10 +67,11 @@ impl File {
 }
 
 /// What kind of thing a directory entry is, numbered as on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Kind {
     /// A regular file.
+    #[default]
     File = 0,
     /// A directory.
     Directory = 1,
@@ -96,7 +96,7 @@ pub enum Level {
 }
 
 /// What is known of a directory entry; fields beyond the asked level hold zero or `None`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Metadata {
     /// What it is.
     pub kind: Kind,

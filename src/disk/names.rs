@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::passwd::{self, Entry};
 
 /// How long an answer may be older than the file.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long what was found elsewhere is relied on.
 const FOUND_LASTS: Duration = Duration::from_secs(600);
@@ -32,7 +32,7 @@ pub struct Names {
 }
 
 /// Numbers that no file has a name for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unknown {
     /// Of users.
     pub users: BTreeSet<u32>,
@@ -66,15 +66,9 @@ impl Unknown {
 
 impl Names {
     /// Names from the given files, in the formats of `/etc/passwd` and `/etc/group`, which are first
-    /// read when a name is asked for.
+    /// read when a name is asked for, and looked at for changes once in `interval`.
     #[must_use]
-    pub fn new(passwd: PathBuf, group: PathBuf) -> Self {
-        Self::with_interval(passwd, group, CHECK_INTERVAL)
-    }
-
-    /// As [`Self::new`], looking for changes once in `interval`.
-    #[must_use]
-    pub fn with_interval(passwd: PathBuf, group: PathBuf, interval: Duration) -> Self {
+    pub fn new(passwd: PathBuf, group: PathBuf, interval: Duration) -> Self {
         Self { users: Table::new(passwd, interval), groups: Table::new(group, interval) }
     }
 
@@ -239,7 +233,7 @@ mod tests {
         let [users, groups] = ["passwd", "group"].map(|name| directory.path().join(name));
         std::fs::write(&users, passwd).unwrap();
         std::fs::write(&groups, group).unwrap();
-        Names::with_interval(users, groups, Duration::ZERO)
+        Names::new(users, groups, Duration::ZERO)
     }
 
     #[test]

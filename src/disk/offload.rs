@@ -20,10 +20,9 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use rustix::io::Errno;
 
-use super::ended::Ended;
 use super::exclusion::{Exclusion, Taken};
 use super::file_system::{FileSystem, FileSystems, Kind, Syncs, kind_of};
-use super::helpers::{Free, Helpers, Refused, SHARE, Start};
+use super::helpers::{Ended, Free, Helpers, Refused, SHARE, Start};
 use super::inline::{Inline, Options};
 use super::names::{Found, Unknown};
 use super::queue::Queue;
@@ -291,7 +290,6 @@ impl Offload {
             (Ended::Named(found), Some(outcome)) => self.take_names(job.ticket, *outcome, found),
             // Whoever looked for names is lost, and with it nothing else.
             (_, Some(outcome)) => self.completed.push_back((job.ticket, outcome.completion)),
-            (Ended::Completed(completion), None) => self.finish(job, completion),
             (Ended::Answered(mut completion, took), None) => {
                 job.note(took);
                 if job.has_owners {
@@ -300,7 +298,7 @@ impl Offload {
                 self.finish(job, completion);
             }
             (Ended::Left(operation), None) => self.run_here(job, operation),
-            (Ended::Lost(operation), None) if job.losses < ATTEMPTS => {
+            (Ended::Lost(Some(operation)), None) if job.losses < ATTEMPTS => {
                 job.losses += 1;
                 self.give_back(job, operation);
             }
@@ -332,14 +330,9 @@ impl Offload {
     /// Puts the names of owners into what a helper found, which has their numbers only.
     fn name_owners(&mut self, completion: &mut Completion) {
         let names = self.inline.names();
-        let mut name = |metadata: &mut Metadata| {
+        for_each(completion, |metadata| {
             (metadata.user, metadata.group) = (names.user(metadata.uid), names.group(metadata.gid));
-        };
-        match completion {
-            Ok(Outcome::Metadata(metadata)) => name(metadata),
-            Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| name(&mut entry.metadata)),
-            _ => {}
-        }
+        });
     }
 
     /// Has the names of these owners looked for at the next [`Self::dispatch`].
@@ -380,19 +373,14 @@ impl Offload {
                 ));
             }
         }
-        let mut name = |metadata: &mut Metadata| {
+        for_each(&mut completion, |metadata| {
             if asked.users.contains(&metadata.uid) {
                 metadata.user = names.user(metadata.uid);
             }
             if asked.groups.contains(&metadata.gid) {
                 metadata.group = names.group(metadata.gid);
             }
-        };
-        match &mut completion {
-            Ok(Outcome::Metadata(metadata)) => name(metadata),
-            Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| name(&mut entry.metadata)),
-            _ => {}
-        }
+        });
         if rest.is_empty() {
             self.completed.push_back((ticket, completion));
         } else {
@@ -472,13 +460,22 @@ impl Drop for Offload {
     }
 }
 
+/// Does something with all that a completion tells of entries.
+fn for_each(completion: &mut Completion, mut act: impl FnMut(&mut Metadata)) {
+    match completion {
+        Ok(Outcome::Metadata(metadata)) => act(metadata),
+        Ok(Outcome::Entries(entries, _)) => entries.iter_mut().for_each(|entry| act(&mut entry.metadata)),
+        _ => {}
+    }
+}
+
 /// Whether owners are wanted of what it looks at.
-const fn tells_of_owners(operation: &Operation) -> bool {
+fn tells_of_owners(operation: &Operation) -> bool {
     match operation {
         Operation::Stat { level, .. } | Operation::StatTarget { level, .. } | Operation::List { level, .. } => {
             matches!(level, Level::Detail)
         }
-        Operation::ListMore { listing } => matches!(listing.level(), Level::Detail),
+        Operation::ListMore { listing } => matches!(listing.parts().1, Level::Detail),
         _ => false,
     }
 }

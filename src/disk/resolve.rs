@@ -57,15 +57,14 @@ pub(super) const CONFINED: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFla
 
 /// Opens places below roots.
 #[derive(Debug)]
-pub struct Resolver {
+pub(super) struct Resolver {
     /// Walk instead of asking the kernel.
     by_component: bool,
 }
 
 impl Resolver {
     /// Finds out once whether the kernel resolves confined paths itself.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // Asked with a call that cannot fail otherwise: EPERM from opening a real file could also
         // come from the file.
         let probe = openat2(CWD, "/", DIRECTORY_HANDLE, Mode::empty(), ResolveFlags::empty());
@@ -73,8 +72,7 @@ impl Resolver {
     }
 
     /// Walks component by component whatever the kernel can do.
-    #[must_use]
-    pub const fn by_component() -> Self {
+    pub(super) const fn by_component() -> Self {
         Self { by_component: true }
     }
 
@@ -199,12 +197,6 @@ impl Resolver {
             Err(Errno::LOOP | Errno::AGAIN) => walk_owned(root, path, flags, 0),
             result => result,
         }
-    }
-}
-
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -7,7 +7,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bstr::BString;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat};
 use rustix::io::{Errno, Result, retry_on_intr};
 use serde::{Deserialize, Serialize};
@@ -88,11 +87,6 @@ impl Listing {
         (&self.at, self.level, self.directory.as_fd())
     }
 
-    /// How much is wanted of each entry.
-    pub(super) const fn level(&self) -> Level {
-        self.level
-    }
-
     /// Reports the next entries: one at least if there is one, and no more once `longest` has passed.
     pub(super) fn slice(mut self, names: &mut Names, longest: Duration) -> Completion {
         let begun = Instant::now();
@@ -109,12 +103,13 @@ impl Listing {
             && (entries.is_empty() || begun.elapsed() < longest)
             && let Some((name, kind)) = self.found.pop_front()
         {
-            match look(self.directory.as_fd(), name, kind, self.level, names) {
-                Ok(entry) => entries.push(entry),
+            match metadata(self.directory.as_fd(), &name, kind, self.level, names) {
+                Ok(metadata) => entries.push(Entry { name: name.into_bytes().into(), metadata }),
                 // It has vanished since the kernel named it.
-                Err((_, failure)) if failure.errno == Errno::NOENT.into() => {}
-                Err((name, failure)) => {
-                    return Err(Failure { path: Some(format!("{}/{}", self.at, Carried(&name))), ..failure });
+                Err(failure) if failure.errno == Errno::NOENT.into() => {}
+                Err(failure) => {
+                    let path = format!("{}/{}", self.at, Carried(name.as_bytes()));
+                    return Err(Failure { path: Some(path), ..failure });
                 }
             }
         }
@@ -348,22 +343,7 @@ fn read_chunk(directory: BorrowedFd<'_>, found: &mut VecDeque<Found>) -> Result<
     }
 }
 
-/// Finds out about one entry of a listing; errors come with its name.
-fn look(
-    directory: BorrowedFd<'_>,
-    name: CString,
-    kind: FileType,
-    level: Level,
-    names: &mut Names,
-) -> std::result::Result<Entry, (BString, Failure)> {
-    let metadata = metadata(directory, &name, kind, level, names);
-    let name = name.into_bytes().into();
-    match metadata {
-        Ok(metadata) => Ok(Entry { name, metadata }),
-        Err(failure) => Err((name, failure)),
-    }
-}
-
+/// Finds out about one entry of a listing.
 fn metadata(
     directory: BorrowedFd<'_>,
     name: &CStr,

@@ -21,7 +21,7 @@ pub fn refuses_taken_names(directory: &Path) -> io::Result<bool> {
     let [old, new] = &names;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(openat(&directory, old, flags, Mode::RUSR | Mode::WUSR)?);
-    let renamed = rename_refusing(directory.as_fd(), old.as_bytes(), directory.as_fd(), new.as_bytes());
+    let renamed = rename_refusing((directory.as_fd(), old.as_bytes()), (directory.as_fd(), new.as_bytes()));
     let left = if matches!(renamed, Ok(Refusing::Renamed)) { new } else { old };
     match unlinkat(&directory, left, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}

@@ -1,7 +1,6 @@
 //! What the server asks a helper for, and what the helper answers. Both are the same program, so that
 //! the messages need no version.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -113,10 +112,7 @@ enum Work<'a> {
         length: u64,
         offset: u64,
     },
-    Names {
-        users: Vec<u32>,
-        groups: Vec<u32>,
-    },
+    Names(Unknown),
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -206,9 +202,7 @@ pub(super) const fn needs_memory(operation: &Operation) -> bool {
 
 /// Users and groups whose names are wanted, as a message.
 pub(super) fn encode_names(unknown: &Unknown) -> Option<Vec<u8>> {
-    let list = |numbers: &BTreeSet<u32>| numbers.iter().copied().collect();
-    let work = Work::Names { users: list(&unknown.users), groups: list(&unknown.groups) };
-    postcard::to_allocvec(&Request { root: None, work }).ok()
+    postcard::to_allocvec(&Request { root: None, work: Work::Names(unknown.clone()) }).ok()
 }
 
 /// A part of a file that is to be in the page cache, as a message.
@@ -366,10 +360,7 @@ pub(super) fn decode(message: &[u8], descriptors: &mut impl Iterator<Item = Owne
         Work::Write { length, offset } => {
             return Some(Task::Write { file: descriptors.next()?, memory: descriptors.next()?, length, offset });
         }
-        Work::Names { users, groups } => {
-            let (users, groups) = (users.into_iter().collect(), groups.into_iter().collect());
-            return Some(Task::Names(Unknown { users, groups }));
-        }
+        Work::Names(unknown) => return Some(Task::Names(unknown)),
         Work::Warm { length, offset } => {
             return Some(Task::Warm { file: descriptors.next()?, length, offset });
         }

@@ -23,9 +23,8 @@ use slab::Slab;
 
 use self::message::{Answer, Reply, decode_reply, encode, encode_names, encode_warm, needs_memory};
 use super::calls::write_at;
-use super::ended::Ended;
-use super::names::Unknown;
-use super::{Completion, Failure, Location, Operation, Outcome};
+use super::names::{Found, Unknown};
+use super::{Completion, Location, Operation, Outcome};
 use crate::observe::log;
 use crate::process::{self, link};
 
@@ -90,6 +89,19 @@ enum Running {
     Once,
     /// Finding names that were asked for.
     Names,
+}
+
+/// What has become of something that a helper was to do.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It has done it, in so long.
+    Answered(Completion, Duration),
+    /// It leaves it to the server itself, from its beginning.
+    Left(Operation),
+    /// It is lost. What it was doing can be done again, if that is here.
+    Lost(Option<Operation>),
+    /// Names of owners were found.
+    Named(Found),
 }
 
 /// Why a helper does not do something.
@@ -299,14 +311,12 @@ impl<T> Helpers<T> {
         let running = self.processes.get_mut(key).and_then(|helper| helper.running.take());
         self.end(key);
         let (tag, running) = running?;
-        let (ended, what) = match running {
-            Running::Operation(operation, _) => (Ended::Lost(operation), "another one does what it was doing"),
-            Running::Once | Running::Names => {
-                (Ended::Completed(Err(Failure::from(Errno::IO))), "what it was doing has failed")
-            }
+        let (operation, what) = match running {
+            Running::Operation(operation, _) => (Some(operation), "another one does what it was doing"),
+            Running::Once | Running::Names => (None, "what it was doing has failed"),
         };
         log::warn(format_args!("a helper for the disk is lost: {why}; {what}"));
-        Some((tag, ended))
+        Some((tag, Ended::Lost(operation)))
     }
 
     fn end(&mut self, key: usize) {
