@@ -127,11 +127,6 @@ pub fn detail(text: fmt::Arguments<'_>) {
     write(Level::Detail, "", text);
 }
 
-/// Logs for whoever looks for a fault.
-pub fn debug(origin: &str, text: fmt::Arguments<'_>) {
-    write(Level::Debug, origin, text);
-}
-
 /// Logs a message of any level. `origin` is shown from [`Level::Debug`] on.
 pub fn write(level: Level, origin: &str, text: fmt::Arguments<'_>) {
     sinks().write(&Message { level, origin, text });
@@ -173,7 +168,7 @@ struct Sinks {
     settings: Settings,
     /// The number of this process in lines.
     process: u32,
-    file: Option<Sink<File>>,
+    file: Option<Sink>,
     stdout_lost: u64,
     stderr_lost: u64,
     /// Lines are laid out here, so that logging does not allocate.
@@ -207,12 +202,12 @@ impl Sinks {
 }
 
 /// The log file, and whether its banner was written.
-struct Sink<T> {
-    file: T,
+struct Sink {
+    file: File,
     begun: bool,
 }
 
-impl Sink<File> {
+impl Sink {
     /// Writes a line, the banner before the first one. A full disk costs the line, nothing else.
     fn put(&mut self, line: &str) {
         if !self.begun {

@@ -61,28 +61,20 @@ impl Statement {
             }
             Finished::Answered { first, further } => (self.convert(release, &first), further),
         };
-        match further {
-            // It takes precedence over what went wrong before.
-            Some(reason) if release.explains_lost_connections => {
-                let reason = trim(&reason);
-                let colon = if reason.is_empty() { "" } else { ": " };
-                failed(format!(
-                    "unable to complete query '{text}'{colon}{reason}\n\
-                     HINT: this is usually caused by the connection to PostgreSQL being lost while the query was \
-                     running.\n\
-                     HINT: check idle_session_timeout and idle_in_transaction_session_timeout for aggressive \
-                     settings.\n\
-                     HINT: check the PostgreSQL log and network for a crash, restart, or timeout."
-                ))
-            }
-            // The original says no more than that.
-            Some(reason) => {
-                let reason = trim(&reason);
-                let colon = if reason.is_empty() { "" } else { ": " };
-                Err(Error::new(Code::Service, format!("NULL result required to complete request{colon}{reason}")))
-            }
-            None => result,
+        // It takes precedence over what went wrong before.
+        let Some(reason) = further else { return result };
+        let reason = trim(&reason);
+        let colon = if reason.is_empty() { "" } else { ": " };
+        if release.explains_lost_connections {
+            return failed(format!(
+                "unable to complete query '{text}'{colon}{reason}\n\
+                 HINT: this is usually caused by the connection to PostgreSQL being lost while the query was running.\n\
+                 HINT: check idle_session_timeout and idle_in_transaction_session_timeout for aggressive settings.\n\
+                 HINT: check the PostgreSQL log and network for a crash, restart, or timeout."
+            ));
         }
+        // The original says no more than that.
+        Err(Error::new(Code::Service, format!("NULL result required to complete request{colon}{reason}")))
     }
 
     fn convert(&self, release: &Release, first: &First) -> Result<Payload> {

@@ -82,8 +82,7 @@ impl Address {
     /// How libpq begins a complaint about a connection to it.
     pub(super) fn complaint(&self) -> String {
         match self {
-            Self::Unix(path) => format!("connection to server on socket \"{path}\" failed: "),
-            Self::Abstract(name) => format!("connection to server on socket \"@{name}\" failed: "),
+            Self::Unix(_) | Self::Abstract(_) => format!("connection to server on {self} failed: "),
             Self::Tcp { host, address } if *host == address.ip().to_string() => {
                 format!("connection to server at \"{host}\", port {} failed: ", address.port())
             }

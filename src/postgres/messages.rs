@@ -39,11 +39,7 @@ impl Messages {
             Ok(None) => return Ok(None),
             Err(_) => return Err(Malformed::Unknown),
         }
-        match Message::parse(&mut self.buffer) {
-            Ok(Some(message)) => Ok(Some(message)),
-            Ok(None) => Ok(None),
-            Err(_) => Err(Malformed::Unknown),
-        }
+        Message::parse(&mut self.buffer).map_err(|_| Malformed::Unknown)
     }
 }
 
