@@ -34,15 +34,7 @@ pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     let in_service = super::take_systemd(&mut arguments);
     match rights::take_client(&mut arguments) {
         Ok(None) => {}
-        Ok(Some(names)) => {
-            return match rights::describe(&arguments, environment, &names) {
-                Ok(text) => {
-                    super::say(&text);
-                    0
-                }
-                Err(error) => super::fail(&error),
-            };
-        }
+        Ok(Some(names)) => return super::report(rights::describe(&arguments, environment, &names)),
         Err(error) => return super::fail(&error),
     }
     let result = if in_service { check_service(&arguments, environment) } else { check(&arguments, environment) };

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::entries;
 use crate::config::{Host, KnownRepository, OwnSettings, Role};
 use crate::disk::trial;
 use crate::repository::policy::aged;
@@ -55,7 +56,7 @@ fn name_warning(repository: &Path) -> Option<String> {
 
 /// A warning for each backup that comes from the future.
 fn from_the_future(repository: &Path) -> Vec<String> {
-    let backups = below(&repository.join("backup")).flat_map(|stanza| below(&stanza));
+    let backups = entries(&repository.join("backup")).flat_map(|stanza| entries(&stanza));
     backups
         .filter_map(|backup| {
             let changed = fs::symlink_metadata(backup.join("backup.manifest")).ok()?.ctime();
@@ -63,10 +64,6 @@ fn from_the_future(repository: &Path) -> Vec<String> {
         })
         .take(NAMED)
         .collect()
-}
-
-fn below(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 #[cfg(test)]

@@ -22,13 +22,8 @@ pub struct Learn {}
 /// Prints the lines; returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
-    match load_own(arguments, environment).and_then(|own| learned(&own)) {
-        Ok(clients) => {
-            super::say(&pins(&clients));
-            0
-        }
-        Err(error) => super::fail(&error),
-    }
+    let clients = load_own(arguments, environment).and_then(|own| learned(&own));
+    super::report(clients.map(|clients| pins(&clients)))
 }
 
 fn learned(own: &OwnSettings) -> Result<Vec<Value>> {

@@ -16,17 +16,17 @@ mod rights;
 pub mod serve;
 pub mod status;
 pub mod systemd_drop_in;
-pub mod try_out;
 pub mod version;
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use argh::{EarlyExit, FromArgs, SubCommand};
 
 use crate::config::Environment;
 use crate::disk::helpers;
-use crate::protocol::error::{Code, Error};
+use crate::protocol::error::{Code, Error, Result};
 use crate::server::{life, workers};
 
 /// The name that help texts show.
@@ -46,9 +46,10 @@ struct Arguments {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[expect(dead_code, reason = "of most commands argh only shows the help")]
 enum Command {
     Serve(serve::Serve),
-    TryOut(try_out::TryOut),
+    Quickstart(quickstart::Options),
     Check(check::Check),
     Status(status::Status),
     Learn(learn::Learn),
@@ -83,16 +84,16 @@ pub fn run(arguments: &[String]) -> u8 {
     let separate: Vec<_> = separate.iter().map(String::as_str).collect();
     match Arguments::from_args(&[PROGRAM], &separate) {
         Ok(Arguments { command }) => match command {
-            Command::TryOut(options) => try_out::run(&options, &environment),
+            Command::Quickstart(options) => quickstart::run(&options, &environment),
             Command::Ping(options) => ping::run(&options),
-            Command::Version(version::Version {}) => version::run(),
+            Command::Version(_) => version::run(),
             // Served above; argh knows them for their help.
-            Command::Serve(_) => serve::run(&[], &environment),
-            Command::Check(_) => check::run(&[], &environment),
-            Command::Status(options) => status::run(&options.arguments(), &environment),
-            Command::Learn(_) => learn::run(&[], &environment),
-            Command::History(options) => history::run(&options.arguments(), &environment),
-            Command::SystemdDropIn(_) => systemd_drop_in::run(&[], &environment),
+            Command::Serve(_)
+            | Command::Check(_)
+            | Command::Status(_)
+            | Command::Learn(_)
+            | Command::History(_)
+            | Command::SystemdDropIn(_) => serve::run(arguments, &environment),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {
             say(&output);
@@ -144,6 +145,22 @@ fn fail(error: &Error) -> u8 {
     let text = format!("ERROR: {error}").replace('\n', "\n       ");
     let _ = writeln!(std::io::stderr(), "{text}");
     error.code.number()
+}
+
+/// Says what a command has found out, or what went wrong; returns the exit status.
+fn report(result: Result<String>) -> u8 {
+    match result {
+        Ok(text) => {
+            say(&text);
+            0
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// What is in a directory, as far as it can be read.
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// What `error` says of `path`.

@@ -39,13 +39,9 @@ pub struct Ping {
 #[must_use]
 pub fn run(options: &Ping) -> u8 {
     super::log_to_stderr();
-    match ping(&options.host, options.port, PATIENCE) {
-        Ok(version) => {
-            super::say(&format!("'{}:{}' is alive and serves pgBackRest {version}", options.host, options.port));
-            0
-        }
-        Err(error) => super::fail(&error),
-    }
+    let Ping { host, port } = options;
+    let version = ping(host, *port, PATIENCE);
+    super::report(version.map(|version| format!("'{host}:{port}' is alive and serves pgBackRest {version}")))
 }
 
 /// Asks the server at `host` and returns the release that it announces.

@@ -26,17 +26,11 @@ const JSON: &str = "--json";
 /// served; for root and the server's user. Takes the options of 'serve', so that it finds the same repohostd.conf.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
+#[expect(dead_code, reason = "argh shows it in the help")]
 pub struct Status {
     /// print what the server said, as JSON
     #[argh(switch)]
     json: bool,
-}
-
-impl Status {
-    /// As words of the command line.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        if self.json { vec![JSON.to_owned()] } else { Vec::new() }
-    }
 }
 
 /// Asks and prints; returns the exit status.
@@ -44,12 +38,7 @@ impl Status {
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     let (json, others): (Vec<_>, Vec<_>) = arguments.iter().cloned().partition(|argument| argument == JSON);
     let answer = load_own(&others, environment).and_then(|own| ask(&own));
-    match answer {
-        Ok((text, _)) if !json.is_empty() => super::say(&text),
-        Ok((_, value)) => super::say(&render(&value)),
-        Err(error) => return super::fail(&error),
-    }
-    0
+    super::report(answer.map(|(text, value)| if json.is_empty() { render(&value) } else { text }))
 }
 
 /// Asks the server that has these settings.

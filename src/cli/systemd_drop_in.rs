@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use super::entries;
 use crate::config::{self, Described, Environment, Search};
 use crate::disk::passwd;
 use crate::protocol::error::{Code, Error, Result};
@@ -56,13 +57,7 @@ pub struct SystemdDropIn {}
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
     super::log_to_stderr();
-    match Needs::of(arguments, environment) {
-        Ok(needs) => {
-            super::say(&needs.text());
-            0
-        }
-        Err(error) => super::fail(&error),
-    }
+    super::report(Needs::of(arguments, environment).map(|needs| needs.text()))
 }
 
 /// Whether this process reaches everything that the configuration names.
@@ -106,8 +101,7 @@ pub(super) fn serving_user(owner: Option<u32>) -> Option<u32> {
     if !rustix::process::getuid().is_root() {
         return None;
     }
-    let files = DROP_INS.iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten());
-    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+    let mut files: Vec<_> = DROP_INS.iter().flat_map(|directory| entries(Path::new(directory))).collect();
     files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
     let said = files.iter().rev().find_map(|path| {
         let text = fs::read_to_string(path).ok()?;
@@ -264,8 +258,7 @@ fn with_links(repository: &Path) -> Vec<PathBuf> {
     let mut candidates = vec![];
     for name in ["archive", "backup"] {
         let directory = repository.join(name);
-        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        let mut links: Vec<_> = entries.map(|entry| entry.path()).collect();
+        let mut links: Vec<_> = entries(&directory).collect();
         links.sort();
         candidates.push(directory);
         candidates.extend(links);

@@ -24,6 +24,7 @@ const RESTORE: &str = "--restore";
 /// the oldest first, or put one back. Takes the options of 'serve', so that it finds the same files.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "history")]
+#[expect(dead_code, reason = "argh shows them in the help")]
 pub struct History {
     /// only versions of this stanza
     #[argh(option, arg_name = "name")]
@@ -36,25 +37,10 @@ pub struct History {
     restore: Option<String>,
 }
 
-impl History {
-    /// As words of the command line.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let repo = self.repo.map(|key| key.to_string());
-        let options = [(STANZA, &self.stanza), (REPO, &repo), (RESTORE, &self.restore)];
-        options.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?))).collect()
-    }
-}
-
 /// Lists or restores; returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String], environment: &Environment) -> u8 {
-    match answer(arguments, environment) {
-        Ok(text) => {
-            super::say(&text);
-            0
-        }
-        Err(error) => super::fail(&error),
-    }
+    super::report(answer(arguments, environment))
 }
 
 /// An earlier version of an info file.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Version, newest, read, understand};
-use crate::cli::failed;
+use crate::cli::{entries, failed};
 use crate::config::Host;
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Location, RelativePath, Root, Ticket, replace_file};
@@ -82,11 +82,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Takes the locks of backups of the stanza, as far as there are such files, or says who has one.
 fn lock(lock_path: &Path, stanza: &str) -> Result<Vec<File>> {
     let mut held = Vec::new();
-    for entry in fs::read_dir(lock_path).into_iter().flatten().flatten() {
-        if !entry.file_name().to_str().is_some_and(|name| is_lock(name, stanza)) {
+    for path in entries(lock_path) {
+        if !path.file_name().and_then(OsStr::to_str).is_some_and(|name| is_lock(name, stanza)) {
             continue;
         }
-        let path = entry.path();
         let busy = |error: &io::Error| {
             let mut error = Error::io(
                 Code::LockAcquire,
@@ -133,7 +132,7 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
     let at = Location::new(Root::new("/"), path);
     let place = history.join(OsStr::from_bytes(at.path.as_bytes()));
     let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
-    let before = names(&place);
+    let before: Vec<_> = entries(&place).collect();
 
     let shared = Rc::<Shared>::default();
     shared.now.set(Timestamp::now());
@@ -145,13 +144,9 @@ fn keep(history: &Path, count: usize, file: &Path) -> Result<()> {
         let Some((_, completion)) = disk.complete() else { break };
         next = keep.resume(completion)?;
     }
-    let made = missing.into_iter().chain(names(&place).into_iter().filter(|name| !before.contains(name)));
+    let made = missing.into_iter().chain(entries(&place).filter(|path| !before.contains(path)));
     give_to_server(made.collect())
         .map_err(|error| failed(Code::FileOwner, "unable to set ownership for", &place, &error))
-}
-
-fn names(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Gives what root has made to the owner of the directory that it was made in, so that the server can keep

@@ -31,9 +31,7 @@ pub(super) fn provide(directory: &Path) -> Result<()> {
     if complete && lasting() {
         return Ok(());
     }
-    make(directory, today).map_err(|error| {
-        error.unwrap_or_else(|error| Error::new(Code::Crypto, format!("unable to make certificates: {error}")))
-    })
+    make(directory, today)
 }
 
 /// Whether the first certificate of a file is valid at a time in seconds since the epoch.
@@ -45,12 +43,9 @@ fn lasts(path: &Path, at: i64) -> bool {
     fs::read(path).is_ok_and(|text| not_after(&text).is_some_and(|not_after| not_after > at))
 }
 
-/// An error of ours or of the certificate library.
-type Failure = std::result::Result<Error, rcgen::Error>;
-
-fn make(directory: &Path, today: jiff::civil::Date) -> std::result::Result<(), Failure> {
-    let crypto = Err::<Error, rcgen::Error>;
-    let params = |name: &str, names: Vec<String>| -> std::result::Result<CertificateParams, Failure> {
+fn make(directory: &Path, today: jiff::civil::Date) -> Result<()> {
+    let crypto = |error: rcgen::Error| Error::new(Code::Crypto, format!("unable to make certificates: {error}"));
+    let params = |name: &str, names: Vec<String>| -> Result<CertificateParams> {
         let mut params = CertificateParams::new(names).map_err(crypto)?;
         let year = i32::from(today.year());
         let (month, day) = (today.month().unsigned_abs(), today.day().unsigned_abs());
@@ -78,11 +73,11 @@ fn make(directory: &Path, today: jiff::civil::Date) -> std::result::Result<(), F
         leaf.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().map_err(crypto)?;
         let certificate = leaf.signed_by(&key, &authority).map_err(crypto)?;
-        write(&directory.join(format!("{file}.key")), &key.serialize_pem(), 0o600).map_err(Ok)?;
-        write(&directory.join(format!("{file}.crt")), &certificate.pem(), 0o640).map_err(Ok)?;
+        write(&directory.join(format!("{file}.key")), &key.serialize_pem(), 0o600)?;
+        write(&directory.join(format!("{file}.crt")), &certificate.pem(), 0o640)?;
     }
     // Last, so that an interrupted run counts as none.
-    write(&directory.join("ca.crt"), &authority.pem(), 0o640).map_err(Ok)
+    write(&directory.join("ca.crt"), &authority.pem(), 0o640)
 }
 
 /// This host's name, when it can stand in a certificate.

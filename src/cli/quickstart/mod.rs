@@ -1,7 +1,7 @@
-//! The material of `repohostd quickstart`: a directory with everything that a first try needs.
+//! `repohostd quickstart`: makes a directory with everything that a first try needs, and serves it.
 //!
 //! Owns the layout of that directory, its throw-away certificates, its configuration files and the
-//! commands that are shown to the user. It starts no server: the caller runs the ordinary one with
+//! commands that are shown to the user. What serves is the ordinary server, with
 //! `--config=DIR/server/pgbackrest.conf`.
 //!
 //! ```text
@@ -19,10 +19,13 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use argh::FromArgs;
+
 use crate::cli::failed;
+use crate::config::Environment;
 use crate::disk::replace_file;
 use crate::protocol::error::{Code, Error, Result};
-use crate::protocol::release::Release;
+use crate::server::life::serve::serve;
 
 /// The file that tells an earlier quickstart from a directory with somebody's data.
 const MARKER: &str = ".repohostd-quickstart";
@@ -30,79 +33,91 @@ const MARKER: &str = ".repohostd-quickstart";
 const DIRECTORIES: [&str; 9] =
     ["repository", "log", "lock", "state", "server", "client", "client/log", "client/lock", "client/spool"];
 
-/// What the user may choose.
-#[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
-    /// The port to listen on. Default: that of an earlier quickstart, else 8432.
-    pub port: Option<u16>,
-    /// The release to announce to clients. Default: that of the installed pgbackrest, then that of an
-    /// earlier quickstart, then the newest known.
-    pub release: Option<&'a str>,
-    /// The releases that the server can speak; at least one.
-    pub known_releases: &'a [&'a str],
-    /// How to run the installed pgbackrest to learn its release, usually `pgbackrest`.
-    pub pgbackrest: &'a Path,
-    /// How to run this very program, for the instructions.
-    pub program: &'a str,
-    /// The data directory of the `PostgreSQL` cluster to try it with. Default: a placeholder.
-    pub pg_path: Option<&'a Path>,
+/// make a directory with a throw-away CA, certificates, a repository and configuration files, print
+/// the client commands to try, and serve it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "quickstart")]
+pub struct Options {
+    /// where to make it (default: ./repohostd-quickstart)
+    #[argh(option, default = "PathBuf::from(\"repohostd-quickstart\")")]
+    directory: PathBuf,
+    /// the port to listen on (default: 8432)
+    #[argh(option)]
+    port: Option<u16>,
+    /// the pgbackrest release to announce (default: that of the installed pgbackrest)
+    #[argh(option)]
+    release: Option<String>,
+    /// the data directory of the cluster to try it with, for the printed commands
+    #[argh(option)]
+    pg_path: Option<PathBuf>,
 }
 
 /// A directory that is ready to be served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quickstart {
-    /// The directory, absolute and with links resolved.
-    pub directory: PathBuf,
+struct Quickstart {
     /// The server's configuration, for `--config`; `repohostd.conf` lies beside it.
-    pub server_config: PathBuf,
-    /// The clients' configuration, for their `--config`.
-    pub client_config: PathBuf,
-    /// The release that is announced.
-    pub release: String,
-    /// The port that is listened on.
-    pub port: u16,
-    /// Whether an earlier quickstart was found and kept.
-    pub reused: bool,
+    server_config: PathBuf,
     /// What the user has to know before trying: to be shown so that nobody overlooks it.
-    pub warnings: Vec<String>,
+    warning: Option<String>,
     /// The commands to try, with explanations, for the terminal.
-    pub instructions: String,
+    instructions: String,
+}
+
+/// Makes the directory and serves it; returns the exit status.
+#[must_use]
+pub fn run(options: &Options, environment: &Environment) -> u8 {
+    let program = std::env::current_exe().ok().and_then(|path| path.to_str().map(str::to_owned));
+    match create(options, program.as_deref().unwrap_or("repohostd"), Path::new("pgbackrest")) {
+        Ok(made) => {
+            super::say(&made.instructions);
+            if let Some(warning) = &made.warning {
+                super::say(&format!("WARN: {warning}"));
+            }
+            serve(&[format!("--config={}", made.server_config.display())], environment)
+        }
+        Err(error) => super::fail(&error),
+    }
 }
 
 /// Makes the directory, or brings an earlier quickstart up to date: certificates that have expired
-/// are renewed, options that are given replace what the files say, everything else stays.
+/// are renewed, options that are given replace what the files say, everything else stays. `program` is how to run this
+/// very program, for the instructions; `pgbackrest` how to learn the release of the installed one.
 ///
 /// # Errors
 /// Code 32 for a directory that holds something else or whose name clients cannot handle, and for
 /// an unknown release; 41, 47, 64 when the system refuses to make files or directories; 95 when
 /// certificates cannot be made.
-pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
+fn create(options: &Options, program: &str, pgbackrest: &Path) -> Result<Quickstart> {
+    let directory = &options.directory;
     make_directory(directory)?;
     let directory =
         fs::canonicalize(directory).map_err(|error| failed(Code::PathOpen, "unable to open", directory, &error))?;
-    let root = usable_name(&directory)?.to_owned();
-    let reused = claim(&directory)?;
+    let root = usable_name(&directory)?;
+    claim(&directory)?;
     for name in DIRECTORIES {
         make_directory(&directory.join(name))?;
     }
     certificates::provide(&directory)?;
 
-    let earlier = Earlier::read(&directory);
-    let (release, warnings) = release::choose(options, earlier.release.as_deref())?;
-    let backs_up_from_clients = Release::find(&release).is_none_or(|release| release.backs_up_from_clients);
-    let port = options.port.or(earlier.port).unwrap_or(8432);
-    let pg_path = match options.pg_path {
+    let earlier = |file: &str, key: &str| {
+        let text = fs::read_to_string(directory.join(file)).ok()?;
+        text::get(&text, key).map(str::to_owned)
+    };
+    let earlier_release = earlier("server/repohostd.conf", "release");
+    let (release, warning) = release::choose(options.release.as_deref(), pgbackrest, earlier_release.as_deref())?;
+    let earlier_port = || earlier("server/pgbackrest.conf", "tls-server-port")?.parse().ok();
+    let port = options.port.or_else(earlier_port).unwrap_or(8432);
+    let pg_path = match &options.pg_path {
         Some(path) => Some(usable_name(path)?.to_owned()),
-        None => earlier.pg_path.clone(),
+        None => earlier("client/pgbackrest.conf", "pg1-path"),
     };
     let pg_path = pg_path.unwrap_or_else(|| text::PG_PATH_PLACEHOLDER.to_owned());
 
     let files = [
-        ("server/pgbackrest.conf", text::server(&root, port), vec![("tls-server-port", port.to_string())]),
-        ("server/repohostd.conf", text::own(&root, &release), vec![("release", release.clone())]),
+        ("server/pgbackrest.conf", text::server(root, port), vec![("tls-server-port", port.to_string())]),
+        ("server/repohostd.conf", text::own(root, release.version), vec![("release", release.version.to_owned())]),
         (
             "client/pgbackrest.conf",
-            text::client(&root, port, &pg_path),
+            text::client(root, port, &pg_path),
             vec![("repo1-host-port", port.to_string()), ("pg1-path", pg_path.clone())],
         ),
     ];
@@ -120,43 +135,16 @@ pub fn create(directory: &Path, options: &Options<'_>) -> Result<Quickstart> {
 
     Ok(Quickstart {
         server_config: directory.join("server/pgbackrest.conf"),
-        client_config: directory.join("client/pgbackrest.conf"),
-        instructions: text::instructions(options.program, &root, port, &pg_path, backs_up_from_clients),
-        directory,
-        release,
-        port,
-        reused,
-        warnings,
+        warning,
+        instructions: text::instructions(program, root, port, &pg_path, release.backs_up_from_clients),
     })
 }
 
-/// What the files of an earlier quickstart say.
-#[derive(Debug, Default)]
-struct Earlier {
-    release: Option<String>,
-    port: Option<u16>,
-    pg_path: Option<String>,
-}
-
-impl Earlier {
-    fn read(directory: &Path) -> Self {
-        let value = |file: &str, key: &str| {
-            let text = fs::read_to_string(directory.join(file)).ok()?;
-            text::get(&text, key).map(str::to_owned)
-        };
-        Self {
-            release: value("server/repohostd.conf", "release"),
-            port: value("server/pgbackrest.conf", "tls-server-port").and_then(|port| port.parse().ok()),
-            pg_path: value("client/pgbackrest.conf", "pg1-path"),
-        }
-    }
-}
-
-/// Marks an empty directory as ours; whether it already was. Anything else in it is left alone.
-fn claim(directory: &Path) -> Result<bool> {
+/// Marks an empty directory as ours, unless it already is. Anything else in it is left alone.
+fn claim(directory: &Path) -> Result<()> {
     let marker = directory.join(MARKER);
     if marker.exists() {
-        return Ok(true);
+        return Ok(());
     }
     let mut entries =
         fs::read_dir(directory).map_err(|error| failed(Code::PathOpen, "unable to open", directory, &error))?;
@@ -170,8 +158,7 @@ fn claim(directory: &Path) -> Result<bool> {
             ),
         ));
     }
-    write(&marker, "made by repohostd quickstart; everything here may be deleted\n", 0o640)?;
-    Ok(false)
+    write(&marker, "made by repohostd quickstart; everything here may be deleted\n", 0o640)
 }
 
 /// The path as text, when configuration files and clients can handle it.
@@ -191,10 +178,8 @@ fn usable_name(path: &Path) -> Result<&str> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    match DirBuilder::new().recursive(true).mode(0o750).create(path) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(failed(Code::PathCreate, "unable to create", path, &error)),
-    }
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
+    made.map_err(|error| failed(Code::PathCreate, "unable to create", path, &error))
 }
 
 /// Replaces a file as a whole, so that an interrupted run leaves no half one behind.

@@ -9,23 +9,18 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{Options, create};
+use super::{Options, Quickstart};
 use crate::config::snapshot::Origin;
-use crate::protocol::error::Code;
+use crate::protocol::error::{Code, Result};
 use crate::server::tls::testing::{BOTH, handshake};
 use crate::server::tls::{TlsFiles, identity, server_config};
 
-const KNOWN: [&str; 2] = ["2.55.1", "2.60.0"];
+fn options(directory: &Path) -> Options {
+    Options { directory: directory.to_owned(), port: None, release: None, pg_path: None }
+}
 
-fn options() -> Options<'static> {
-    Options {
-        port: None,
-        release: None,
-        known_releases: &KNOWN,
-        pgbackrest: Path::new("/nonexistent/pgbackrest"),
-        program: "/opt/repohostd",
-        pg_path: None,
-    }
+fn create(options: &Options) -> Result<Quickstart> {
+    super::create(options, "/opt/repohostd", Path::new("/nonexistent/pgbackrest"))
 }
 
 /// The value of an option in one of the files.
@@ -46,8 +41,9 @@ fn installed(directory: &Path, answer: &str) -> PathBuf {
 #[test]
 fn its_client_and_server_shake_hands_and_verify_each_other() {
     let place = tempfile::tempdir().unwrap();
-    let quickstart = create(&place.path().join("demo"), &options()).unwrap();
-    let (server, client) = (&quickstart.server_config, &quickstart.client_config);
+    let directory = place.path().join("demo");
+    let server = &create(&options(&directory)).unwrap().server_config;
+    let client = &directory.join("client/pgbackrest.conf");
     let (server_files, warnings) = server_config(&TlsFiles {
         cert: Path::new(&value(server, "tls-server-cert-file")),
         key: Path::new(&value(server, "tls-server-key-file")),
@@ -83,26 +79,25 @@ fn its_client_and_server_shake_hands_and_verify_each_other() {
 #[test]
 fn everything_lies_under_one_directory_and_keys_are_closed() {
     let place = tempfile::tempdir().unwrap();
-    let quickstart = create(&place.path().join("a/b"), &options()).unwrap();
-    let root = &quickstart.directory;
+    let root = &place.path().canonicalize().unwrap().join("a/b");
+    let quickstart = create(&options(root)).unwrap();
     for key in ["server.key", "client.key"] {
         assert_eq!(fs::metadata(root.join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
     }
-    let server = &quickstart.server_config;
+    let (server, client) = (&quickstart.server_config, &root.join("client/pgbackrest.conf"));
     for (file, key) in [
         (server, "repo1-path"),
         (server, "lock-path"),
         (server, "log-path"),
-        (&quickstart.client_config, "lock-path"),
-        (&quickstart.client_config, "log-path"),
-        (&quickstart.client_config, "spool-path"),
+        (client, "lock-path"),
+        (client, "log-path"),
+        (client, "spool-path"),
     ] {
         let path = PathBuf::from(value(file, key));
         assert!(path.starts_with(root) && path.is_dir(), "{key}={}", path.display());
     }
     // The same lock directory on both sides would make every backup wait for itself.
-    assert_ne!(value(server, "lock-path"), value(&quickstart.client_config, "lock-path"));
-    assert!(!quickstart.reused);
+    assert_ne!(value(server, "lock-path"), value(client, "lock-path"));
     let commands = &quickstart.instructions;
     for command in ["server-ping", "stanza-create", "archive-push %p", "check", "backup", "info", "restore"] {
         assert!(commands.contains(command), "{command} is missing in\n{commands}");
@@ -113,8 +108,8 @@ fn everything_lies_under_one_directory_and_keys_are_closed() {
 fn its_backup_command_is_one_that_the_release_knows() {
     let place = tempfile::tempdir().unwrap();
     for (release, file) in [("2.45", "server/pgbackrest.conf"), ("2.60.0", "client/pgbackrest.conf")] {
-        let options = Options { release: Some(release), known_releases: &["2.45", "2.60.0"], ..options() };
-        let quickstart = create(&place.path().join("demo"), &options).unwrap();
+        let options = Options { release: Some(release.to_owned()), ..options(&place.path().join("demo")) };
+        let quickstart = create(&options).unwrap();
         let line = quickstart.instructions.lines().find(|line| line.contains(" backup ")).unwrap();
         assert!(line.contains(file), "{release}: {line}");
         assert_eq!(line.contains("--pg1-path=/var/lib/postgresql/15/main"), release == "2.45", "{line}");
@@ -125,26 +120,26 @@ fn its_backup_command_is_one_that_the_release_knows() {
 fn a_second_run_keeps_certificates_and_edits_and_applies_options() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("demo");
-    let first = create(&directory, &options()).unwrap();
-    assert_eq!((first.port, first.release.as_str()), (8432, "2.60.0"));
+    let server = create(&options(&directory)).unwrap().server_config;
+    let (client, own) = (directory.join("client/pgbackrest.conf"), directory.join("server/repohostd.conf"));
+    assert_eq!((value(&server, "tls-server-port"), value(&own, "release")), ("8432".to_owned(), "2.60.0".to_owned()));
     let certificate = fs::read(directory.join("client.crt")).unwrap();
-    let edited = fs::read_to_string(&first.client_config).unwrap().replace("/15/", "/17/") + "process-max=4\n";
-    fs::write(&first.client_config, edited).unwrap();
+    let edited = fs::read_to_string(&client).unwrap().replace("/15/", "/17/") + "process-max=4\n";
+    fs::write(&client, edited).unwrap();
 
-    let changed = Options { port: Some(9999), release: Some("2.55.1"), ..options() };
-    let second = create(&directory, &changed).unwrap();
-    assert!(second.reused);
+    let changed = Options { port: Some(9999), release: Some("2.55.1".to_owned()), ..options(&directory) };
+    create(&changed).unwrap();
     assert_eq!(fs::read(directory.join("client.crt")).unwrap(), certificate);
-    assert_eq!(value(&second.server_config, "tls-server-port"), "9999");
-    assert_eq!(value(&second.client_config, "repo1-host-port"), "9999");
-    assert_eq!(value(&second.client_config, "pg1-path"), "/var/lib/postgresql/17/main");
-    assert_eq!(value(&second.client_config, "process-max"), "4");
-    assert_eq!(value(&directory.join("server/repohostd.conf"), "release"), "2.55.1");
+    assert_eq!(value(&server, "tls-server-port"), "9999");
+    assert_eq!(value(&client, "repo1-host-port"), "9999");
+    assert_eq!(value(&client, "pg1-path"), "/var/lib/postgresql/17/main");
+    assert_eq!(value(&client, "process-max"), "4");
+    assert_eq!(value(&own, "release"), "2.55.1");
 
     // What was chosen stays chosen, and a lost key means new certificates.
     fs::remove_file(directory.join("client.key")).unwrap();
-    let third = create(&directory, &options()).unwrap();
-    assert_eq!((third.port, third.release.as_str()), (9999, "2.55.1"));
+    create(&options(&directory)).unwrap();
+    assert_eq!((value(&server, "tls-server-port"), value(&own, "release")), ("9999".to_owned(), "2.55.1".to_owned()));
     assert_ne!(fs::read(directory.join("client.crt")).unwrap(), certificate);
 }
 
@@ -152,32 +147,34 @@ fn a_second_run_keeps_certificates_and_edits_and_applies_options() {
 fn somebodys_data_is_not_touched() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("precious"), "data").unwrap();
-    let error = create(place.path(), &options()).unwrap_err();
+    let error = create(&options(place.path())).err().unwrap();
     assert_eq!(error.code, Code::OptionInvalidValue);
     assert!(error.message.contains("is not empty and was not made by quickstart"), "{}", error.message);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 
-    let error = create(&place.path().join("with space"), &options()).unwrap_err();
+    let error = create(&options(&place.path().join("with space"))).err().unwrap();
     assert!(error.message.contains("cannot handle spaces"), "{}", error.message);
 }
 
 #[test]
 fn the_installed_release_is_announced_and_an_unknown_one_is_said_loudly() {
     let place = tempfile::tempdir().unwrap();
+    let with = |name: &str, program: &Path| {
+        let directory = place.path().join(name);
+        let quickstart = super::create(&options(&directory), "/opt/repohostd", program).unwrap();
+        (value(&directory.join("server/repohostd.conf"), "release"), quickstart.warning)
+    };
     let program = installed(place.path(), "pgBackRest 2.55.1");
-    let with_program = Options { pgbackrest: &program, ..options() };
-    let quickstart = create(&place.path().join("one"), &with_program).unwrap();
-    assert_eq!((quickstart.release.as_str(), quickstart.warnings.len()), ("2.55.1", 0));
+    assert_eq!(with("one", &program), ("2.55.1".to_owned(), None));
 
-    let program = installed(place.path(), "pgBackRest 2.45");
-    let with_program = Options { pgbackrest: &program, ..options() };
-    let quickstart = create(&place.path().join("two"), &with_program).unwrap();
-    assert_eq!(quickstart.release, "2.60.0");
-    assert!(quickstart.warnings[0].contains("pgbackrest is 2.45"), "{:?}", quickstart.warnings);
-    assert!(quickstart.warnings[0].contains("CANNOT"), "{:?}", quickstart.warnings);
+    let program = installed(place.path(), "pgBackRest 2.36");
+    let (release, warning) = with("two", &program);
+    let warning = warning.unwrap();
+    assert_eq!(release, "2.60.0");
+    assert!(warning.contains("pgbackrest is 2.36") && warning.contains("CANNOT"), "{warning}");
 
-    let asked = Options { release: Some("2.44"), ..options() };
-    let error = create(&place.path().join("three"), &asked).unwrap_err();
+    let asked = Options { release: Some("2.36".to_owned()), ..options(&place.path().join("three")) };
+    let error = create(&asked).err().unwrap();
     assert_eq!(error.code, Code::OptionInvalidValue);
-    assert!(error.message.contains("2.55.1, 2.60.0"), "{}", error.message);
+    assert!(error.message.contains("2.59.3, 2.60.0"), "{}", error.message);
 }
