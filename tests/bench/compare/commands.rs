@@ -125,21 +125,26 @@ fn restore(run: &Run, pair: &Pair) {
         let files = crate::harness::files(&target.path);
         let sizes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len());
         mebibytes = sizes.sum::<u64>() >> 20;
-        for entry in fs::read_dir(&target.path).expect("the cluster was restored").flatten() {
-            let gone = if entry.path().is_dir() && !entry.path().is_symlink() {
-                fs::remove_dir_all(entry.path())
-            } else {
-                fs::remove_file(entry.path())
-            };
-            gone.expect("the restored cluster can be removed");
-        }
-        rustix::fs::sync();
+        clear(&target.path);
         [cost.processor, cost.wall, memory / f64::from(1 << 20)]
     });
     let what = format!("restore of {mebibytes} MiB, not compressed");
     table::both(&format!("{what}: server CPU, s"), processor, Target::None, "");
     table::both(&format!("{what}: wall, s"), wall, Target::None, "");
     table::both(&format!("{what}: memory, MiB"), memory, Target::None, "");
+}
+
+/// Removes a restored cluster, but not its directory.
+pub(crate) fn clear(cluster: &Path) {
+    for entry in fs::read_dir(cluster).expect("the cluster was restored").flatten() {
+        let gone = if entry.path().is_dir() && !entry.path().is_symlink() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        };
+        gone.expect("the restored cluster can be removed");
+    }
+    rustix::fs::sync();
 }
 
 /// Runs the client for a server and insists on success.

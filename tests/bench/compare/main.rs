@@ -14,6 +14,7 @@ mod cluster;
 mod commands;
 mod group;
 mod loads;
+mod network;
 mod servers;
 mod slow;
 mod table;
@@ -30,8 +31,8 @@ const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE
                      [--workers N] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
-const MEASURES: [&str; 9] =
-    ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "slow", "cluster"];
+const MEASURES: [&str; 10] =
+    ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "slow", "network", "cluster"];
 
 /// What was asked for, and the hosts that it is measured with.
 struct Run {
@@ -83,6 +84,9 @@ fn main() -> ExitCode {
     }
     if run.asked("slow") {
         run = slow::slow(run);
+    }
+    if run.asked("network") {
+        run = network::network(run);
     }
     if run.asked("cluster") {
         cluster::cluster(run);

@@ -25,12 +25,14 @@ pub(crate) struct Pair {
 }
 
 /// What our server is.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Build {
     /// The program, where it is not the one that was just built.
     pub(crate) binary: Option<PathBuf>,
     /// `workers` of its configuration.
     pub(crate) workers: Option<String>,
+    /// What else is in it.
+    pub(crate) lines: String,
 }
 
 /// One of them.
@@ -72,8 +74,8 @@ impl Pair {
 
     /// Starts both with a configuration, but for the port, for a client with this certificate.
     pub(crate) fn configured(bench: &Bench, config: &Config, build: &Build, client: &Identity) -> Self {
-        let start = |ours| Server::start(bench, config, ours, client);
-        Self { ours: start(Some(build)), original: start(None) }
+        let start = |name, ours| Server::start(bench, config, name, ours, client);
+        Self { ours: start("ours", Some(build)), original: start("original", None) }
     }
 
     /// Has both do something in turns, and takes the medians of each of its numbers and of their ratios.
@@ -106,9 +108,8 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Server {
-    /// Starts ours, or else the original.
-    fn start(bench: &Bench, config: &Config, ours: Option<&Build>, client: &Identity) -> Self {
-        let name = if ours.is_some() { "ours" } else { "original" };
+    /// Starts ours, or else the original, in a directory of that name.
+    pub(crate) fn start(bench: &Bench, config: &Config, name: &str, ours: Option<&Build>, client: &Identity) -> Self {
         let workspace = &bench.workspace;
         let directory = workspace.directory(&format!("server/{name}"));
         let port = free_port();
@@ -120,10 +121,11 @@ impl Server {
         workspace.file(&format!("server/{name}/pgbackrest.conf"), 0o640, &config.text());
         let workers = ours.and_then(|build| build.workers.as_ref());
         let workers = workers.map_or(String::new(), |workers| format!("workers={workers}\n"));
+        let lines = ours.map_or("", |build| &build.lines);
         workspace.file(
             &format!("server/{name}/repohostd.conf"),
             0o640,
-            &format!("[global]\nconnection-max={CONNECTIONS}\n{workers}"),
+            &format!("[global]\nconnection-max={CONNECTIONS}\n{workers}{lines}"),
         );
         let config = directory.join("pgbackrest.conf");
         let release = &bench.client.release;
