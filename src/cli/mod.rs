@@ -87,13 +87,13 @@ pub fn run(arguments: &[String]) -> u8 {
             Command::Quickstart(options) => quickstart::run(&options, &environment),
             Command::Ping(options) => ping::run(&options),
             Command::Version(_) => version::run(),
-            // Served above; argh knows them for their help.
+            // Left for above; argh knows them for their help.
             Command::Serve(_)
             | Command::Check(_)
             | Command::Status(_)
             | Command::Learn(_)
             | Command::History(_)
-            | Command::SystemdDropIn(_) => serve::run(arguments, &environment),
+            | Command::SystemdDropIn(_) => fail(&Error::new(Code::Assert, "the command reads its own arguments")),
         },
         Err(EarlyExit { output, status: Ok(()) }) => {
             say(&output);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Environment;
 use super::files::Files;
 use super::ini::{Entry, Ini, Value};
+use super::network::NetworkCompression;
 use super::pins::{self, ListenerPin, Pin};
 use super::role::{NamedRights, Protection, Role};
 use super::value;
@@ -37,7 +38,7 @@ const LISTING_MEMORY_MINIMUM: i64 = 1024 * 1024;
 type Set = fn(&mut OwnSettings, &Entry) -> Result<()>;
 
 /// Known options of `[global]`, in alphabetical order.
-const OPTIONS: [(&str, Set); 24] = [
+const OPTIONS: [(&str, Set); 25] = [
     ("allow-client-config", |own, entry| put(&mut own.allow_client_config, Ok(entry.words()))),
     ("allow-client-pg-path", |own, entry| put(&mut own.allow_client_pg_path, Ok(entry.words()))),
     ("allow-client-repository", |own, entry| put(&mut own.allow_client_repository, Ok(entry.words()))),
@@ -55,6 +56,7 @@ const OPTIONS: [(&str, Set); 24] = [
     ("listing-memory-max", |own, entry| put(&mut own.listing_memory_max, entry.memory())),
     ("memory-max", |own, entry| put(&mut own.memory_max, entry.memory())),
     ("min-age", |own, entry| put(&mut own.protection.min_age, entry.time(0, AGE_MAXIMUM))),
+    ("network-compression", |own, entry| put(&mut own.network_compression, entry.network_compression())),
     ("opaque-info", |own, entry| put(&mut own.protection.opaque_info, entry.boolean())),
     ("release", |own, entry| put(&mut own.release, entry.release().map(Some))),
     ("releases", |own, entry| put(&mut own.releases, entry.releases())),
@@ -146,6 +148,9 @@ pub struct OwnSettings {
     /// `memory-max=`: bytes that the open files of all clients may take together, in buffers and
     /// filters; from 1MiB. Default: 1GiB.
     pub memory_max: usize,
+    /// `network-compression=`: whether files are compressed on their way where clients ask for LZ4; `auto`, `always` or
+    /// `never`. Default: auto.
+    pub network_compression: NetworkCompression,
     /// `worker-timeout=`: how long a worker may take to answer whether it lives, until it counts as lost; from 6s.
     /// Default: 30s.
     pub worker_timeout: Duration,
@@ -182,6 +187,7 @@ impl Default for OwnSettings {
             crl_file: None,
             listing_memory_max: 512 << 20,
             memory_max: 1 << 30,
+            network_compression: NetworkCompression::default(),
             worker_timeout: Duration::from_secs(30),
             workers: Workers::default(),
         }
@@ -396,6 +402,12 @@ impl Entry {
         Ok(words)
     }
 
+    fn network_compression(&self) -> Result<NetworkCompression> {
+        let text = self.text()?;
+        let values = || format!("values are {}", NetworkCompression::NAMES.join(", "));
+        NetworkCompression::from_name(text).ok_or_else(|| self.invalid_but(text, values()))
+    }
+
     pub(super) fn role(&self) -> Result<Role> {
         let text = self.text()?;
         let roles = || format!("roles are {}", Role::NAMES.join(", "));
@@ -413,5 +425,27 @@ impl Entry {
             Some(bad) => Err(self.invalid(bad)),
             None => Ok(releases),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_the_manual_and_in_the_example() {
+        let manual = include_str!("../../packaging/repohostd.conf.5");
+        let example = include_str!("../../packaging/examples/repohostd.conf");
+        for (name, _) in OPTIONS {
+            assert!(manual.contains(&format!("\n.It Cm {name}\n")), "{name} is not in repohostd.conf(5)");
+            let line = |line: &str| line.trim_start_matches('#').starts_with(&format!("{name}="));
+            assert!(example.lines().any(line), "{name} is not in the example");
+        }
+        assert_eq!(
+            manual.matches("\n.It Cm ").count(),
+            OPTIONS.len(),
+            "repohostd.conf(5) has options that do not exist"
+        );
+        assert!(OPTIONS.is_sorted_by_key(|(name, _)| name), "not in alphabetical order");
     }
 }

@@ -10,6 +10,7 @@ use super::block_incremental::Blocks;
 use super::cipher_block::{Decrypt as BlockDecrypt, Encrypt as BlockEncrypt};
 use super::cipher_format::Decrypt as FormatDecrypt;
 use super::hash::Hasher;
+use super::network::{self, Link};
 use super::page_checksum::{Pages, Suspect};
 use super::simple::{Prefix, Sink};
 use super::zst::Contexts;
@@ -84,6 +85,24 @@ impl Chain {
         Ok(chain)
     }
 
+    /// As [`Chain::sharing`], of what a client reads over `link`. What a client compresses for its way is last in the
+    /// list, and nothing that is to be stored like that is: behind its compression come its size and its hash.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chain::new`].
+    pub(crate) fn over(link: &Rc<Link>, contexts: &Rc<Contexts>, mut specs: Vec<FilterSpec>) -> Result<Self> {
+        let Some(FilterSpec::Lz4Compress { level, .. }) =
+            specs.pop_if(|last| matches!(last, FilterSpec::Lz4Compress { raw: true, .. }))
+        else {
+            return Self::sharing(contexts, specs);
+        };
+        let name = FilterSpec::Lz4Compress { level, raw: true }.name();
+        let mut chain = Self { extra_buffer: false, ..Self::sharing(contexts, specs)? };
+        chain.add_transform(name, Box::new(network::Compress::new(level, link)?));
+        Ok(chain)
+    }
+
     /// Whether no filter changes or swallows the data: they may then be observed where they are,
     /// without a copy.
     pub(crate) fn is_passive(&self) -> bool {
@@ -107,6 +126,39 @@ impl Chain {
             return Err(Error::new(Code::Assert, "filters that change the data cannot only observe them"));
         }
         show(&mut self.head, data)
+    }
+
+    /// Whether all that is done to the data now is that they are put into a frame as they are. They may then be read into
+    /// it between [`begin_stored`](Self::begin_stored) and [`end_stored`](Self::end_stored), without a copy.
+    pub fn stores(&mut self) -> bool {
+        self.frame().is_some_and(|frame| frame.stores())
+    }
+
+    /// Appends to `output` what stands before data that are stored; at most [`network::BLOCK`] bytes of them follow.
+    pub fn begin_stored(&mut self, output: &mut Vec<u8>) {
+        if let Some(frame) = self.frame() {
+            frame.begin_stored(output);
+        }
+    }
+
+    /// What is in `output` from `at` on is data that were put behind what [`begin_stored`](Self::begin_stored) appended.
+    ///
+    /// # Errors
+    ///
+    /// Code 29 when a filter finds more than it can report.
+    pub fn end_stored(&mut self, output: &mut Vec<u8>, at: usize) -> Result<()> {
+        show(&mut self.head, &output[at..])?;
+        if let Some(frame) = self.frame() {
+            frame.end_stored(output, at);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self) -> Option<&mut network::Compress> {
+        match self.stages.as_mut_slice() {
+            [only] if only.observers.is_empty() && only.waiting().is_empty() => only.transform.frame(),
+            _ => None,
+        }
     }
 
     /// A page of the file that looks wrong. The caller reads it once more, without filters, and tells
@@ -222,6 +274,11 @@ impl Chain {
             FilterSpec::CipherFormat { keys, expected } => Box::new(FormatDecrypt::new(keys, expected)),
             FilterSpec::CipherHeader(bytes) => Box::new(Prefix::new(bytes)),
         };
+        self.add_transform(name, transform);
+        Ok(())
+    }
+
+    fn add_transform(&mut self, name: StringId, transform: Box<dyn Transform>) {
         self.stages.push(Stage {
             name,
             transform,
@@ -232,7 +289,6 @@ impl Chain {
             done: false,
             observers: Vec::new(),
         });
-        Ok(())
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "lets `add` return what this returns")]

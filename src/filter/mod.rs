@@ -23,6 +23,7 @@ mod cutter;
 mod gz;
 mod hash;
 mod lz4;
+pub mod network;
 mod page_checksum;
 mod simple;
 mod varint;
@@ -84,6 +85,11 @@ trait Transform {
     ///
     /// The filter's own; the chain makes no step after one.
     fn step(&mut self, input: &[u8], ended: bool, output: &mut [u8]) -> Result<Step>;
+
+    /// The filter, where it is one that can put the data into frames for the network as they are.
+    fn frame(&mut self) -> Option<&mut network::Compress> {
+        None
+    }
 
     /// Bytes that the filter wants to be given at once where there are as many.
     fn piece(&self) -> usize {

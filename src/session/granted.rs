@@ -21,6 +21,7 @@ use super::databases::{Databases, Pending};
 use super::ending::{End, Flow};
 use super::line::Line;
 use super::locking::SessionLocks;
+use super::pace::Pace;
 use super::requests::Begun;
 use super::revoked::Revoked;
 use super::streams::{Stream, Streams};
@@ -100,6 +101,8 @@ pub(super) struct Granted {
     pub(super) running: Option<Running>,
     /// What is prepared of a block before the client asks for it.
     pub(super) ahead: Option<Ahead>,
+    /// How fast files go to the client.
+    pub(super) pace: Pace,
     pub(super) block: Option<Block>,
     /// The write whose data is the only thing that may come now, where data has messages of its own.
     pub(super) upload: Option<Upload>,
@@ -112,7 +115,7 @@ pub(super) struct Granted {
 
 impl Granted {
     pub(super) fn new(host: &Host, authorized: Authorized, drain: Option<Error>, until: Instant) -> Self {
-        let Authorized { settings, whole_repository, role, protection, versions, umask } = authorized;
+        let Authorized { settings, whole_repository, role, protection, versions, network, umask } = authorized;
         let (view, measures) = match &settings.storage {
             Storage::Repository(repository) => {
                 let stanza = settings.stanza.as_deref().filter(|_| !whole_repository);
@@ -143,6 +146,7 @@ impl Granted {
             databases: Databases::default(),
             running: None,
             ahead: None,
+            pace: Pace::new(network),
             block: None,
             upload: None,
             revoked: None,
@@ -333,6 +337,7 @@ impl Granted {
             Ok(Step::Done(answer)) => {
                 let length = |payload: &Option<Payload>| payload.as_ref().map_or(0, Payload::len);
                 self.count(line, &active, envelope, length(&answer.lead) + length(&answer.payload));
+                self.pace.answered(now);
                 return self.answer(line, envelope, answer);
             }
             Err(error) => return self.fail_step(line, envelope, error),

@@ -13,6 +13,7 @@ mod line;
 mod locking;
 mod memory;
 mod output;
+mod pace;
 mod requests;
 mod revoked;
 mod streams;
@@ -22,7 +23,7 @@ mod upload;
 
 use std::time::Duration;
 
-use crate::config::{Protection, Role, SessionSettings};
+use crate::config::{NetworkCompression, Protection, Role, SessionSettings};
 use crate::protocol::error::Error;
 use crate::protocol::release::Release;
 use crate::repository::policy::versions::Versions;
@@ -97,6 +98,8 @@ pub struct Authorized {
     pub protection: Protection,
     /// Where earlier versions of info files are kept.
     pub versions: Option<Versions>,
+    /// Whether what it has compressed on the way is.
+    pub network: NetworkCompression,
     /// Bits that the modes of new files and directories lose, unless the client wants them as it says.
     pub umask: u32,
 }

@@ -171,7 +171,7 @@ impl Granted {
             ranges.push_back(ReadRange { at, offset: range.offset, limit: range.limit });
         }
         let (block, shared) = (self.settings.buffer_size, &line.host.repository);
-        let mut stream = ReadStream::new(ranges, request, block, line.release, shared)?;
+        let mut stream = ReadStream::new(ranges, request, block, line.release, self.pace.link(), shared)?;
         let step = stream.advance()?;
         self.streams.add(envelope.session, Stream::Read(Box::new(stream)));
         Ok(Begun::Running(step, Active::Stream))

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{Command, Repository, RepositoryKind, Storage};
+use crate::config::{Command, NetworkCompression, Repository, RepositoryKind, Storage};
 use crate::disk::inline::{Inline, Options};
 use crate::disk::{Disk, Ticket};
 use crate::protocol::error::Code;
@@ -63,6 +63,7 @@ impl Authority for Grant {
             role: Role::Admin,
             protection: Protection::default(),
             versions: None,
+            network: NetworkCompression::Auto,
             umask: 0,
         })
     }

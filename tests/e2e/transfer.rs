@@ -23,6 +23,7 @@ for_each_release! {
     a_file_of_5_gib_comes_back: full, full, full;
     unchanged_files_are_hard_links_where_asked_for: never "its backup makes the links without the server", always, full;
     an_interrupted_backup_is_resumed: never "its backup opens no session", full, always;
+    files_go_over_the_network_as_the_configuration_says: never "its network compression is gz", always, always;
     two_repositories_hold_their_own_backups_and_one_is_enough: always, full, full;
 }
 
@@ -65,6 +66,40 @@ fn files_of_every_size_come_back(release: &str, client: &str, server: &str) {
         fs::remove_dir_all(place).expect("the restored files can be removed");
     }
     bench.client.verifies();
+}
+
+fn files_go_over_the_network_as_the_configuration_says(release: &str) {
+    let mut bench = Bench::new(release);
+    bench.set("compress-type", "none");
+    let cluster = offline(&mut bench);
+    let large = cluster.path.join("base/5/large");
+    fs::write(&large, "a line that compresses well\n".repeat(2 << 20)).expect("the file can be written");
+    own(&large);
+    add_file(&cluster.path.join("base/5/random"), 8 << 20);
+    let expected = contents(&cluster.path);
+    let size: usize = expected.values().map(Vec::len).sum();
+    bench.ok(&["backup", "--no-online", "--type=full"]);
+    for (setting, sent) in [("never", size..2 * size), ("always", 8 << 20..size / 2), ("auto", 8 << 20..2 * size)] {
+        bench.server.own_config.set("global", "network-compression", setting);
+        bench.server.reload();
+        let before = bench.server.log().len();
+        let place = bench.workspace.directory(&format!("restored-{setting}/data"));
+        bench.client.ok(&["restore", "--type=none", &format!("--pg1-path={}", place.display())]);
+        assert_eq!(contents(&place), expected, "files came back different with {setting}");
+        let ends = || {
+            let log = bench.server.log().split_off(before);
+            let ends = log.lines().filter(|line| line.contains("session end") && line.contains("command=restore"));
+            ends.map(str::to_owned).collect::<Vec<_>>()
+        };
+        // the client's own session, and that of its worker
+        wait_until("the sessions to end", SOON, || ends().len() == 2);
+        let read = |line: &String| {
+            let count = line.split("read=").nth(1).and_then(|rest| rest.split('B').next());
+            count.and_then(|count| count.parse::<usize>().ok()).expect("the line tells what was read")
+        };
+        let total: usize = ends().iter().map(read).sum();
+        assert!(sent.contains(&total), "{total} bytes of {size} with {setting}");
+    }
 }
 
 fn a_file_of_5_gib_comes_back(release: &str) {

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use repohostd::config::snapshot::Origin;
-use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
+use repohostd::config::{
+    Environment, Files, NetworkCompression, Protection, Role, Search, ServerSettings, load_from, parse_session,
+};
 use repohostd::protocol::framing::Framing;
 use repohostd::protocol::pack::{Reader, Type};
 use repohostd::protocol::release::Release;
@@ -60,6 +62,7 @@ impl Authority for Anybody {
             role: Role::Admin,
             protection: Protection::default(),
             versions: None,
+            network: NetworkCompression::Auto,
             umask: 0,
         })
     }

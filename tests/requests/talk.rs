@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
+use repohostd::config::{
+    Command, NetworkCompression, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
+};
 use repohostd::disk::inline::{Inline, Options};
 use repohostd::disk::{Disk, Ticket};
 use repohostd::postgres::{Finished, First};
@@ -51,6 +53,7 @@ impl Authority for Granted {
             role: *role,
             protection: Protection::default(),
             versions: None,
+            network: NetworkCompression::Auto,
             umask: UMASK,
         })
     }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use repohostd::config::{Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage};
+use repohostd::config::{
+    Command, NetworkCompression, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
+};
 use repohostd::protocol::error::{Code, Error};
 use repohostd::protocol::release::Release;
 use repohostd::session::{Authority, Authorized, Event, Host, Limits, Peer, Refusal, Session};
@@ -65,6 +67,7 @@ impl Authority for Grant {
             role: self.role,
             protection: Protection { min_age: self.min_age, ..Protection::default() },
             versions: None,
+            network: NetworkCompression::Auto,
             umask: 0,
         })
     }

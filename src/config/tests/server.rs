@@ -4,7 +4,8 @@ use std::time::Duration;
 use super::{MINIMAL, Site, assert_error, environment, strings};
 use crate::config::snapshot::Origin;
 use crate::config::{
-    Files, ListenerPin, NamedRights, OwnSettings, Pin, Protection, Role, ServerSettings, Workers, describe, load_from,
+    Files, ListenerPin, NamedRights, NetworkCompression, OwnSettings, Pin, Protection, Role, ServerSettings, Workers,
+    describe, load_from,
 };
 use crate::observe::log::Level;
 use crate::protocol::error::{Code, Error};
@@ -185,7 +186,7 @@ fn our_own_settings_arrive() {
          connection-max-per-address=3\nallow-client-config=/a,/b\nallow-client-config=/c\nallow-client-repository=/r\n\
          allow-client-pg-path=/p\nend-revoked-sessions=n\ncrl-file=/crl\nlisting-memory-max=1GiB\nmemory-max=2GiB\n\
          state-path=/state\nstatus-socket=/run/x.sock\nrole=reader\nsql=any\nmin-age=7d\nopaque-info=n\n\
-         info-history=3\ninstalled-release=n\nhistory-path=/history\nworkers=3\nworker-timeout=7s\n\
+         info-history=3\ninstalled-release=n\nhistory-path=/history\nnetwork-compression=never\nworkers=3\nworker-timeout=7s\n\
          [client:db1.example, db2.example]\nrelease=2.45\nrole=backup\nstanza=demo, other\n\
          [listener:[::1]:8433]\nrelease=2.60.0\n[release:2.61.0]\nlike=2.60.0\n\
          [server-name:Old.Repo.example., older]\nrelease=2.45\n",
@@ -213,12 +214,13 @@ fn our_own_settings_arrive() {
         crl_file: Some("/crl".into()),
         listing_memory_max: 1 << 30,
         memory_max: 2 << 30,
+        network_compression: NetworkCompression::Never,
         worker_timeout: Duration::from_secs(7),
         workers: Workers::Number(3),
         state_path: Some("/state".into()),
         status_socket: Some("/run/x.sock".into()),
-        server_names: vec![pin("old.repo.example", "2.45", 36), pin("older", "2.45", 36)],
-        clients: vec![pin("db1.example", "2.45", 28), pin("db2.example", "2.45", 28)],
+        server_names: vec![pin("old.repo.example", "2.45", 37), pin("older", "2.45", 37)],
+        clients: vec![pin("db1.example", "2.45", 29), pin("db2.example", "2.45", 29)],
         role: Role::Reader,
         rights: ["db1.example", "db2.example"]
             .map(|name| NamedRights {
@@ -233,9 +235,9 @@ fn our_own_settings_arrive() {
             address: Some("::1".parse().unwrap()),
             port: Some(8433),
             release: "2.60.0".to_owned(),
-            place: place(32),
+            place: place(33),
         }],
-        declared: vec![pin("2.61.0", "2.60.0", 34)],
+        declared: vec![pin("2.61.0", "2.60.0", 35)],
     };
     assert_eq!(own, expected);
     let own = site.load(&["--release=2.45"], &[]).unwrap().1.server.own;
@@ -296,7 +298,7 @@ fn a_typo_in_our_own_file_is_found() {
             "unknown option 'drain-timout' in '$/repohostd.conf:3'\nHINT: known options are allow-client-config, \
              allow-client-pg-path, allow-client-repository, connection-max, connection-max-per-address, crl-file, \
              drain-timeout, end-revoked-sessions, handshake-timeout, history-path, info-history, \
-             installed-release, listing-memory-max, memory-max, min-age, opaque-info, release, releases, role, sql, state-path, \
+             installed-release, listing-memory-max, memory-max, min-age, network-compression, opaque-info, release, releases, role, sql, state-path, \
              status-socket, worker-timeout, workers.",
         ),
         (

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::disk::{Completion, Errno, File, Location, Operation, Outcome};
+use crate::filter::network::{BLOCK, Link, OVERHEAD};
 use crate::filter::{Chain, Progress};
 use crate::protocol::error::{Code, Error, Result};
 use crate::protocol::filter::encode_results;
@@ -25,6 +26,9 @@ const SLICE: usize = 256 << 10;
 /// Bytes that are read at once for filters that change the data: what a slice takes, so that they find in the
 /// processor's cache what was read, and no block more is held.
 const RAW: usize = SLICE;
+
+/// The end of a block that is not worth a read.
+const SMALLEST: usize = 4 << 10;
 
 /// About so many bytes one of the ranges takes that a client lists.
 const RANGE: usize = 256;
@@ -56,11 +60,23 @@ enum Pending {
     Opening,
     /// Reading `wanted` bytes behind those that were in the buffer before.
     Filling {
+        to: Target,
         before: usize,
         wanted: usize,
     },
     /// Reading a page again.
     Page,
+}
+
+/// Where data of the file are read to.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// The block.
+    Block,
+    /// A block of the frame that the block is a part of: all that is done to the data is that a length stands before them.
+    Frame,
+    /// The buffer that filters take their data from.
+    Filters,
 }
 
 /// A read session.
@@ -85,12 +101,13 @@ pub(crate) struct ReadStream {
 
 impl ReadStream {
     /// A session that reads `ranges`, one after the other, as `request` says, in blocks of so many bytes, and answers as
-    /// `release` does. Fails if a filter refuses its parameters.
+    /// `release` does, over `link`. Fails if a filter refuses its parameters.
     pub(crate) fn new(
         ranges: VecDeque<ReadRange>,
         request: ReadRequest,
         block: usize,
         release: &'static Release,
+        link: &Rc<Link>,
         shared: &Rc<Shared>,
     ) -> Result<Self> {
         Ok(Self {
@@ -99,7 +116,7 @@ impl ReadStream {
             pending: Pending::Nothing,
             tells_existence: request.tells_existence,
             ignore_missing: request.ignore_missing,
-            chain: Chain::sharing(&shared.contexts, request.filters)?,
+            chain: Chain::over(link, &shared.contexts, request.filters)?,
             block,
             release,
             out: None,
@@ -132,7 +149,7 @@ impl ReadStream {
     /// Goes on after the operation that was asked for last.
     pub(crate) fn resume(&mut self, completion: Completion) -> Result<Step> {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
-            Pending::Filling { before, wanted } => self.take_read(before, wanted, completion)?,
+            Pending::Filling { to, before, wanted } => self.take_read(to, before, wanted, completion)?,
             Pending::Page => self.take_page(completion)?,
             Pending::Opening => {
                 if let Some(answer) = self.take_file(completion)? {
@@ -184,11 +201,11 @@ impl ReadStream {
         }
     }
 
-    fn take_read(&mut self, before: usize, wanted: usize, completion: Completion) -> Result<()> {
+    fn take_read(&mut self, to: Target, before: usize, wanted: usize, completion: Completion) -> Result<()> {
         let Some(Opened { at, rest: Some((offset, limit)), .. }) = &mut self.opened else {
             return Err(unexpected_outcome());
         };
-        let buffer = bytes_of(at, completion)?;
+        let mut buffer = bytes_of(at, completion)?;
         let got = buffer.len() - before;
         *offset += got as u64;
         if let Some(limit) = limit {
@@ -197,12 +214,19 @@ impl ReadStream {
         if got < wanted || *limit == Some(0) {
             self.end_range();
         }
-        if self.chain.is_passive() {
-            self.chain.observe(&buffer[before..])?;
-            self.out = Some(Payload::from_buffer(buffer));
-        } else {
-            self.raw = buffer;
-            self.taken = 0;
+        match to {
+            Target::Block => {
+                self.chain.observe(&buffer[before..])?;
+                self.out = Some(Payload::from_buffer(buffer));
+            }
+            Target::Frame => {
+                self.chain.end_stored(&mut buffer, before)?;
+                self.out = Some(Payload::from_buffer(buffer));
+            }
+            Target::Filters => {
+                self.raw = buffer;
+                self.taken = 0;
+            }
         }
         Ok(())
     }
@@ -222,7 +246,7 @@ impl ReadStream {
     }
 
     /// The operation that brings more data, or `None` when the stream has ended.
-    fn more(&mut self, buffer: impl FnOnce(&mut Self) -> Vec<u8>, room: usize) -> Option<Operation> {
+    fn more(&mut self, to: Target, room: usize) -> Option<Operation> {
         loop {
             let Some(Opened { file, rest: Some((offset, limit)), .. }) = &self.opened else {
                 let at = self.ranges.front()?.at.clone();
@@ -235,8 +259,8 @@ impl ReadStream {
                 continue;
             }
             let (file, offset, length) = (file.clone(), *offset, room.min(limit));
-            let buffer = buffer(self);
-            self.pending = Pending::Filling { before: buffer.len(), wanted: length };
+            let buffer = self.take_target(to);
+            self.pending = Pending::Filling { to, before: buffer.len(), wanted: length };
             return Some(Operation::Read { file, buffer, length, offset });
         }
     }
@@ -246,22 +270,57 @@ impl ReadStream {
         self.block.min(RAW)
     }
 
+    fn take_target(&mut self, to: Target) -> Vec<u8> {
+        match to {
+            Target::Block => self.take_out().into_buffer(),
+            Target::Frame => {
+                let mut buffer = self.take_out().into_buffer();
+                self.chain.begin_stored(&mut buffer);
+                buffer
+            }
+            Target::Filters => {
+                let mut raw = std::mem::take(&mut self.raw);
+                if raw.capacity() == 0 {
+                    raw = self.shared.buffers.take(self.raw_size());
+                }
+                raw.clear();
+                raw.reserve_exact(self.raw_size());
+                raw
+            }
+        }
+    }
+
     fn take_out(&mut self) -> Payload {
         self.out.take().unwrap_or_else(|| Payload::new(self.shared.buffers.take(self.block), self.block))
     }
 
     fn advance_passive(&mut self) -> Step {
         let filled = self.out.as_ref().map_or(0, Payload::len);
-        if filled < self.block {
-            let out = |stream: &mut Self| stream.take_out().into_buffer();
-            if let Some(operation) = self.more(out, self.block - filled) {
-                return Step::Disk(operation);
-            }
+        if filled < self.block
+            && let Some(operation) = self.more(Target::Block, self.block - filled)
+        {
+            return Step::Disk(operation);
         }
         self.answer(self.has_ended())
     }
 
+    /// Reads on without a copy, where filters only put the data into a frame. `None` when they have to be asked.
+    fn advance_stored(&mut self) -> Option<Step> {
+        if self.taken < self.raw.len() || !self.chain.stores() {
+            return None;
+        }
+        let filled = self.out.as_ref().map_or(0, Payload::len);
+        let room = self.block.saturating_sub(filled + OVERHEAD);
+        if filled > 0 && room < SMALLEST {
+            return Some(self.answer(false));
+        }
+        self.more(Target::Frame, room.min(BLOCK)).map(Step::Disk)
+    }
+
     fn advance_filtered(&mut self) -> Result<Step> {
+        if let Some(step) = self.advance_stored() {
+            return Ok(step);
+        }
         loop {
             let ended = self.has_ended();
             let raw = std::mem::take(&mut self.raw);
@@ -284,16 +343,10 @@ impl ReadStream {
                 Progress::Finished => return Ok(self.answer(true)),
                 Progress::NeedsInput if !drained => return Ok(Step::Work),
                 Progress::NeedsInput => {
-                    let raw = |stream: &mut Self| {
-                        let mut raw = std::mem::take(&mut stream.raw);
-                        if raw.capacity() == 0 {
-                            raw = stream.shared.buffers.take(stream.raw_size());
-                        }
-                        raw.clear();
-                        raw.reserve_exact(stream.raw_size());
-                        raw
-                    };
-                    if let Some(operation) = self.more(raw, self.raw_size()) {
+                    if let Some(step) = self.advance_stored() {
+                        return Ok(step);
+                    }
+                    if let Some(operation) = self.more(Target::Filters, self.raw_size()) {
                         return Ok(Step::Disk(operation));
                     }
                     // The last range ended just now: the filters have to be told.

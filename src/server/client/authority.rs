@@ -107,6 +107,7 @@ impl Authority for Configured {
             role,
             protection,
             versions: self.versions.clone(),
+            network: self.server.own.network_compression,
             umask: self.umask,
         })
     }

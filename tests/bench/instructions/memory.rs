@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use repohostd::config::snapshot::Origin;
-use repohostd::config::{Environment, Files, Protection, Role, Search, ServerSettings, load_from, parse_session};
+use repohostd::config::{
+    Environment, Files, NetworkCompression, Protection, Role, Search, ServerSettings, load_from, parse_session,
+};
 use repohostd::disk::{Completion, Entry, Errno, File, Kind, LockAttempt, Metadata, Operation, Outcome};
 use repohostd::protocol::error::Error;
 use repohostd::protocol::release::Release;
@@ -81,6 +83,7 @@ impl Authority for Granting {
             role: Role::Admin,
             protection: Protection::default(),
             versions: None,
+            network: NetworkCompression::Auto,
             umask: 0,
         })
     }

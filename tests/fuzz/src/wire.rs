@@ -113,7 +113,8 @@ pub fn filters(tape: &mut Tape<'_>, release: &Release) -> Vec<u8> {
         match kind {
             "hash" if release.hash_layout == HashLayout::Text => pack.pack(|inner| _ = inner.str("sha1")),
             "hash" => pack.pack(|inner| _ = inner.string_id(StringId::new("sha256"))),
-            "gz-cmp" | "lz4-cmp" | "zst-cmp" | "bz2-cmp" => pack.pack(|inner| _ = inner.i32(1)),
+            "gz-cmp" | "lz4-cmp" => pack.pack(|inner| _ = inner.i32(1).bool_forced(tape.flag())),
+            "zst-cmp" | "bz2-cmp" => pack.pack(|inner| _ = inner.i32(1)),
             "cipher-blk" => {
                 let mode = StringId::new(if tape.flag() { "encrypt" } else { "decrypt" });
                 let aes = StringId::new("aes-256-cbc");

@@ -28,7 +28,7 @@ fn read(filters: Vec<FilterSpec>, block: usize, release: &'static Release) -> (V
     let request = ReadRequest { ranges: Vec::new(), tells_existence: false, ignore_missing: false, filters };
     let ranges = [ReadRange { at, offset: 0, limit: None }].into();
     let mut disk = Inline::new(Options::default());
-    let mut stream = ReadStream::new(ranges, request, block, release, &Rc::default()).unwrap();
+    let mut stream = ReadStream::new(ranges, request, block, release, &Rc::default(), &Rc::default()).unwrap();
     let mut again = Vec::new();
     let mut step = stream.advance().unwrap();
     loop {
@@ -64,7 +64,9 @@ fn a_page_that_is_being_written_is_right_and_a_damaged_one_is_reported() {
     });
     for version in ["2.45", "2.60.0"] {
         for block in [3 * PAGE, 1 << 20] {
-            for filters in [vec![pages.clone()], vec![pages.clone(), FilterSpec::ZstCompress { level: 3 }]] {
+            let others = [FilterSpec::ZstCompress { level: 3 }, FilterSpec::Lz4Compress { level: 1, raw: true }];
+            let behind = others.map(|other| vec![pages.clone(), other]);
+            for filters in [vec![pages.clone()]].into_iter().chain(behind) {
                 let (again, results) = read(filters.clone(), block, Release::find(version).unwrap());
                 assert_eq!(again, [PAGE as u64, 2 * PAGE as u64], "{filters:?} in blocks of {block}");
                 let mut reader = Reader::new(&results);

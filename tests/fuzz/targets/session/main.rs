@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use repohostd::config::{
-    Cluster, Command, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
+    Cluster, Command, NetworkCompression, Protection, Repository, RepositoryKind, Role, SessionSettings, Storage,
 };
 use repohostd::disk::Ticket;
 use repohostd::postgres::{Finished, First};
@@ -89,6 +89,7 @@ impl Authority for Grant {
             role: self.role,
             protection: self.protection,
             versions: self.versions.clone(),
+            network: NetworkCompression::Auto,
             umask: 0o027,
         })
     }
