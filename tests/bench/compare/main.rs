@@ -17,6 +17,7 @@ mod loads;
 mod network;
 mod servers;
 mod slow;
+mod stanzas;
 mod table;
 
 use std::fs;
@@ -31,8 +32,19 @@ const USAGE: &str = "usage: cargo bench --bench compare -- [--release-of RELEASE
                      [--workers N] [MEASURE...]";
 
 /// What can be measured, in the order of the table.
-const MEASURES: [&str; 10] =
-    ["connections", "memory", "archive", "file", "listing", "restore", "fsync", "slow", "network", "cluster"];
+const MEASURES: [&str; 11] = [
+    "connections",
+    "stanzas",
+    "memory",
+    "archive",
+    "file",
+    "listing",
+    "restore",
+    "fsync",
+    "slow",
+    "network",
+    "cluster",
+];
 
 /// What was asked for, and the hosts that it is measured with.
 struct Run {
@@ -66,6 +78,9 @@ fn main() -> ExitCode {
     table::head(&release);
     if run.asked("connections") {
         loads::connections(&run);
+    }
+    if run.asked("stanzas") {
+        stanzas::stanzas(&run);
     }
     if run.asked("memory") {
         loads::memory(&run);
