@@ -130,12 +130,12 @@ impl Chain {
 
     /// Whether all that is done to the data now is that they are put into a frame as they are. They may then be read into
     /// it between [`begin_stored`](Self::begin_stored) and [`end_stored`](Self::end_stored), without a copy.
-    pub fn stores(&mut self) -> bool {
+    pub(crate) fn stores(&mut self) -> bool {
         self.frame().is_some_and(|frame| frame.stores())
     }
 
     /// Appends to `output` what stands before data that are stored; at most [`network::BLOCK`] bytes of them follow.
-    pub fn begin_stored(&mut self, output: &mut Vec<u8>) {
+    pub(crate) fn begin_stored(&mut self, output: &mut Vec<u8>) {
         if let Some(frame) = self.frame() {
             frame.begin_stored(output);
         }
@@ -146,7 +146,7 @@ impl Chain {
     /// # Errors
     ///
     /// Code 29 when a filter finds more than it can report.
-    pub fn end_stored(&mut self, output: &mut Vec<u8>, at: usize) -> Result<()> {
+    pub(crate) fn end_stored(&mut self, output: &mut Vec<u8>, at: usize) -> Result<()> {
         show(&mut self.head, &output[at..])?;
         if let Some(frame) = self.frame() {
             frame.end_stored(output, at);

@@ -23,7 +23,7 @@ mod cutter;
 mod gz;
 mod hash;
 mod lz4;
-pub mod network;
+pub(crate) mod network;
 mod page_checksum;
 mod simple;
 mod varint;

@@ -19,9 +19,9 @@ use crate::protocol::error::{Code, Error, Result};
 /// Magic number; version 1 with independent blocks and without checksums; blocks of 256 KiB at most; checksum of both.
 const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x50, 0xfb];
 /// The most that a block holds, in bytes.
-pub const BLOCK: usize = 4 * STEP;
+pub(crate) const BLOCK: usize = 4 * STEP;
 /// The most that stands before a block's data, in bytes.
-pub const OVERHEAD: usize = HEADER.len() + LENGTH;
+pub(crate) const OVERHEAD: usize = HEADER.len() + LENGTH;
 /// What a block's length has that is only stored.
 const STORED: u32 = 1 << 31;
 /// Bytes of a block's length.
@@ -31,7 +31,7 @@ const THOROUGH: i32 = 2;
 
 /// How files go to one client, and how much went.
 #[derive(Debug, Default)]
-pub struct Link {
+pub(crate) struct Link {
     compresses: Cell<bool>,
     taken: Cell<u64>,
     sent: Cell<u64>,
@@ -39,31 +39,27 @@ pub struct Link {
 
 impl Link {
     /// A way on which blocks are compressed, or stored at first.
-    #[must_use]
-    pub fn new(compresses: bool) -> Self {
+    pub(crate) fn new(compresses: bool) -> Self {
         Self { compresses: Cell::new(compresses), ..Self::default() }
     }
 
     /// Whether blocks are compressed.
-    #[must_use]
-    pub fn compresses(&self) -> bool {
+    pub(crate) fn compresses(&self) -> bool {
         self.compresses.get()
     }
 
     /// Has the blocks that follow be compressed, or stored.
-    pub fn set_compresses(&self, compresses: bool) {
+    pub(crate) fn set_compresses(&self, compresses: bool) {
         self.compresses.set(compresses);
     }
 
     /// Bytes of files that were put into frames, as they were before.
-    #[must_use]
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken.get()
     }
 
     /// Bytes of blocks that came of them, compressed or not.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.get()
     }
 
